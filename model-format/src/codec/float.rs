@@ -1,0 +1,188 @@
+//! Min-max scaling of a number, after `log1p` if wanted.
+//!
+//! NetShare's `ContinuousField`: x' = (g(x) - g(min)) / (g(max) - g(min)) with
+//! g(x) = ln(1 + x) or x, and 2x' - 1 for `MINUSONE_ONE`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{CodecError, show};
+use crate::column::Column;
+use crate::layout::{Activation, Segment};
+use crate::record::Value;
+
+/// The interval that encoded values lie in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Range {
+    /// \[0, 1\], sigmoid.
+    #[default]
+    #[serde(rename = "ZERO_ONE")]
+    ZeroOne,
+    /// \[-1, 1\], tanh.
+    #[serde(rename = "MINUSONE_ONE")]
+    MinusOneOne,
+}
+
+/// How a [`FloatCodec`] is fitted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FloatOptions {
+    /// The interval of encoded values.
+    pub range: Range,
+    /// Take ln(1 + x) first; values must then be above -1.
+    pub log1p: bool,
+    /// The smallest value instead of the smallest seen.
+    pub min: Option<f64>,
+    /// The largest value instead of the largest seen.
+    pub max: Option<f64>,
+    /// Decode to whole numbers.
+    pub integer: bool,
+}
+
+/// A number scaled into an interval.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FloatCodec {
+    range: Range,
+    log1p: bool,
+    integer: bool,
+    min: f64,
+    max: f64,
+}
+
+impl FloatCodec {
+    /// Fits the smallest and largest value of a column, where not given.
+    ///
+    /// # Errors
+    /// No rows, text, values that are not finite or not above -1 under
+    /// `log1p`, `min` above `max`.
+    pub fn fit(column: &Column, options: FloatOptions) -> Result<FloatCodec, CodecError> {
+        let name = || column.name.clone();
+        if column.is_empty() {
+            return Err(CodecError::Empty { column: name() });
+        }
+        let (mut min, mut max) = (f64::INFINITY, f64::NEG_INFINITY);
+        for row in 0..column.len() {
+            let Some(value) = column.value(row).as_f64() else {
+                return Err(CodecError::NotANumber { column: name(), found: show(column, row) });
+            };
+            let reason = if !value.is_finite() {
+                "is not a finite number"
+            } else if options.log1p && value <= -1.0 {
+                "is not above -1, which `log1p_norm` needs"
+            } else {
+                min = min.min(value);
+                max = max.max(value);
+                continue;
+            };
+            return Err(CodecError::Value {
+                column: name(),
+                row: row + 1,
+                found: show(column, row),
+                reason: reason.to_owned(),
+            });
+        }
+        let codec = FloatCodec {
+            range: options.range,
+            log1p: options.log1p,
+            integer: options.integer,
+            min: options.min.unwrap_or(min),
+            max: options.max.unwrap_or(max),
+        };
+        codec.validate().map_err(|reason| CodecError::Option { column: name(), reason })?;
+        Ok(codec)
+    }
+
+    pub(super) fn validate(&self) -> Result<(), String> {
+        if !self.min.is_finite() || !self.max.is_finite() || self.min > self.max {
+            return Err(format!("smallest value {} is not below largest {}", self.min, self.max));
+        }
+        if self.log1p && self.min <= -1.0 {
+            return Err(format!("smallest value {} is not above -1 (`log1p_norm`)", self.min));
+        }
+        if !(self.scaled_span().is_finite()) {
+            return Err(format!("range {} to {} is too wide", self.min, self.max));
+        }
+        Ok(())
+    }
+
+    fn scale(&self, value: f64) -> f64 {
+        if self.log1p { value.ln_1p() } else { value }
+    }
+
+    fn scaled_span(&self) -> f64 {
+        self.scale(self.max) - self.scale(self.min)
+    }
+
+    pub(super) fn segments(&self) -> Vec<Segment> {
+        vec![Segment::new(
+            1,
+            match self.range {
+                Range::ZeroOne => Activation::Sigmoid,
+                Range::MinusOneOne => Activation::Tanh,
+            },
+        )]
+    }
+
+    /// One number scaled, clamped into the fitted range first. A constant
+    /// column encodes as 0.
+    #[must_use]
+    pub fn encode_number(&self, value: f64) -> f32 {
+        let span = self.scaled_span();
+        if span <= 0.0 {
+            return 0.0;
+        }
+        let unit = (self.scale(value.clamp(self.min, self.max)) - self.scale(self.min)) / span;
+        match self.range {
+            Range::ZeroOne => unit as f32,
+            Range::MinusOneOne => (2.0 * unit - 1.0) as f32,
+        }
+    }
+
+    /// The number that an encoded value stands for, within the fitted range.
+    #[must_use]
+    pub fn decode_number(&self, encoded: f32) -> f64 {
+        let unit = match self.range {
+            Range::ZeroOne => f64::from(encoded),
+            Range::MinusOneOne => (f64::from(encoded) + 1.0) / 2.0,
+        };
+        let unit = if unit.is_nan() { 0.0 } else { unit.clamp(0.0, 1.0) };
+        let scaled = self.scale(self.min) + unit * self.scaled_span();
+        let value = if self.log1p { scaled.exp_m1() } else { scaled };
+        let value = value.clamp(self.min, self.max);
+        if self.integer { value.round() } else { value }
+    }
+
+    pub(super) fn encode<'a>(
+        &self,
+        column: &Column,
+        rows: impl Iterator<Item = &'a mut [f32]>,
+    ) -> Result<(), CodecError> {
+        for (row, out) in rows.enumerate().take(column.len()) {
+            let Some(value) = column.value(row).as_f64().filter(|value| value.is_finite()) else {
+                return Err(CodecError::Value {
+                    column: column.name.clone(),
+                    row: row + 1,
+                    found: show(column, row),
+                    reason: "is not a finite number".to_owned(),
+                });
+            };
+            out[0] = self.encode_number(value);
+        }
+        Ok(())
+    }
+
+    pub(super) fn decode(&self, folded: &[f32]) -> Value {
+        let value = self.decode_number(folded[0]);
+        if self.integer { Value::Int(value as i64) } else { Value::Float(value) }
+    }
+
+    /// The fitted smallest and largest value.
+    #[must_use]
+    pub fn bounds(&self) -> (f64, f64) {
+        (self.min, self.max)
+    }
+
+    pub(super) fn describe(&self) -> String {
+        let log = if self.log1p { " log1p" } else { "" };
+        format!("float{log} {}..{}", self.min, self.max)
+    }
+}

@@ -1,0 +1,27 @@
+//! What the NetShare trainer and runtime share.
+//!
+//! * [`record`]: plain values, a [`FiveTuple`] and a [`Packet`].
+//! * [`column`]: a column of an input table, the form in which encoders are fitted.
+//! * [`layout`]: how encoded fields lie in a network's output.
+//! * [`codec`]: one encoder a file; fit, encode and decode together.
+//! * [`random`]: counter-based random streams, the only source of chance.
+//! * [`schema`]: the fields of a trace, each with its fitted encoder.
+//! * [`arrival`]: when flows start.
+//! * [`manifest`] and [`bundle`]: the file `model.ns` (docs/bundle-format.md is normative).
+
+pub mod arrival;
+pub mod bundle;
+pub mod codec;
+pub mod column;
+pub mod layout;
+pub mod manifest;
+pub mod random;
+pub mod record;
+pub mod schema;
+
+pub use bundle::{Bundle, BundleError};
+pub use column::{Column, ColumnData};
+pub use layout::{Activation, FoldedLayout, Layout, Segment};
+pub use manifest::Manifest;
+pub use record::{FiveTuple, Packet, Value};
+pub use schema::{Field, FieldKind, Schema};

@@ -1,0 +1,372 @@
+//! The fields of a trace, each with its fitted encoder.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{Codec, FloatCodec, Word2VecSpace};
+use crate::layout::{Activation, Layout, Segment};
+use crate::record::Value;
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TraceKind {
+    /// An IPv4 packet: can go into a PCAP and onto a wire.
+    Packets,
+    /// A NetFlow-like row: CSV.
+    Netflow,
+    /// A row of the user's own schema: CSV.
+    Custom,
+}
+
+/// How a field's values are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FieldKind {
+    /// A whole number.
+    Integer,
+    /// A whole number of 32 bits, written as a dotted IPv4 address.
+    Ipv4,
+    /// A real number with at most so many decimals.
+    Float {
+        /// Most digits after the point.
+        decimals: u8,
+    },
+    /// Text.
+    Text,
+}
+
+/// One field with its encoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Field {
+    /// The column it comes from and goes to; see [`packet_field`] for a
+    /// packet trace's.
+    pub name: String,
+    /// How it is written.
+    pub kind: FieldKind,
+    /// How it is encoded.
+    pub codec: Codec,
+}
+
+impl Field {
+    /// Values of its folded form.
+    #[must_use]
+    pub fn folded_dim(&self) -> usize {
+        Layout { segments: self.codec.segments() }.folded_dim()
+    }
+
+    /// Appends a decoded value as text.
+    pub fn write_text(&self, value: Value, out: &mut String) {
+        use std::fmt::Write;
+        // Writing to a String cannot fail.
+        let _ = match (self.kind, value) {
+            (_, Value::Text(index)) => {
+                out.push_str(self.codec.word(index));
+                Ok(())
+            }
+            (FieldKind::Ipv4, value) => {
+                let address = value.as_i64().unwrap_or(0).clamp(0, i64::from(u32::MAX)) as u32;
+                write!(out, "{}", std::net::Ipv4Addr::from(address))
+            }
+            (FieldKind::Float { decimals }, Value::Float(number)) => {
+                let scale = 10_f64.powi(i32::from(decimals));
+                let rounded = (number * scale).round() / scale;
+                write!(out, "{}", if rounded.is_finite() { rounded } else { number })
+            }
+            (_, Value::Float(number)) => write!(out, "{}", number.round()),
+            (_, Value::Int(number)) => write!(out, "{number}"),
+        };
+    }
+}
+
+/// The names that a packet trace's columns have, NetShare's where it has one.
+pub mod packet_field {
+    /// Source address.
+    pub const SRC_IP: &str = "srcip";
+    /// Destination address.
+    pub const DST_IP: &str = "dstip";
+    /// Source port.
+    pub const SRC_PORT: &str = "srcport";
+    /// Destination port.
+    pub const DST_PORT: &str = "dstport";
+    /// IP protocol number.
+    pub const PROTO: &str = "proto";
+    /// Capture time.
+    pub const TIME: &str = "time";
+    /// IP total length in bytes.
+    pub const LEN: &str = "pkt_len";
+    /// IP version.
+    pub const VERSION: &str = "version";
+    /// Internet header length in 32-bit words.
+    pub const IHL: &str = "ihl";
+    /// Type of service.
+    pub const TOS: &str = "tos";
+    /// IP identification.
+    pub const ID: &str = "id";
+    /// IP flags, three bits: 2 is don't fragment, 1 more fragments.
+    pub const FLAG: &str = "flag";
+    /// Fragment offset in units of 8 bytes.
+    pub const OFF: &str = "off";
+    /// Time to live.
+    pub const TTL: &str = "ttl";
+    /// TCP flags.
+    pub const TCP_FLAGS: &str = "tcp_flags";
+    /// TCP window.
+    pub const TCP_WINDOW: &str = "tcp_window";
+    /// Bytes after the transport header.
+    pub const PAYLOAD_LEN: &str = "payload_len";
+    /// 0: sent by the side that began the conversation, 1: by the other.
+    pub const DIRECTION: &str = "direction";
+    /// All of them, as far as a configuration may name them.
+    pub const ALL: [&str; 18] = [
+        SRC_IP, DST_IP, SRC_PORT, DST_PORT, PROTO, TIME, LEN, VERSION, IHL, TOS, ID, FLAG, OFF, TTL,
+        TCP_FLAGS, TCP_WINDOW, PAYLOAD_LEN, DIRECTION,
+    ];
+}
+
+/// The unit of a CSV's timestamps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TimeUnit {
+    /// Seconds.
+    #[serde(rename = "s")]
+    Seconds,
+    /// Milliseconds.
+    #[serde(rename = "ms")]
+    Milliseconds,
+    /// Microseconds.
+    #[serde(rename = "us")]
+    Microseconds,
+    /// Nanoseconds.
+    #[serde(rename = "ns")]
+    Nanoseconds,
+}
+
+impl TimeUnit {
+    /// Nanoseconds in one.
+    #[must_use]
+    pub fn nanoseconds(self) -> i64 {
+        match self {
+            TimeUnit::Seconds => 1_000_000_000,
+            TimeUnit::Milliseconds => 1_000_000,
+            TimeUnit::Microseconds => 1_000,
+            TimeUnit::Nanoseconds => 1,
+        }
+    }
+}
+
+/// What the time measurement of a record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeEncoding {
+    /// Microseconds since the flow's previous record, 0 for its first.
+    Interarrival,
+    /// Microseconds since the trace began. At generation a record is never
+    /// earlier than the one before it in its flow.
+    Raw,
+}
+
+/// The time of records.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timestamp {
+    /// The column's name.
+    pub column: String,
+    /// The column's unit.
+    pub unit: TimeUnit,
+    /// Digits after the point when written.
+    pub decimals: u8,
+    /// What the first measurement of every record says.
+    pub encoding: TimeEncoding,
+    /// Its encoder, in microseconds.
+    pub codec: FloatCodec,
+}
+
+impl Timestamp {
+    /// Appends a time in nanoseconds since the epoch, in the column's unit.
+    pub fn write_text(&self, time_ns: i64, out: &mut String) {
+        use std::fmt::Write;
+        let unit = self.unit.nanoseconds();
+        let (sign, time_ns) = if time_ns < 0 { ("-", -time_ns) } else { ("", time_ns) };
+        // Round to the digits that are written.
+        let digits = u32::from(self.decimals.min(9));
+        let step = (unit / 10_i64.pow(digits)).max(1);
+        let time_ns = time_ns.saturating_add(step / 2) / step * step;
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{sign}{}", time_ns / unit);
+        if digits > 0 {
+            let fraction = (time_ns % unit) as f64 / unit as f64;
+            let _ = write!(out, "{}", &format!("{fraction:.*}", digits as usize)[1..]);
+        }
+    }
+}
+
+/// Flows longer than `max_records` are cut into segments. A segment is told
+/// whether it starts its flow (a condition), and says whether the flow goes on
+/// after it (one more yes/no attribute, the last).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Segmentation {
+    /// Records of a full segment.
+    pub max_records: u32,
+    /// Entry `k`: the share of flows with a segment `k + 1` (counted from 0)
+    /// that have a segment `k + 2` too. A first segment's own generated
+    /// attribute decides about segment 1; this table decides about the rest,
+    /// its last entry for all further.
+    pub goes_on: Vec<f32>,
+}
+
+/// All fields of a trace.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schema {
+    /// What a record is.
+    pub kind: TraceKind,
+    /// The columns of a CSV, in order: names of attributes, measurements and the timestamp.
+    pub columns: Vec<String>,
+    /// The time of records: the first measurement.
+    pub timestamp: Timestamp,
+    /// Whether a flow is a conversation, both directions in one
+    /// (its measurements then hold [`packet_field::DIRECTION`]).
+    pub conversations: bool,
+    /// Fixed in a flow.
+    pub attributes: Vec<Field>,
+    /// One vector a record.
+    pub measurements: Vec<Field>,
+    /// How long flows were cut, if any were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segmentation: Option<Segmentation>,
+    /// The vocabularies of `word2vec_*` fields, by NAME.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub word2vec: BTreeMap<String, Arc<Word2VecSpace>>,
+}
+
+impl Schema {
+    /// The generated attributes of a flow: all attribute fields in order, then,
+    /// where flows were cut, the yes/no "goes on".
+    #[must_use]
+    pub fn attribute_layout(&self) -> Layout {
+        let mut segments: Vec<Segment> =
+            self.attributes.iter().flat_map(|field| field.codec.segments()).collect();
+        if self.segmentation.is_some() {
+            segments.push(Segment::new(2, Activation::Softmax));
+        }
+        Layout { segments }
+    }
+
+    /// One record: the time, all measurement fields in order, then the
+    /// generation flag, yes if another record follows.
+    #[must_use]
+    pub fn measurement_layout(&self) -> Layout {
+        let mut segments = Codec::Float(self.timestamp.codec.clone()).segments();
+        segments.extend(self.measurements.iter().flat_map(|field| field.codec.segments()));
+        segments.push(Segment::new(2, Activation::Softmax));
+        Layout { segments }
+    }
+
+    /// Values of the condition given to every network beside the attributes:
+    /// the flow's start as a share of the span in \[0, 1\], and, where flows were
+    /// cut, 1 if the segment starts its flow, else 0.
+    #[must_use]
+    pub fn condition_dim(&self) -> usize {
+        1 + usize::from(self.segmentation.is_some())
+    }
+
+    /// Gives the `word2vec_*` encoders their vocabularies after reading.
+    pub(crate) fn link(&mut self) -> Result<(), String> {
+        for field in self.attributes.iter_mut().chain(&mut self.measurements) {
+            if let Codec::Word2vec(codec) = &mut field.codec {
+                codec.link(&self.word2vec).map_err(|e| format!("field `{}`: {e}", field.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks what a manifest from outside could have wrong.
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        for field in self.attributes.iter().chain(&self.measurements) {
+            field.codec.validate().map_err(|e| format!("field `{}`: {e}", field.name))?;
+        }
+        let time = Codec::Float(self.timestamp.codec.clone());
+        time.validate().map_err(|e| format!("timestamp: {e}"))?;
+        let fields = || {
+            let names = self.attributes.iter().chain(&self.measurements).map(|field| &field.name);
+            names.chain([&self.timestamp.column])
+        };
+        if let Some(name) = self.columns.iter().find(|name| !fields().any(|field| field == *name)) {
+            return Err(format!("column `{name}` is no field"));
+        }
+        let mut names: Vec<&String> = fields().collect();
+        names.sort();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(format!("two fields are named `{}`", pair[0]));
+        }
+        match &self.segmentation {
+            Some(cut)
+                if cut.max_records == 0
+                    || cut.goes_on.is_empty()
+                    || cut.goes_on.iter().any(|share| !(0.0..=1.0).contains(share)) =>
+            {
+                Err("segmentation is out of range".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::FloatOptions;
+    use crate::column::Column;
+
+    fn timestamp(unit: TimeUnit, decimals: u8) -> Timestamp {
+        let column = Column::floats("ts", vec![0.0, 1.0]);
+        Timestamp {
+            column: "ts".to_owned(),
+            unit,
+            decimals,
+            encoding: TimeEncoding::Interarrival,
+            codec: FloatCodec::fit(&column, FloatOptions::default()).unwrap(),
+        }
+    }
+
+    #[test]
+    fn times_are_written_in_the_column_s_unit() {
+        let text = |unit, decimals, time_ns| {
+            let mut out = String::new();
+            timestamp(unit, decimals).write_text(time_ns, &mut out);
+            out
+        };
+        assert_eq!(text(TimeUnit::Microseconds, 0, 1_458_298_072_364_000_400), "1458298072364000");
+        assert_eq!(text(TimeUnit::Seconds, 6, 1_521_911_720_865_716_000), "1521911720.865716");
+        assert_eq!(text(TimeUnit::Seconds, 2, 1_999_999_999), "2.00");
+        assert_eq!(text(TimeUnit::Milliseconds, 0, 1_600_000), "2");
+        assert_eq!(text(TimeUnit::Nanoseconds, 3, 17), "17.000");
+        assert_eq!(text(TimeUnit::Seconds, 1, -1_500_000_000), "-1.5");
+    }
+
+    #[test]
+    fn fields_are_written_by_kind() {
+        let float = |decimals| Field {
+            name: "x".to_owned(),
+            kind: FieldKind::Float { decimals },
+            codec: Codec::Float(timestamp(TimeUnit::Seconds, 0).codec),
+        };
+        let text = |field: &Field, value| {
+            let mut out = String::new();
+            field.write_text(value, &mut out);
+            out
+        };
+        assert_eq!(text(&float(3), Value::Float(305.635_999_999)), "305.636");
+        assert_eq!(text(&float(3), Value::Float(2.0)), "2");
+        let address = Field { kind: FieldKind::Ipv4, ..float(0) };
+        assert_eq!(text(&address, Value::Int(0x0a00_0001)), "10.0.0.1");
+        let integer = Field { kind: FieldKind::Integer, ..float(0) };
+        assert_eq!(text(&integer, Value::Float(3.6)), "4");
+    }
+}
