@@ -94,9 +94,7 @@ impl Bundle {
         if let Some(name) = files.keys().find(|name| !is_plain_path(name)) {
             return Err(BundleError::NotABundle { reason: format!("bad file name `{name}`") });
         }
-        manifest
-            .validate()
-            .map_err(|(place, reason)| BundleError::Manifest { place, reason })?;
+        manifest.validate().map_err(|(place, reason)| BundleError::Manifest { place, reason })?;
         Ok(Bundle { manifest, files })
     }
 
@@ -170,9 +168,7 @@ impl Bundle {
         };
         let manifest = read_manifest(&json)?;
         verify_files(&manifest, &files)?;
-        manifest
-            .validate()
-            .map_err(|(place, reason)| BundleError::Manifest { place, reason })?;
+        manifest.validate().map_err(|(place, reason)| BundleError::Manifest { place, reason })?;
         Ok(Bundle { manifest, files })
     }
 
@@ -286,10 +282,8 @@ fn is_plain_path(name: &str) -> bool {
 }
 
 fn read_manifest(json: &[u8]) -> Result<Manifest, BundleError> {
-    let fail = |place: &str, reason: String| BundleError::Manifest {
-        place: place.to_owned(),
-        reason,
-    };
+    let fail =
+        |place: &str, reason: String| BundleError::Manifest { place: place.to_owned(), reason };
     if json.len() as u64 > MOST_MANIFEST_BYTES {
         return Err(fail("size", format!("{} bytes are too many", json.len())));
     }
@@ -313,10 +307,7 @@ fn read_manifest(json: &[u8]) -> Result<Manifest, BundleError> {
     Ok(manifest)
 }
 
-fn verify_files(
-    manifest: &Manifest,
-    files: &BTreeMap<String, Vec<u8>>,
-) -> Result<(), BundleError> {
+fn verify_files(manifest: &Manifest, files: &BTreeMap<String, Vec<u8>>) -> Result<(), BundleError> {
     let damaged = |reason: String| Err(BundleError::Damaged { reason });
     if let Some(name) = files.keys().find(|name| !manifest.files.contains_key(*name)) {
         return damaged(format!("`{name}` is not listed in {MANIFEST}"));

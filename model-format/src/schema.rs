@@ -124,8 +124,24 @@ pub mod packet_field {
     pub const DIRECTION: &str = "direction";
     /// All of them, as far as a configuration may name them.
     pub const ALL: [&str; 18] = [
-        SRC_IP, DST_IP, SRC_PORT, DST_PORT, PROTO, TIME, LEN, VERSION, IHL, TOS, ID, FLAG, OFF, TTL,
-        TCP_FLAGS, TCP_WINDOW, PAYLOAD_LEN, DIRECTION,
+        SRC_IP,
+        DST_IP,
+        SRC_PORT,
+        DST_PORT,
+        PROTO,
+        TIME,
+        LEN,
+        VERSION,
+        IHL,
+        TOS,
+        ID,
+        FLAG,
+        OFF,
+        TTL,
+        TCP_FLAGS,
+        TCP_WINDOW,
+        PAYLOAD_LEN,
+        DIRECTION,
     ];
 }
 

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ns_model_format::arrival::ArrivalProcess;
-use ns_model_format::codec::{
-    BitCodec, CategoricalCodec, Choice, Codec, FloatCodec, FloatOptions,
-};
+use ns_model_format::codec::{BitCodec, CategoricalCodec, Choice, Codec, FloatCodec, FloatOptions};
 use ns_model_format::manifest::{InitialState, Provenance, Timeline};
 use ns_model_format::random::{Purpose, Stream};
 use ns_model_format::schema::{
@@ -111,8 +109,7 @@ fn packet_schema() -> Schema {
 /// Weights of the right shapes, normal, so that outputs vary from flow to flow.
 #[must_use]
 pub fn random_weights(schema: &Schema, model: SampleModel) -> GeneratorWeights {
-    let (attributes, record) =
-        (schema.attribute_layout().dim(), schema.measurement_layout().dim());
+    let (attributes, record) = (schema.attribute_layout().dim(), schema.measurement_layout().dim());
     let SampleModel { seed, sample_len, hidden, units, goes_on_bias } = model;
     let condition = schema.condition_dim();
     let mut random = Stream::new(seed, Purpose::Weights, 0);

@@ -133,9 +133,8 @@ fn words_come_back_and_like_company_makes_like_vectors() {
     let mut encoded = vec![0.0; 40 * 10];
     codec.encode(&Column::ints("port", (1..=40).collect()), &mut encoded, 10, 0).unwrap();
     let vector = |port: usize| &encoded[(port - 1) * 10..port * 10];
-    let cosine = |a: usize, b: usize| -> f32 {
-        vector(a).iter().zip(vector(b)).map(|(x, y)| x * y).sum()
-    };
+    let cosine =
+        |a: usize, b: usize| -> f32 { vector(a).iter().zip(vector(b)).map(|(x, y)| x * y).sum() };
     assert!(cosine(3, 9) > cosine(3, 33) + 0.2, "{} {}", cosine(3, 9), cosine(3, 33));
 }
 
@@ -158,13 +157,7 @@ fn errors_name_column_row_and_value() {
         "column `src_port`, row 2: value `70000` is not among the 2 choices"
     );
     let twice = CategoricalCodec::fit(&ports, Some(&[Choice::Int(80), Choice::Int(80)]));
-    assert_eq!(
-        twice.unwrap_err().to_string(),
-        "column `src_port`: choice `80` is listed twice"
-    );
+    assert_eq!(twice.unwrap_err().to_string(), "column `src_port`: choice `80` is listed twice");
     let text = FloatCodec::fit(&Column::texts("td", ["-"]), FloatOptions::default());
-    assert_eq!(
-        text.unwrap_err().to_string(),
-        "column `td`: expected numbers, found text `-`"
-    );
+    assert_eq!(text.unwrap_err().to_string(), "column `td`: expected numbers, found text `-`");
 }
