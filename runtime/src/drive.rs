@@ -102,7 +102,6 @@ pub fn drive<T: Item, E>(
         pace,
         schedule: None,
         lateness: Lateness::default(),
-        begin,
         deadline: limits.wall.map(|wall| begin + wall),
         flushed: begin,
         first_ns: None,
@@ -111,8 +110,8 @@ pub fn drive<T: Item, E>(
     let limit = usize::try_from(limits.records.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
     let events = events.take(limit);
     let result = if threaded { sender.in_two_threads(events) } else { sender.in_one(events) };
-    // A failed generator still leaves whole records behind; an unfinished
-    // file is removed when the sink goes.
+    // After a failure nothing is finished: an unfinished file is removed when
+    // the sink goes, so that no half trace has the name of a whole one.
     let result = match result {
         Ok(ending) => match sender.sink.finish() {
             Err(SinkError::Closed) => Ok(Ending::Closed),
@@ -143,7 +142,6 @@ struct Sender<'a, T> {
     pace: Pace,
     schedule: Option<Schedule>,
     lateness: Lateness,
-    begin: Instant,
     deadline: Option<Instant>,
     flushed: Instant,
     first_ns: Option<u64>,

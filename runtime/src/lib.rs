@@ -1,7 +1,11 @@
 //! Streams synthetic traffic from a NetShare bundle.
 
+pub mod cli;
+pub mod describe;
 pub mod drive;
+pub mod error;
 pub mod exit;
+pub mod generate;
 pub mod pace;
 pub mod packets;
 pub mod render;

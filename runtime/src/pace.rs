@@ -172,10 +172,13 @@ impl Lateness {
 /// A time as people write it.
 pub(crate) fn show_duration(seconds: f64) -> String {
     let duration = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
-    let rounded = match duration.as_nanos() {
-        ..1_000_000 => duration,
-        ..1_000_000_000 => Duration::from_micros(duration.as_micros() as u64),
-        _ => Duration::from_millis(duration.as_millis() as u64),
+    // Three parts of a unit are enough to read.
+    let rounded = if seconds >= 1.0 {
+        Duration::from_millis(duration.as_millis() as u64)
+    } else if seconds >= 1e-3 {
+        Duration::from_micros(duration.as_micros() as u64)
+    } else {
+        duration
     };
     humantime::format_duration(rounded).to_string()
 }

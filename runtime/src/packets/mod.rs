@@ -361,7 +361,7 @@ fn legal_fragment(flag: u32, off: u32, ip_len: usize, repairs: &mut Repairs) -> 
         return (flag << 13) as u16;
     }
     let mut legal = flag & (DONT_FRAGMENT | MORE_FRAGMENTS);
-    if (ip_len - IPV4_BYTES) % 8 != 0 || ip_len == IPV4_BYTES {
+    if !(ip_len - IPV4_BYTES).is_multiple_of(8) || ip_len == IPV4_BYTES {
         legal &= !MORE_FRAGMENTS;
     }
     if off > 0 || legal & MORE_FRAGMENTS != 0 {
