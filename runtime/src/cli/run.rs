@@ -57,7 +57,13 @@ impl From<SinkError> for Failure {
 impl From<RuntimeError> for Failure {
     fn from(error: RuntimeError) -> Failure {
         let hint = error.hint().map(str::to_owned);
-        Failure { exit: Exit::Failed, error: error.into(), hint }
+        let exit = match error {
+            RuntimeError::Graph { .. }
+            | RuntimeError::Unsupported { .. }
+            | RuntimeError::Option { .. } => Exit::Usage,
+            _ => Exit::Failed,
+        };
+        Failure { exit, error: error.into(), hint }
     }
 }
 

@@ -1,0 +1,296 @@
+//! Runs a bundle's graphs in ONNX Runtime. The only file that names `ort`.
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use ns_model_format::Bundle;
+use ns_model_format::manifest::{Chunk, Tensor};
+use ort::environment::Environment;
+use ort::session::builder::GraphOptimizationLevel;
+use ort::session::{Session, SessionInputValue};
+use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
+
+use crate::error::RuntimeError;
+use crate::locate;
+use crate::networks::Networks;
+use crate::onnx_check;
+
+/// The library, loaded. At most one is loaded in a process; the environment
+/// lives until the process ends.
+static LOADED: Mutex<Option<Environment>> = Mutex::new(None);
+
+/// Loads ONNX Runtime, or returns what is loaded already: a process has one.
+///
+/// # Errors
+/// No library, not a library, too old a version.
+fn environment(given: Option<&Path>) -> Result<Environment, RuntimeError> {
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(environment) = &*loaded {
+        return Ok(environment.clone());
+    }
+    let path = locate::locate(given)?;
+    let unusable =
+        |reason: String| RuntimeError::OnnxRuntimeUnusable { path: path.clone(), reason };
+    let builder = ort::init_from(&path).map_err(|error| match error {
+        // The loader's own search is the last resort: nothing was found.
+        ort::LoadDynamicError::Dlopen { .. } if path.components().count() == 1 => {
+            RuntimeError::OnnxRuntimeMissing { tried: locate::places() }
+        }
+        ort::LoadDynamicError::Dlopen { error, .. } => unusable(error.to_string()),
+        ort::LoadDynamicError::MissingApi { .. } => {
+            unusable("it does not export `OrtGetApiBase`".to_owned())
+        }
+        ort::LoadDynamicError::BadVersion { version_str, .. } => {
+            unusable(format!("version {version_str} is too old; expected 1.{}", ort::MINOR_VERSION))
+        }
+        other => unusable(other.to_string()),
+    })?;
+    let environment = builder
+        .with_name("netshare")
+        .with_telemetry(false)
+        .build()
+        .map_err(|error| unusable(error.to_string()))?;
+    *loaded = Some(environment.clone());
+    Ok(environment)
+}
+
+/// One graph, checked against what the manifest says of it.
+struct Graph {
+    session: Session,
+    file: String,
+    inputs: Vec<Tensor>,
+    outputs: Vec<Tensor>,
+}
+
+impl Graph {
+    fn load(
+        environment: &Environment,
+        bundle: &Bundle,
+        file: &str,
+        inputs: Vec<Tensor>,
+        outputs: Vec<Tensor>,
+    ) -> Result<Graph, RuntimeError> {
+        let refuse = |reason: String| RuntimeError::Graph { file: file.to_owned(), reason };
+        let bytes = bundle.file(file).ok_or_else(|| refuse("is not in the bundle".to_owned()))?;
+        onnx_check::check(bytes).map_err(refuse)?;
+        let session = session(environment, bytes).map_err(refuse)?;
+        check_outlets("input", session.inputs(), &inputs).map_err(refuse)?;
+        check_outlets("output", session.outputs(), &outputs).map_err(refuse)?;
+        // A value that is input and output at once would be our own buffer.
+        if let Some(both) = outputs.iter().find(|out| inputs.iter().any(|i| i.name == out.name)) {
+            return Err(refuse(format!("`{}` is both input and output", both.name)));
+        }
+        Ok(Graph { session, file: file.to_owned(), inputs, outputs })
+    }
+
+    /// Runs a batch of `rows`; returns the outputs in the manifest's order.
+    fn run<const N: usize>(
+        &mut self,
+        rows: usize,
+        inputs: [&[f32]; N],
+        states: &[DynValue],
+    ) -> Result<Vec<DynValue>, RuntimeError> {
+        let Graph { session, file, inputs: described, outputs: expected } = self;
+        let fail = |reason: String| RuntimeError::Run { file: file.clone(), reason };
+        let mut values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> =
+            Vec::with_capacity(described.len());
+        for (tensor, data) in described.iter().zip(inputs) {
+            let data = data.get(..rows * tensor.dim).ok_or_else(|| fail(short(tensor, rows)))?;
+            let view = TensorRef::from_array_view(([rows, tensor.dim], data));
+            let view = view.map_err(|error| fail(error.to_string()))?;
+            values.push((Cow::Borrowed(&tensor.name), view.into()));
+        }
+        for (tensor, state) in described[N..].iter().zip(states) {
+            values.push((Cow::Borrowed(&tensor.name), state.into()));
+        }
+        let mut results = session.run(values).map_err(|error| fail(error.to_string()))?;
+        let mut out = Vec::with_capacity(expected.len());
+        for tensor in expected.iter() {
+            let value = results.remove(&tensor.name).ok_or_else(|| fail(short(tensor, rows)))?;
+            let shape = value.dtype().tensor_shape();
+            // A graph may declare one shape and yield another.
+            if shape.is_none_or(|shape| shape[..] != [rows as i64, tensor.dim as i64]) {
+                let found = shape.map_or_else(String::new, |shape| format!("{:?}", &shape[..]));
+                let (name, dim) = (&tensor.name, tensor.dim);
+                return Err(fail(format!("`{name}` is {found}; expected [{rows}, {dim}]")));
+            }
+            out.push(value);
+        }
+        Ok(out)
+    }
+
+    /// The same for a graph of one output, which is copied out.
+    fn run_into<const N: usize>(
+        &mut self,
+        rows: usize,
+        inputs: [&[f32]; N],
+        out: &mut Vec<f32>,
+    ) -> Result<(), RuntimeError> {
+        let values = self.run(rows, inputs, &[])?;
+        out.clear();
+        for value in &values {
+            out.extend_from_slice(floats(value, &self.file)?);
+        }
+        Ok(())
+    }
+}
+
+fn short(tensor: &Tensor, rows: usize) -> String {
+    format!("`{}` has no {rows} rows of {}", tensor.name, tensor.dim)
+}
+
+fn floats<'v>(value: &'v DynValue, file: &str) -> Result<&'v [f32], RuntimeError> {
+    let data = value.try_extract_tensor::<f32>();
+    data.map(|(_, data)| data)
+        .map_err(|error| RuntimeError::Run { file: file.to_owned(), reason: error.to_string() })
+}
+
+/// One thread, nothing shared: a worker is one core.
+fn session(environment: &Environment, bytes: &[u8]) -> Result<Session, String> {
+    let builder = Session::builder(environment).map_err(|error| error.to_string())?;
+    let builder = builder.with_intra_threads(1).map_err(|error| error.to_string())?;
+    let builder = builder.with_inter_threads(1).map_err(|error| error.to_string())?;
+    let builder = builder.with_parallel_execution(false).map_err(|error| error.to_string())?;
+    let level = GraphOptimizationLevel::All;
+    let mut builder = builder.with_optimization_level(level).map_err(|error| error.to_string())?;
+    builder.commit_from_memory(bytes).map_err(|error| error.to_string())
+}
+
+/// Exactly the tensors expected, each `[batch, dim]` of float32.
+fn check_outlets(what: &str, found: &[Outlet], expected: &[Tensor]) -> Result<(), String> {
+    if let Some(extra) = found.iter().find(|o| !expected.iter().any(|t| t.name == o.name())) {
+        return Err(format!("has an {what} `{}` that the manifest does not name", extra.name()));
+    }
+    for tensor in expected {
+        let Some(outlet) = found.iter().find(|outlet| outlet.name() == tensor.name) else {
+            return Err(format!("has no {what} `{}`", tensor.name));
+        };
+        let ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } = outlet.dtype() else {
+            return Err(format!("{what} `{}` is not float32", tensor.name));
+        };
+        // -1 is a dimension without a number: the batch must be one.
+        let fits = matches!(shape[..], [-1, dim] if dim == tensor.dim as i64);
+        if !fits {
+            let (name, dim, found) = (&tensor.name, tensor.dim, &shape[..]);
+            return Err(format!("{what} `{name}` is {found:?}; expected [batch, {dim}]"));
+        }
+    }
+    Ok(())
+}
+
+/// The graphs of a chunk.
+pub(crate) struct Engine {
+    attributes: Graph,
+    gates: Graph,
+    step: Graph,
+    rows: usize,
+    state_dims: Vec<usize>,
+    /// `[rows, dim]` each. A step's outputs are the next step's inputs as they are.
+    states: Vec<DynValue>,
+    records: Option<DynValue>,
+}
+
+impl Engine {
+    /// Loads a chunk's graphs.
+    ///
+    /// # Errors
+    /// No ONNX Runtime; a graph that is not what the manifest says.
+    pub(crate) fn load(
+        bundle: &Bundle,
+        chunk: &Chunk,
+        onnxruntime: Option<&Path>,
+    ) -> Result<Engine, RuntimeError> {
+        let environment = environment(onnxruntime)?;
+        let Chunk { attributes, gates, step } = chunk;
+        let load =
+            |file: &str, inputs, outputs| Graph::load(&environment, bundle, file, inputs, outputs);
+        let states = || step.states.iter();
+        let mut inputs = vec![step.gates.clone(), step.noise.clone()];
+        inputs.extend(states().map(|state| Tensor::new(&state.input, state.dim)));
+        let mut outputs = vec![step.records.clone()];
+        outputs.extend(states().map(|state| Tensor::new(&state.output, state.dim)));
+        Ok(Engine {
+            attributes: load(
+                &attributes.file,
+                vec![attributes.noise.clone(), attributes.condition.clone()],
+                vec![attributes.attributes.clone()],
+            )?,
+            gates: load(
+                &gates.file,
+                vec![gates.attributes.clone(), gates.condition.clone()],
+                vec![gates.gates.clone()],
+            )?,
+            step: load(&step.file, inputs, outputs)?,
+            rows: 0,
+            state_dims: states().map(|state| state.dim).collect(),
+            states: Vec::new(),
+            records: None,
+        })
+    }
+}
+
+impl Networks for Engine {
+    fn attributes(
+        &mut self,
+        rows: usize,
+        noise: &[f32],
+        condition: &[f32],
+        out: &mut Vec<f32>,
+    ) -> Result<(), RuntimeError> {
+        self.attributes.run_into(rows, [noise, condition], out)
+    }
+
+    fn gates(
+        &mut self,
+        rows: usize,
+        attributes: &[f32],
+        condition: &[f32],
+        out: &mut Vec<f32>,
+    ) -> Result<(), RuntimeError> {
+        self.gates.run_into(rows, [attributes, condition], out)
+    }
+
+    fn resize(&mut self, rows: usize) -> Result<(), RuntimeError> {
+        let fail = |file: &str, error: ort::Error| RuntimeError::Run {
+            file: file.to_owned(),
+            reason: error.to_string(),
+        };
+        let mut states = Vec::with_capacity(self.state_dims.len());
+        for (index, &dim) in self.state_dims.iter().enumerate() {
+            let mut data = vec![0.0_f32; rows * dim];
+            if let Some(before) = self.states.get(index) {
+                let before = floats(before, &self.step.file)?;
+                let kept = before.len().min(data.len());
+                data[..kept].copy_from_slice(&before[..kept]);
+            }
+            let tensor = ort::value::Tensor::from_array(([rows, dim], data));
+            states.push(tensor.map_err(|error| fail(&self.step.file, error))?.into_dyn());
+        }
+        self.states = states;
+        self.rows = rows;
+        Ok(())
+    }
+
+    fn state(&mut self, index: usize) -> Result<&mut [f32], RuntimeError> {
+        let data = self.states[index].try_extract_tensor_mut::<f32>();
+        data.map(|(_, data)| data).map_err(|error| RuntimeError::Run {
+            file: self.step.file.clone(),
+            reason: error.to_string(),
+        })
+    }
+
+    fn step(&mut self, gates: &[f32], noise: &[f32]) -> Result<(), RuntimeError> {
+        let mut outputs = self.step.run(self.rows, [gates, noise], &self.states)?;
+        self.states = outputs.split_off(1);
+        self.records = outputs.pop();
+        Ok(())
+    }
+
+    fn records(&self) -> Result<&[f32], RuntimeError> {
+        match &self.records {
+            Some(records) => floats(records, &self.step.file),
+            None => Ok(&[]),
+        }
+    }
+}

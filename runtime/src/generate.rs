@@ -1,0 +1,400 @@
+//! A bundle's records in order of time, endless if wished.
+
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use ns_model_format::Bundle;
+
+use crate::attributes::{Arrivals, Preparer};
+use crate::counters::{Counters, GenerationStats};
+use crate::engine::Engine;
+use crate::error::RuntimeError;
+use crate::networks::Networks;
+use crate::render::{Event, Render};
+use crate::rolling::{FlowLimits, Slots};
+use crate::timeline::Key;
+use crate::worker::Worker;
+
+/// Batches that a worker may be ahead of the merge.
+const BATCHES_AHEAD: usize = 4;
+const MOST_WORKERS: usize = 1024;
+const MOST_SLOTS: usize = 1 << 16;
+/// The queue numbers its places with 32 bits and may outgrow its cap twofold.
+const MOST_QUEUED: usize = 1 << 28;
+
+/// What to generate, and with what means. The means (`threads`, `slots`,
+/// `queue_cap`) never change the output.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct GenerateOptions {
+    /// Names the run: the same seed and bundle give the same records.
+    pub seed: u64,
+    /// Workers, a thread each; a single one runs within [`Stream`] itself.
+    pub threads: usize,
+    /// Flows that a worker computes together.
+    pub slots: usize,
+    /// Records that may wait for their turn in a worker before it stops
+    /// running ahead.
+    pub queue_cap: usize,
+    /// This many flows, all of them to their end, past the trained span if need be.
+    pub flows: Option<u64>,
+    /// Records earlier than this, in nanoseconds from the beginning of the run.
+    pub duration_ns: Option<u64>,
+    /// Without end. With neither this nor one of the limits above: the flows
+    /// that start within one trained span, all of them to their end.
+    pub forever: bool,
+    /// Flows arrive so many times as densely as trained; the times within a flow stay.
+    pub flow_rate: f64,
+    /// A flow that never says stop is ended after so many records.
+    pub max_flow_records: u32,
+    /// The ONNX Runtime library; see [`crate::locate::locate`] for where it is
+    /// looked for otherwise.
+    pub onnxruntime: Option<PathBuf>,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        GenerateOptions {
+            seed: 0,
+            threads: 1,
+            slots: 256,
+            queue_cap: 1 << 18,
+            flows: None,
+            duration_ns: None,
+            forever: false,
+            flow_rate: 1.0,
+            max_flow_records: 1_000_000,
+            onnxruntime: None,
+        }
+    }
+}
+
+impl GenerateOptions {
+    fn check(&self) -> Result<(), RuntimeError> {
+        let within = |option, found: usize, most: usize, expected| {
+            if (1..=most).contains(&found) {
+                return Ok(());
+            }
+            Err(RuntimeError::Option { option, found: found.to_string(), expected })
+        };
+        within("threads", self.threads, MOST_WORKERS, "1 to 1024")?;
+        within("slots", self.slots, MOST_SLOTS, "1 to 65536")?;
+        within("queue_cap", self.queue_cap, MOST_QUEUED, "1 to 268435456")?;
+        within("max_flow_records", self.max_flow_records as usize, usize::MAX, "1 or more")?;
+        if !(1e-6..=1e6).contains(&self.flow_rate) {
+            let found = self.flow_rate.to_string();
+            let expected = "0.000001 to 1000000";
+            return Err(RuntimeError::Option { option: "flow_rate", found, expected });
+        }
+        Ok(())
+    }
+
+    /// Ends of the arrivals: flow numbers and starts below these are generated.
+    fn arrivals_end(&self, span_ns: u64) -> (u64, u64) {
+        let span = match (self.flows, self.duration_ns, self.forever) {
+            (None, None, false) => span_ns,
+            _ => u64::MAX,
+        };
+        (self.flows.unwrap_or(u64::MAX), self.duration_ns.unwrap_or(span))
+    }
+}
+
+/// A bundle whose graphs are loaded and checked, ready to stream.
+pub struct Generator {
+    bundle: Arc<Bundle>,
+    options: GenerateOptions,
+    engines: Vec<Engine>,
+}
+
+impl std::fmt::Debug for Generator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Generator").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Generator {
+    /// Finds ONNX Runtime and loads the bundle's graphs, once a worker.
+    ///
+    /// # Errors
+    /// Options out of range; a bundle of several chunks; no usable ONNX
+    /// Runtime; graphs that are not what the manifest says, or that do what a
+    /// bundle's graphs must not.
+    pub fn open(bundle: Arc<Bundle>, options: GenerateOptions) -> Result<Generator, RuntimeError> {
+        options.check()?;
+        let chunks = &bundle.manifest().model.chunks;
+        let [chunk] = &chunks[..] else {
+            let what = format!("a bundle of {} chunks", chunks.len());
+            return Err(RuntimeError::Unsupported { what });
+        };
+        let engines = (0..options.threads)
+            .map(|_| Engine::load(&bundle, chunk, options.onnxruntime.as_deref()))
+            .collect::<Result<_, _>>()?;
+        Ok(Generator { bundle, options, engines })
+    }
+
+    /// Starts generating. Events come in order of time, then flow, then record.
+    ///
+    /// # Errors
+    /// A worker thread cannot be started.
+    pub fn stream<R: Render>(self, render: R) -> Result<Stream<R::Item>, RuntimeError> {
+        start(&self.bundle, &self.options, self.engines, render)
+    }
+}
+
+/// Starts a worker a network.
+pub(crate) fn start<N: Networks, R: Render>(
+    bundle: &Bundle,
+    options: &GenerateOptions,
+    networks: Vec<N>,
+    render: R,
+) -> Result<Stream<R::Item>, RuntimeError> {
+    let manifest = bundle.manifest();
+    let (schema, process) = (&manifest.schema, &manifest.timeline.arrivals);
+    let [chunk, ..] = &manifest.model.chunks[..] else {
+        return Err(RuntimeError::Unsupported { what: "a bundle without chunks".to_owned() });
+    };
+    let limits = FlowLimits {
+        records: options.max_flow_records,
+        end_ns: options.duration_ns.unwrap_or(u64::MAX),
+    };
+    let counters = Arc::new(Counters::default());
+    let stop = Arc::new(AtomicBool::new(false));
+    let count = networks.len() as u64;
+    let mut workers = networks.into_iter().zip(0..).map(|(networks, number)| {
+        let arrivals = Arrivals::new(
+            process.clone(),
+            options.seed,
+            options.flow_rate,
+            (number, count),
+            options.arrivals_end(process.span_ns()),
+        );
+        let slots = Slots::new(
+            networks,
+            render.clone(),
+            schema,
+            chunk,
+            process.span_ns(),
+            limits,
+            options.seed,
+            options.slots,
+            counters.clone(),
+        );
+        let preparer = Preparer::new(arrivals, schema, chunk);
+        Worker::new(slots, preparer, options.queue_cap, stop.clone())
+    });
+    let source: Box<dyn Source<R::Item>> = match (count, workers.next()) {
+        (1, Some(only)) => Box::new(only),
+        (_, first) => {
+            let mut merge = Merge { lanes: Vec::new(), stop: stop.clone() };
+            for worker in first.into_iter().chain(workers).enumerate() {
+                merge.lanes.push(Lane::start(worker)?);
+            }
+            Box::new(merge)
+        }
+    };
+    Ok(Stream { source: Some(source), ready: VecDeque::new(), counters })
+}
+
+/// Where a stream's events come from.
+trait Source<T>: Send {
+    /// Appends the next events; `false` if there are no more.
+    fn fill(&mut self, out: &mut VecDeque<Event<T>>) -> Result<bool, RuntimeError>;
+}
+
+impl<N: Networks, R: Render> Source<R::Item> for Worker<N, R> {
+    fn fill(&mut self, out: &mut VecDeque<Event<R::Item>>) -> Result<bool, RuntimeError> {
+        Worker::fill(self, out)
+    }
+}
+
+/// Generated records in order of time, flow, record. Dropping it stops its workers.
+pub struct Stream<T> {
+    /// `None` once it has ended or failed.
+    source: Option<Box<dyn Source<T>>>,
+    ready: VecDeque<Event<T>>,
+    counters: Arc<Counters>,
+}
+
+impl<T> std::fmt::Debug for Stream<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl<T> Stream<T> {
+    /// What has been done so far.
+    #[must_use]
+    pub fn stats(&self) -> GenerationStats {
+        self.counters.read()
+    }
+
+    /// The same, for another thread to read while this one takes records.
+    #[must_use]
+    pub fn stats_reader(&self) -> StatsReader {
+        StatsReader(self.counters.clone())
+    }
+}
+
+impl<T> Iterator for Stream<T> {
+    type Item = Result<Event<T>, RuntimeError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(Ok(event));
+            }
+            match self.source.as_mut()?.fill(&mut self.ready) {
+                Ok(true) => {}
+                Ok(false) => self.source = None,
+                Err(error) => {
+                    self.source = None;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+/// Reads a stream's [`GenerationStats`] from anywhere.
+#[derive(Clone, Debug)]
+pub struct StatsReader(Arc<Counters>);
+
+impl StatsReader {
+    /// What has been done so far.
+    #[must_use]
+    pub fn read(&self) -> GenerationStats {
+        self.0.read()
+    }
+}
+
+type Batch<T> = Result<VecDeque<Event<T>>, RuntimeError>;
+
+/// A worker thread, seen from the merge.
+struct Lane<T> {
+    number: usize,
+    /// `None` when the lane is dropped: its worker's next send fails then.
+    batches: Option<Receiver<Batch<T>>>,
+    thread: Option<JoinHandle<()>>,
+    ready: VecDeque<Event<T>>,
+}
+
+impl<T: Send + 'static> Lane<T> {
+    fn start<N: Networks, R: Render<Item = T>>(
+        (number, mut worker): (usize, Worker<N, R>),
+    ) -> Result<Lane<T>, RuntimeError> {
+        let (sender, batches) = bounded(BATCHES_AHEAD);
+        let run = move || {
+            let ended = std::panic::catch_unwind(AssertUnwindSafe(|| send(&mut worker, &sender)));
+            if ended.is_err() {
+                let reason = "stopped by a panic".to_owned();
+                // Nobody listens once the stream is dropped.
+                let _ = sender.send(Err(RuntimeError::Worker { worker: number, reason }));
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("generate-{number}"))
+            .spawn(run)
+            .map_err(|error| RuntimeError::Worker { worker: number, reason: error.to_string() })?;
+        let (batches, thread) = (Some(batches), Some(thread));
+        Ok(Lane { number, batches, thread, ready: VecDeque::new() })
+    }
+}
+
+fn send<N: Networks, R: Render>(worker: &mut Worker<N, R>, sender: &Sender<Batch<R::Item>>) {
+    loop {
+        let mut batch = VecDeque::new();
+        let message = match worker.fill(&mut batch) {
+            Ok(true) => Ok(batch),
+            // The end is the channel's end.
+            Ok(false) => return,
+            Err(error) => Err(error),
+        };
+        let last = message.is_err();
+        if sender.send(message).is_err() || last {
+            return;
+        }
+    }
+}
+
+impl<T> Lane<T> {
+    /// Waits until an event is ready; `false` if there are no more.
+    fn wait(&mut self) -> Result<bool, RuntimeError> {
+        while self.ready.is_empty() {
+            match self.batches.as_ref().map(Receiver::recv) {
+                Some(Ok(batch)) => self.ready = batch?,
+                Some(Err(_)) | None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    fn key(&self) -> Option<Key> {
+        let event = self.ready.front()?;
+        Some(Key { time_ns: event.time_ns, flow: event.flow })
+    }
+}
+
+impl<T> Drop for Lane<T> {
+    fn drop(&mut self) {
+        self.batches = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic was caught in the thread and has been reported.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Several workers' events in one order.
+struct Merge<T> {
+    lanes: Vec<Lane<T>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl<T> Drop for Merge<T> {
+    fn drop(&mut self) {
+        // All are told before the first is waited for.
+        self.stop.store(true, Ordering::Relaxed);
+        self.lanes.iter_mut().for_each(|lane| lane.batches = None);
+    }
+}
+
+impl<T: Send> Source<T> for Merge<T> {
+    fn fill(&mut self, out: &mut VecDeque<Event<T>>) -> Result<bool, RuntimeError> {
+        let mut index = 0;
+        while let Some(lane) = self.lanes.get_mut(index) {
+            if lane.wait()? {
+                index += 1;
+            } else {
+                self.lanes.remove(index);
+            }
+        }
+        // The lane with the earliest event gives all that precede the others.
+        let keys = || self.lanes.iter().map(|lane| (lane.key(), lane.number));
+        let Some((_, first)) = keys().min() else {
+            return Ok(false);
+        };
+        let limit = keys().filter(|&(_, number)| number != first).map(|(key, _)| key).min();
+        let lane = self.lanes.iter_mut().find(|lane| lane.number == first);
+        if let Some(lane) = lane {
+            match limit {
+                // A lane that is alone gives its whole batch.
+                None => out.append(&mut lane.ready),
+                Some(limit) => {
+                    while lane.key().is_some() && lane.key() <= limit {
+                        out.extend(lane.ready.pop_front());
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! Scheduling, order and limits, on a model without a library.
+
+use std::collections::HashMap;
+
+use ns_model_format::schema::{Segmentation, TimeEncoding};
+
+use super::*;
+use crate::testing::{Echo, Fake, REPEAT, bundle};
+
+type Item = <Echo as Render>::Item;
+
+fn run_with(bundle: &Bundle, fakes: Vec<Fake>, options: &GenerateOptions) -> Stream<Item> {
+    start(bundle, options, fakes, Echo).unwrap()
+}
+
+fn run(bundle: &Bundle, stop: f32, options: &GenerateOptions) -> Vec<Event<Item>> {
+    let fakes = vec![Fake::new(bundle, stop); options.threads];
+    run_with(bundle, fakes, options).collect::<Result<_, _>>().unwrap()
+}
+
+/// In order, and every flow's records numbered from 0 without a gap.
+fn assert_sound(events: &[Event<Item>]) {
+    assert!(events.is_sorted_by_key(|event| (event.time_ns, event.flow, event.record)));
+    let mut next: HashMap<u64, u32> = HashMap::new();
+    for event in events {
+        let next = next.entry(event.flow).or_default();
+        assert_eq!(event.record, *next);
+        *next += 1;
+    }
+}
+
+fn cut() -> Option<Segmentation> {
+    Some(Segmentation { max_records: 7, goes_on: vec![0.9, 0.5] })
+}
+
+#[test]
+fn slots_queue_and_threads_do_not_show_in_the_output() {
+    for (encoding, segmentation) in [
+        (TimeEncoding::Interarrival, None),
+        (TimeEncoding::Interarrival, cut()),
+        (TimeEncoding::Raw, None),
+    ] {
+        let bundle = bundle(encoding, segmentation);
+        let options = GenerateOptions { flows: Some(400), ..GenerateOptions::default() };
+        let expected = run(&bundle, 0.03, &options);
+        assert_sound(&expected);
+        assert!(expected.len() > 2_000, "{}", expected.len());
+        for slots in [1, 2, 256] {
+            for queue_cap in [1, 2, 17, 1 << 18] {
+                for threads in [1, 3] {
+                    let options = GenerateOptions { slots, queue_cap, threads, ..options.clone() };
+                    let found = run(&bundle, 0.03, &options);
+                    assert!(found == expected, "{slots} slots, cap {queue_cap}, {threads} threads");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn another_seed_is_another_run() {
+    let bundle = bundle(TimeEncoding::Interarrival, None);
+    let run = |seed| {
+        let options = GenerateOptions { seed, flows: Some(20), ..GenerateOptions::default() };
+        run(&bundle, 0.2, &options)
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1), run(2));
+}
+
+#[test]
+fn by_default_one_span_of_flows_is_generated_to_their_end() {
+    let bundle = bundle(TimeEncoding::Interarrival, None);
+    let events = run(&bundle, 0.2, &GenerateOptions::default());
+    assert_sound(&events);
+    let firsts = events.iter().filter(|event| event.record == 0);
+    assert!(firsts.clone().all(|event| event.time_ns < 100_000_000));
+    let flows = firsts.count();
+    assert!((200..400).contains(&flows), "{flows}");
+    assert_eq!(events[0].time_ns, 0);
+}
+
+#[test]
+fn a_number_of_flows_goes_past_the_span() {
+    let bundle = bundle(TimeEncoding::Interarrival, None);
+    let options = GenerateOptions { flows: Some(1_000), ..GenerateOptions::default() };
+    let events = run(&bundle, 0.2, &options);
+    let firsts: Vec<_> = events.iter().filter(|event| event.record == 0).collect();
+    assert_eq!(firsts.len(), 1_000);
+    assert!(firsts.iter().any(|event| event.time_ns > 200_000_000));
+}
+
+#[test]
+fn a_duration_cuts_the_undisturbed_run() {
+    let bundle = bundle(TimeEncoding::Interarrival, None);
+    let duration_ns = Some(250_000_000);
+    let cut = GenerateOptions { duration_ns, ..GenerateOptions::default() };
+    let endless = GenerateOptions { forever: true, ..GenerateOptions::default() };
+    let fakes = vec![Fake::new(&bundle, 0.05)];
+    let whole = run_with(&bundle, fakes, &endless).map(Result::unwrap);
+    let expected: Vec<_> = whole.take_while(|event| event.time_ns < 250_000_000).collect();
+    assert!(expected.len() > 2_000);
+    assert!(run(&bundle, 0.05, &cut) == expected);
+}
+
+#[test]
+fn memory_is_bounded_by_the_cap_and_the_live_flows() {
+    let bundle = bundle(TimeEncoding::Interarrival, None);
+    // A long flow in 3000 is certain to hold the others back.
+    let options = GenerateOptions { flows: Some(3_000), queue_cap: 64, ..Default::default() };
+    let fakes = vec![Fake::new(&bundle, 0.03)];
+    let mut stream = run_with(&bundle, fakes, &options);
+    let (mut count, mut live, mut most_live) = (0, HashMap::new(), 0);
+    for event in &mut stream {
+        let event = event.unwrap();
+        count += 1;
+        // A flow is live at most from its first record to its last; count starts.
+        live.insert(event.flow, event.record);
+        most_live = most_live.max(live.len());
+    }
+    let stats = stream.stats();
+    assert_eq!(stats.records, count);
+    assert!(stats.parked > 0);
+    let bound = 2 * 64 + 256 * REPEAT + most_live * REPEAT;
+    assert!(stats.peak_queue < bound as u64, "{stats:?}");
+    assert!(stats.peak_queue < count / 10, "{stats:?} of {count}");
+}
+
+#[test]
+fn flows_that_never_stop_are_capped_and_counted() {
+    let bundle = bundle(TimeEncoding::Interarrival, None);
+    let options =
+        GenerateOptions { flows: Some(5), max_flow_records: 100, ..GenerateOptions::default() };
+    let mut stream = run_with(&bundle, vec![Fake::new(&bundle, -1.0)], &options);
+    let events: Vec<_> = (&mut stream).collect::<Result<_, _>>().unwrap();
+    assert_eq!(events.len(), 500);
+    let stats = stream.stats();
+    assert_eq!((stats.flows_capped, stats.flows_finished, stats.flows_begun), (5, 5, 5));
+}
+
+#[test]
+fn a_model_of_nan_ends_with_one_record_a_flow() {
+    let bundle = bundle(TimeEncoding::Raw, cut());
+    let options = GenerateOptions { flows: Some(50), ..GenerateOptions::default() };
+    let fake = Fake { broken: true, ..Fake::new(&bundle, 0.1) };
+    let events: Vec<_> = run_with(&bundle, vec![fake], &options).collect::<Result<_, _>>().unwrap();
+    assert_sound(&events);
+    assert!((50..1_000).contains(&events.len()));
+}
+
+#[test]
+fn segments_carry_long_flows_on() {
+    let bundle = bundle(TimeEncoding::Interarrival, cut());
+    let options = GenerateOptions { flows: Some(300), ..GenerateOptions::default() };
+    // No flag ever says stop: every segment is full, and a flow has whole segments.
+    let events = run(&bundle, -1.0, &options);
+    let mut lengths: HashMap<u64, u32> = HashMap::new();
+    for event in &events {
+        *lengths.entry(event.flow).or_default() += 1;
+    }
+    assert!(lengths.values().all(|length| length % 7 == 0));
+    let more_than = |length: u32| lengths.values().filter(|&&found| found > length).count() as f64;
+    // Half go on (the fake's attribute), of these 0.9, then 0.5, 0.5, ...
+    let share = |of: u32| more_than(7 * (of + 1)) / more_than(7 * of);
+    assert!((0.35..0.65).contains(&(more_than(7) / 300.0)), "{}", more_than(7));
+    assert!((0.8..0.98).contains(&share(1)), "{}", share(1));
+    assert!((0.35..0.65).contains(&share(2)), "{}", share(2));
+}
+
+#[test]
+fn an_error_or_a_panic_of_a_worker_is_the_stream_s_last_word() {
+    let bundle = bundle(TimeEncoding::Interarrival, None);
+    for threads in [1, 3] {
+        let options = GenerateOptions { threads, forever: true, ..GenerateOptions::default() };
+        let fake = Fake { fails_in: Some(20), ..Fake::new(&bundle, 0.1) };
+        let mut stream = run_with(&bundle, vec![fake; threads], &options);
+        let error = stream.find_map(Result::err).unwrap();
+        assert_eq!(error.to_string(), "graph `none` failed: told to");
+        assert!(stream.next().is_none());
+    }
+    let options = GenerateOptions { threads: 2, forever: true, ..GenerateOptions::default() };
+    let fake = Fake { fails_in: Some(20), panics: true, ..Fake::new(&bundle, 0.1) };
+    let mut stream = run_with(&bundle, vec![fake; 2], &options);
+    let error = stream.find_map(Result::err).unwrap();
+    assert!(error.to_string().contains("stopped by a panic"), "{error}");
+}
+
+#[test]
+fn a_stream_that_is_dropped_stops_its_workers() {
+    let bundle = bundle(TimeEncoding::Interarrival, None);
+    let options = GenerateOptions { threads: 3, forever: true, ..GenerateOptions::default() };
+    let mut stream = run_with(&bundle, vec![Fake::new(&bundle, 0.1); 3], &options);
+    assert!(stream.next().is_some());
+    let counters = Arc::downgrade(&stream.counters);
+    drop(stream);
+    // Dropping joined the threads, and nothing of theirs is left.
+    assert!(counters.upgrade().is_none());
+}
+
+#[test]
+fn options_out_of_range_are_named() {
+    let refused = |options: GenerateOptions| options.check().unwrap_err().to_string();
+    let error = refused(GenerateOptions { slots: 0, ..GenerateOptions::default() });
+    assert_eq!(error, "option `slots` is 0; expected 1 to 65536");
+    let error = refused(GenerateOptions { flow_rate: f64::NAN, ..GenerateOptions::default() });
+    assert!(error.starts_with("option `flow_rate` is NaN"), "{error}");
+}
