@@ -1,19 +1,29 @@
 //! Streams synthetic traffic from a NetShare bundle.
 //!
 //! [`Generator`] turns a bundle into [`Event`]s in order of time. What an
-//! event holds is up to a [`Render`].
+//! event holds is up to a [`Render`]: [`PacketRender`] makes frames,
+//! [`RowRender`] lines of a CSV. [`drive::drive`] takes them to a [`Sink`].
 
 mod attributes;
+pub mod cli;
 mod counters;
 mod decode;
+pub mod describe;
+pub mod drive;
 mod engine;
 pub mod error;
+pub mod exit;
 pub mod generate;
 pub mod locate;
 mod networks;
 mod onnx_check;
+pub mod pace;
+pub mod packets;
 pub mod render;
 mod rolling;
+pub mod rows;
+pub mod sink;
+pub mod stats;
 #[cfg(test)]
 mod testing;
 pub mod timeline;
@@ -22,4 +32,7 @@ mod worker;
 pub use counters::GenerationStats;
 pub use error::RuntimeError;
 pub use generate::{GenerateOptions, Generator, StatsReader, Stream};
+pub use packets::{Frame, PacketOptions, PacketRender, Payload};
 pub use render::{Event, Render};
+pub use rows::RowRender;
+pub use sink::{Sink, SinkError};

@@ -1,0 +1,209 @@
+//! The command line of `ns-replay`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgGroup, Parser};
+
+use crate::packets::Mac;
+use crate::sink::{DEFAULT_SNAPLEN, Oversize, Target};
+
+mod run;
+
+pub use run::main;
+
+const EXAMPLES: &str = "\
+Examples:
+  ns-replay --bundle model.ns --describe
+  ns-replay --bundle model.ns --pcap out.pcap --seed 1
+  ns-replay --bundle model.ns --pcap - --flows 100 | tcpdump -r -
+  ns-replay --bundle model.ns --csv out.csv --duration 10min
+  ns-replay --bundle model.ns --iface eth0 --dry-run
+  ns-replay --bundle model.ns --iface eth0 --speed 2 --duration 1h
+
+Exit codes:
+  0 done, 1 failed, 2 wrong usage or input, 3 no permission, 4 interface, 5 packets dropped,
+  7 output not written, 130 or 143 stopped by SIGINT or SIGTERM";
+
+/// Streams endless synthetic traffic from a bundle into a file or onto a wire.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "ns-replay", version, after_help = EXAMPLES)]
+#[command(group(ArgGroup::new("target").required(true)
+    .args(["iface", "pcap", "csv", "null", "describe"])))]
+#[command(group(ArgGroup::new("pace").args(["speed", "pps", "topspeed"])))]
+pub struct Cli {
+    /// The trained model
+    #[arg(long, value_name = "FILE")]
+    pub bundle: PathBuf,
+
+    /// Send on a network interface, in real time and without end unless said otherwise
+    #[arg(long, value_name = "NAME")]
+    pub iface: Option<String>,
+    /// Write a PCAP, one trained span long unless said otherwise; `-` is standard output
+    #[arg(long, value_name = "FILE", value_parser = parse_target)]
+    pub pcap: Option<Target>,
+    /// Write a CSV, one trained span long unless said otherwise; `-` is standard output
+    #[arg(long, value_name = "FILE", value_parser = parse_target)]
+    pub csv: Option<Target>,
+    /// Generate and count only
+    #[arg(long)]
+    pub null: bool,
+    /// Say what the bundle holds
+    #[arg(long)]
+    pub describe: bool,
+
+    /// Stop after so many flows
+    #[arg(long, value_name = "N", help_heading = "How much")]
+    pub flows: Option<u64>,
+    /// Stop after so many packets, or rows
+    #[arg(long, value_name = "N", help_heading = "How much")]
+    pub packets: Option<u64>,
+    /// Stop after so much time, such as `90s` or `1h 30min`: of the trace, or of the clock with
+    /// `--pps` and `--topspeed` on an interface
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(help_heading = "How much")]
+    pub duration: Option<Duration>,
+    /// Go on until stopped
+    #[arg(long, help_heading = "How much", conflicts_with_all = ["flows", "duration"])]
+    pub forever: bool,
+
+    /// The same seed and bundle give the same output; drawn at random if not given
+    #[arg(long, value_name = "N", help_heading = "Generation")]
+    pub seed: Option<u64>,
+    /// Worker threads
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Generation")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: u16,
+    /// Flows that a worker computes together
+    #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Generation")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub slots: u32,
+    /// The ONNX Runtime library
+    #[arg(long, value_name = "FILE", help_heading = "Generation")]
+    pub onnxruntime: Option<PathBuf>,
+
+    /// Bytes of each frame that a PCAP keeps; the true length stands beside them
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_SNAPLEN, help_heading = "Packets")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=262_144))]
+    pub snaplen: u32,
+    /// What follows the headers: `quiet` (zeros, but another byte for services whose analysers
+    /// take zeros for a broken message), `zero`, `random`, or a file's bytes over and over
+    #[arg(long, value_name = "quiet|zero|random|FILE", default_value = "quiet")]
+    #[arg(help_heading = "Packets")]
+    pub payload: String,
+    /// When the trace begins: a time such as `2026-01-31T12:00:00Z`, seconds since 1970, or
+    /// `now`; by default when the trained one began
+    #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Packets")]
+    pub start_time: Option<i64>,
+    /// Source Ethernet address; by default the interface's
+    #[arg(long, value_name = "MAC", value_parser = parse_mac, help_heading = "Packets")]
+    pub src_mac: Option<Mac>,
+    /// Destination Ethernet address [default: 02:00:00:00:00:02]
+    #[arg(long, value_name = "MAC", value_parser = parse_mac, help_heading = "Packets")]
+    pub dst_mac: Option<Mac>,
+    /// What becomes of packets above the interface's MTU
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t, help_heading = "Packets")]
+    pub oversize: Oversize,
+
+    /// So many times faster than real time
+    #[arg(long, value_name = "FACTOR", value_parser = parse_rate, help_heading = "Pace")]
+    pub speed: Option<f64>,
+    /// So many packets a second, evenly
+    #[arg(long, value_name = "N", value_parser = parse_rate, help_heading = "Pace")]
+    pub pps: Option<f64>,
+    /// As fast as possible; files are written so unless said otherwise
+    #[arg(long, help_heading = "Pace")]
+    pub topspeed: bool,
+
+    /// Check everything and say what would be done, but do not do it
+    #[arg(long, help_heading = "Reports")]
+    pub dry_run: bool,
+    /// Report as one JSON document on standard output
+    #[arg(long, help_heading = "Reports")]
+    pub json: bool,
+    /// Report nothing but errors
+    #[arg(short, long, help_heading = "Reports", conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more
+    #[arg(short, long, help_heading = "Reports")]
+    pub verbose: bool,
+    /// No progress on a terminal
+    #[arg(long, help_heading = "Reports")]
+    pub no_progress: bool,
+}
+
+fn parse_target(text: &str) -> Result<Target, String> {
+    if text.is_empty() { Err("a file name is empty".to_owned()) } else { Ok(Target::parse(text)) }
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.001..=1e12).contains(&rate) => Ok(rate),
+        _ => Err("expected a number from 0.001 to 1e12".to_owned()),
+    }
+}
+
+fn parse_mac(text: &str) -> Result<Mac, String> {
+    let expected = || "expected six bytes such as `02:00:00:00:00:02`".to_owned();
+    let mut mac = Mac::default();
+    let mut parts = text.split([':', '-']);
+    for byte in &mut mac {
+        let part = parts.next().filter(|part| (1..=2).contains(&part.len()));
+        *byte = part.and_then(|part| u8::from_str_radix(part, 16).ok()).ok_or_else(expected)?;
+    }
+    if parts.next().is_some() { Err(expected()) } else { Ok(mac) }
+}
+
+fn parse_time(text: &str) -> Result<i64, String> {
+    let expected = || {
+        "expected a time such as `2026-01-31T12:00:00Z`, seconds since 1970, or `now`".to_owned()
+    };
+    if let Ok(seconds) = text.parse::<f64>() {
+        let fits = (0.0..=u32::MAX.into()).contains(&seconds);
+        return if fits { Ok((seconds * 1e9).round() as i64) } else { Err(expected()) };
+    }
+    let time = match text {
+        "now" => std::time::SystemTime::now(),
+        _ => humantime::parse_rfc3339_weak(text).map_err(|_| expected())?,
+    };
+    let since = time.duration_since(std::time::UNIX_EPOCH).map_err(|_| expected())?;
+    i64::try_from(since.as_nanos()).map_err(|_| expected())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_examples_of_the_help_parse() {
+        let lines = EXAMPLES.lines().filter(|line| line.trim_start().starts_with("ns-replay"));
+        let mut count = 0;
+        for line in lines {
+            let words = line.split('|').next().unwrap_or("").split_whitespace();
+            Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            count += 1;
+        }
+        assert_eq!(count, 6);
+    }
+
+    #[test]
+    fn values_are_checked() {
+        assert_eq!(parse_mac("02:00:0a:0:00:ff"), Ok([2, 0, 10, 0, 0, 255]));
+        for wrong in ["", "02:00:00:00:00", "02:00:00:00:00:02:03", "g2:00:00:00:00:02", "+1:0:0:0:0:0"]
+        {
+            assert!(parse_mac(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(parse_time("1.5"), Ok(1_500_000_000));
+        assert_eq!(parse_time("1970-01-01T00:00:02Z"), Ok(2_000_000_000));
+        assert!(parse_time("yesterday").is_err() && parse_time("-1").is_err());
+        assert!(parse_rate("0").is_err() && parse_rate("nan").is_err());
+        assert_eq!(parse_target("-"), Ok(Target::Stdout));
+    }
+}

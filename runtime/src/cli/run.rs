@@ -1,0 +1,456 @@
+//! From a parsed command line to an exit code.
+
+use std::hash::{BuildHasher, Hasher};
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use ns_model_format::Bundle;
+use ns_model_format::schema::TraceKind;
+use serde::Serialize;
+
+use super::Cli;
+use crate::describe::{Description, show_time};
+use crate::drive::{Control, DriveError, Driven, Limits, drive};
+use crate::error::RuntimeError;
+use crate::exit::{Exit, sink_hint};
+use crate::generate::{GenerateOptions, Generator};
+use crate::pace::{Pace, show_duration};
+use crate::packets::{
+    DEFAULT_DESTINATION, DEFAULT_SOURCE, PacketOptions, PacketRender, Payload,
+};
+use crate::render::Render;
+use crate::rows::RowRender;
+use crate::sink::{
+    CsvSink, Interface, InterfaceSink, Item, NullSink, PcapSink, Sink, SinkError, Target,
+};
+use crate::stats::{Ending, Report, grouped, scaled};
+
+/// Records that may wait for their turn in a worker.
+const QUEUE_CAP: usize = 1 << 18;
+
+/// An error with what the program ends with, and what can be done about it.
+struct Failure {
+    exit: Exit,
+    error: anyhow::Error,
+    hint: Option<String>,
+}
+
+impl Failure {
+    fn usage(error: impl Into<anyhow::Error>, hint: Option<&str>) -> Failure {
+        Failure { exit: Exit::Usage, error: error.into(), hint: hint.map(str::to_owned) }
+    }
+}
+
+impl From<SinkError> for Failure {
+    fn from(error: SinkError) -> Failure {
+        let (exit, hint) = (Exit::of_sink(&error), sink_hint(&error));
+        Failure { exit, error: error.into(), hint }
+    }
+}
+
+impl From<RuntimeError> for Failure {
+    fn from(error: RuntimeError) -> Failure {
+        let hint = error.hint().map(str::to_owned);
+        let exit = match error {
+            RuntimeError::Graph { .. }
+            | RuntimeError::Unsupported { .. }
+            | RuntimeError::Option { .. } => Exit::Usage,
+            _ => Exit::Failed,
+        };
+        Failure { exit, error: error.into(), hint }
+    }
+}
+
+impl From<DriveError<RuntimeError>> for Failure {
+    fn from(error: DriveError<RuntimeError>) -> Failure {
+        match error {
+            DriveError::Sink(error) => error.into(),
+            DriveError::Generate(error) => {
+                let Failure { exit, error, hint } = error.into();
+                Failure { exit, error: error.context("cannot generate"), hint }
+            }
+        }
+    }
+}
+
+/// Runs `ns-replay` on the process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let exit = run(&cli).unwrap_or_else(|Failure { exit, error, hint }| {
+        // Standard error may be closed; the exit code still says what happened.
+        let mut stderr = std::io::stderr().lock();
+        let _ = writeln!(stderr, "error: {error:#}");
+        if let Some(hint) = hint {
+            let _ = writeln!(stderr, "hint: {hint}");
+        }
+        exit
+    });
+    exit.into()
+}
+
+fn run(cli: &Cli) -> Result<Exit, Failure> {
+    let needs_stdout = [&cli.pcap, &cli.csv].contains(&&Some(Target::Stdout));
+    if needs_stdout && cli.json {
+        let error = anyhow::anyhow!("`--json` and `-` both want standard output");
+        return Err(Failure::usage(error, None));
+    }
+    let bundle = Bundle::open(&cli.bundle)
+        .with_context(|| format!("cannot use bundle `{}`", cli.bundle.display()))
+        .map_err(|error| Failure::usage(error, None))?;
+    if cli.describe {
+        let description = Description::new(&bundle);
+        return print(cli.json, &description, || description.to_text());
+    }
+    let plan = Plan::new(cli, bundle)?;
+    if plan.is_packets && cli.csv.is_none() {
+        let mut options = plan.packets.clone();
+        if let Some(name) = &cli.iface {
+            let interface = Interface::find(name)?;
+            options.source = cli.src_mac.unwrap_or(interface.mac);
+            // Opened even for a dry run, which is to tell what would fail.
+            let mut sink =
+                InterfaceSink::open(interface, options.payload.clone(), cli.oversize)?;
+            return plan.play(options, &mut sink);
+        }
+        if let Some(target) = &cli.pcap {
+            if cli.dry_run {
+                return plan.play(options, &mut NullSink::new());
+            }
+            let payload = options.payload.clone();
+            let mut sink = PcapSink::create(target, payload, cli.snaplen, plan.origin_ns)?;
+            return plan.play(options, &mut sink);
+        }
+        return plan.play(options, &mut NullSink::new());
+    }
+    if cli.pcap.is_some() || cli.iface.is_some() {
+        let error = PacketRender::new(&plan.bundle.manifest().schema, PacketOptions::default())
+            .err()
+            .map_or_else(|| anyhow::anyhow!("no packets"), anyhow::Error::from);
+        return Err(Failure::usage(error, Some("`--csv FILE` writes what it holds")));
+    }
+    let render = RowRender::new(&plan.bundle.manifest().schema, plan.origin_ns);
+    match &cli.csv {
+        Some(target) if !cli.dry_run => {
+            let mut sink = CsvSink::create(target, &render.header())?;
+            plan.run(render, &mut sink)
+        }
+        _ => plan.run(render, &mut NullSink::new()),
+    }
+}
+
+/// Everything that is decided before a run begins.
+struct Plan<'a> {
+    cli: &'a Cli,
+    bundle: Arc<Bundle>,
+    is_packets: bool,
+    seed: u64,
+    origin_ns: i64,
+    pace: Pace,
+    packets: PacketOptions,
+    generate: GenerateOptions,
+    limits: Limits,
+}
+
+/// What `--dry-run` says.
+#[derive(Serialize)]
+struct DryRun {
+    bundle: String,
+    target: String,
+    how_much: String,
+    pace: String,
+    begins: String,
+    flows_per_s: f64,
+    records_per_s: f64,
+    seed: u64,
+}
+
+impl<'a> Plan<'a> {
+    fn new(cli: &'a Cli, bundle: Bundle) -> Result<Plan<'a>, Failure> {
+        let seed = cli.seed.unwrap_or_else(random_seed);
+        let payload = match cli.payload.as_str() {
+            "quiet" => Payload::quiet(),
+            "zero" => Payload::zero(),
+            "random" => Payload::random(seed),
+            file => Payload::from_file(Path::new(file))
+                .context("cannot use `--payload`")
+                .map_err(|error| Failure::usage(error, None))?,
+        };
+        let pace = match (cli.speed, cli.pps) {
+            (Some(speed), _) => Pace::Speed(speed),
+            (_, Some(rate)) => Pace::PacketsPerSecond(rate),
+            _ if cli.iface.is_some() && !cli.topspeed => Pace::Speed(1.0),
+            _ => Pace::TopSpeed,
+        };
+        // Where the trace's time is not the clock's, an interface is used for
+        // so long by the clock.
+        let by_clock = cli.iface.is_some() && !matches!(pace, Pace::Speed(_));
+        let mut duration = cli.duration;
+        if let (Some(time), Pace::Speed(speed), true) = (duration, pace, cli.iface.is_some()) {
+            duration = Duration::try_from_secs_f64(time.as_secs_f64() * speed).ok();
+        }
+        let duration_ns = duration.filter(|_| !by_clock).map(|time| {
+            u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+        });
+        let endless = cli.forever || cli.packets.is_some() || cli.iface.is_some();
+        let generate = GenerateOptions {
+            seed,
+            threads: cli.threads.into(),
+            slots: cli.slots as usize,
+            queue_cap: QUEUE_CAP,
+            flows: cli.flows,
+            duration_ns,
+            forever: endless && cli.flows.is_none() && duration_ns.is_none(),
+            onnxruntime: cli.onnxruntime.clone(),
+            ..GenerateOptions::default()
+        };
+        let packets = PacketOptions {
+            seed,
+            source: cli.src_mac.unwrap_or(DEFAULT_SOURCE),
+            destination: cli.dst_mac.unwrap_or(DEFAULT_DESTINATION),
+            payload,
+        };
+        let manifest = bundle.manifest();
+        Ok(Plan {
+            cli,
+            is_packets: manifest.schema.kind == TraceKind::Packets,
+            seed,
+            origin_ns: cli.start_time.unwrap_or(manifest.timeline.origin_ns),
+            pace,
+            packets,
+            generate,
+            limits: Limits { records: cli.packets, wall: cli.duration.filter(|_| by_clock) },
+            bundle: Arc::new(bundle),
+        })
+    }
+
+    fn play(
+        self,
+        options: PacketOptions,
+        sink: &mut dyn Sink<crate::packets::Frame>,
+    ) -> Result<Exit, Failure> {
+        let render = PacketRender::new(&self.bundle.manifest().schema, options)
+            .map_err(|error| Failure::usage(error, None))?;
+        self.run(render, sink)
+    }
+
+    fn run<R>(self, render: R, sink: &mut dyn Sink<R::Item>) -> Result<Exit, Failure>
+    where
+        R: Render,
+        R::Item: Item,
+    {
+        let cli = self.cli;
+        if cli.dry_run {
+            return self.dry_run();
+        }
+        if cli.verbose {
+            eprint!("{}", self.describe_run().to_text());
+        } else if !cli.quiet && cli.iface.is_some() {
+            // An endless run reports at its end; its seed should be known before.
+            eprintln!("sending to {}, seed {}", self.target(), self.seed);
+        }
+        let control = Arc::new(Control::default());
+        listen(&control).context("cannot listen to signals").map_err(|error| Failure {
+            exit: Exit::Failed,
+            error,
+            hint: None,
+        })?;
+        let events =
+            Generator::open(Arc::clone(&self.bundle), self.generate.clone())?.stream(render)?;
+        let progress = Progress::start(cli, &control, self.noun());
+        let threaded = cli.iface.is_some() || self.pace != Pace::TopSpeed;
+        let (driven, result) = drive(events, sink, self.pace, threaded, self.limits, &control);
+        progress.stop();
+        self.report(driven, result)
+    }
+
+    fn report(
+        &self,
+        driven: Driven,
+        result: Result<(), DriveError<RuntimeError>>,
+    ) -> Result<Exit, Failure> {
+        let cli = self.cli;
+        let report = Report::new(&driven, self.seed, self.target(), self.noun());
+        if !cli.quiet && driven.ending != Ending::Closed {
+            eprint!("{}", report.to_text());
+        }
+        if cli.json {
+            print(true, &report, String::new)?;
+        }
+        result?;
+        Ok(Exit::of_ending(driven.ending, driven.sent.dropped))
+    }
+
+    fn noun(&self) -> &'static str {
+        if self.is_packets { "packets" } else { "records" }
+    }
+
+    fn target(&self) -> String {
+        let cli = self.cli;
+        match (&cli.iface, cli.pcap.as_ref().or(cli.csv.as_ref())) {
+            (Some(name), _) => format!("interface `{name}`"),
+            (_, Some(Target::Stdout)) => Target::Stdout.to_string(),
+            (_, Some(target)) => format!("`{target}`"),
+            _ => "nowhere".to_owned(),
+        }
+    }
+
+    fn describe_run(&self) -> DryRun {
+        let timeline = &self.bundle.manifest().timeline;
+        let span_s = timeline.arrivals.span_ns() as f64 / 1e9;
+        let mut how_much = Vec::new();
+        if let Some(flows) = self.generate.flows {
+            how_much.push(format!("{} flows", grouped(flows)));
+        }
+        if let Some(records) = self.limits.records {
+            how_much.push(format!("{} {}", grouped(records), self.noun()));
+        }
+        if let Some(duration) = self.generate.duration_ns {
+            how_much.push(format!("{} of generated time", show_duration(duration as f64 / 1e9)));
+        }
+        if let Some(wall) = self.limits.wall {
+            how_much.push(show_duration(wall.as_secs_f64()));
+        }
+        if how_much.is_empty() {
+            how_much.push(if self.generate.forever {
+                "without end".to_owned()
+            } else {
+                format!("one trained span, {}", show_duration(span_s))
+            });
+        }
+        DryRun {
+            bundle: self.cli.bundle.display().to_string(),
+            target: self.target(),
+            how_much: how_much.join(", at most "),
+            pace: match self.pace {
+                Pace::TopSpeed => "as fast as possible".to_owned(),
+                Pace::Speed(1.0) => "real time".to_owned(),
+                Pace::Speed(speed) => format!("{speed} times real time"),
+                Pace::PacketsPerSecond(rate) => format!("{rate} {}/s", self.noun()),
+            },
+            begins: show_time(self.origin_ns),
+            flows_per_s: timeline.flows as f64 / span_s.max(1e-9),
+            records_per_s: timeline.records as f64 / span_s.max(1e-9),
+            seed: self.seed,
+        }
+    }
+
+    fn dry_run(&self) -> Result<Exit, Failure> {
+        let dry_run = self.describe_run();
+        print(self.cli.json, &dry_run, || dry_run.to_text())
+    }
+}
+
+impl DryRun {
+    fn to_text(&self) -> String {
+        format!(
+            "from     `{}`\nto       {}\nhow much {}\npace     {}\nbegins   {}\ndensity  {:.1} \
+             flows/s, {:.1} records/s as trained\nseed     {}\n",
+            self.bundle,
+            self.target,
+            self.how_much,
+            self.pace,
+            self.begins,
+            self.flows_per_s,
+            self.records_per_s,
+            self.seed,
+        )
+    }
+}
+
+/// Writes a document to standard output.
+fn print(
+    json: bool,
+    document: &impl Serialize,
+    text: impl FnOnce() -> String,
+) -> Result<Exit, Failure> {
+    let fail = |error: anyhow::Error| Failure {
+        exit: Exit::Output,
+        error: error.context("cannot write to standard output"),
+        hint: None,
+    };
+    let text = if json {
+        serde_json::to_string_pretty(document).map_err(|error| fail(error.into()))? + "\n"
+    } else {
+        text()
+    };
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(fail(error.into())),
+        _ => Ok(Exit::Done),
+    }
+}
+
+/// The first SIGINT or SIGTERM asks to stop, the second stops at once.
+fn listen(control: &Control) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let asked = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        let exit = 128 + signal;
+        signal_hook::flag::register_conditional_shutdown(signal, exit, Arc::clone(&asked))?;
+        signal_hook::flag::register(signal, Arc::clone(&asked))?;
+        signal_hook::flag::register_usize(signal, Arc::clone(&control.stop), signal as usize)?;
+    }
+    // A file at the limit of its size is an error of the write, not a signal's death.
+    signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
+    Ok(())
+}
+
+/// Numbers up to 2^53, which every reader of JSON keeps.
+fn random_seed() -> u64 {
+    std::collections::hash_map::RandomState::new().build_hasher().finish() >> 11
+}
+
+/// A line on the terminal while a run goes on.
+struct Progress {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Progress {
+    fn start(cli: &Cli, control: &Arc<Control>, noun: &'static str) -> Progress {
+        let stop = Arc::new(AtomicBool::new(false));
+        let shown = !cli.quiet && !cli.no_progress && std::io::stderr().is_terminal();
+        let thread = shown.then(|| {
+            let (stop, control) = (Arc::clone(&stop), Arc::clone(control));
+            std::thread::spawn(move || show_progress(&stop, &control, noun))
+        });
+        Progress { stop, thread }
+    }
+
+    fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread {
+            thread.thread().unpark();
+            // Nothing of the run hangs on what was shown of it.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn show_progress(stop: &AtomicBool, control: &Control, noun: &str) {
+    let bar = indicatif::ProgressBar::new_spinner();
+    let begin = std::time::Instant::now();
+    let mut before = (begin, 0, 0);
+    while !stop.load(Ordering::Relaxed) {
+        std::thread::park_timeout(Duration::from_millis(500));
+        let now = std::time::Instant::now();
+        let records = control.records.load(Ordering::Relaxed);
+        let bytes = control.bytes.load(Ordering::Relaxed);
+        let seconds = (now - before.0).as_secs_f64().max(1e-3);
+        bar.set_message(format!(
+            "{} {noun}, {}/s, {}bit/s",
+            grouped(records),
+            scaled((records - before.1) as f64 / seconds),
+            scaled((bytes - before.2) as f64 * 8.0 / seconds),
+        ));
+        bar.tick();
+        before = (now, records, bytes);
+    }
+    bar.finish_and_clear();
+}

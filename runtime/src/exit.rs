@@ -1,0 +1,82 @@
+//! The exit codes of `ns-replay`.
+
+use crate::sink::SinkError;
+use crate::stats::Ending;
+
+/// An exit code; the same number always means the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done, or the reader of standard output had enough.
+    Done = 0,
+    /// Failed for a reason that has no code of its own.
+    Failed = 1,
+    /// The command line or an input file is wrong.
+    Usage = 2,
+    /// No permission to send raw frames.
+    Permission = 3,
+    /// The interface does not exist, is down, or its MTU is too small.
+    Interface = 4,
+    /// The interface did not take all packets in time.
+    Dropped = 5,
+    /// The output could not be written; what is there is whole.
+    Output = 7,
+    /// Stopped by SIGINT, with everything finished.
+    Interrupted = 130,
+    /// Stopped by SIGTERM, with everything finished.
+    Terminated = 143,
+}
+
+impl Exit {
+    /// The code for an error that a sink reported.
+    #[must_use]
+    pub fn of_sink(error: &SinkError) -> Exit {
+        match error {
+            SinkError::Closed => Exit::Done,
+            SinkError::Output { .. } | SinkError::Full { .. } => Exit::Output,
+            SinkError::Permission { .. } => Exit::Permission,
+            SinkError::NoInterface { .. }
+            | SinkError::NotEthernet { .. }
+            | SinkError::Down { .. }
+            | SinkError::Oversize { .. }
+            | SinkError::Interface { .. } => Exit::Interface,
+        }
+    }
+
+    /// The code for a run without errors.
+    #[must_use]
+    pub fn of_ending(ending: Ending, dropped: u64) -> Exit {
+        match ending {
+            Ending::Interrupted => Exit::Interrupted,
+            Ending::Terminated => Exit::Terminated,
+            Ending::Failed => Exit::Failed,
+            Ending::Done if dropped > 0 => Exit::Dropped,
+            Ending::Done | Ending::Closed => Exit::Done,
+        }
+    }
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> std::process::ExitCode {
+        std::process::ExitCode::from(exit as u8)
+    }
+}
+
+/// What a person can do about an error of a sink.
+#[must_use]
+pub fn sink_hint(error: &SinkError) -> Option<String> {
+    match error {
+        SinkError::Permission { .. } => Some(
+            "`sudo setcap cap_net_raw=ep $(command -v ns-replay)` allows it without root"
+                .to_owned(),
+        ),
+        SinkError::Down { name, state: "is down" } => {
+            Some(format!("`ip link set {name} up` brings it up"))
+        }
+        SinkError::Oversize { name, bytes, .. } => Some(format!(
+            "`ip link set {name} mtu {bytes}` makes room; `--oversize skip` leaves such packets \
+             out, `--oversize truncate` shortens them"
+        )),
+        _ => None,
+    }
+}

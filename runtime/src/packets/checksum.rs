@@ -1,0 +1,29 @@
+//! The Internet checksum (RFC 1071) and its update in place (RFC 1624).
+
+/// Folds a sum of 16-bit words to 16 bits with end-around carry.
+#[inline]
+pub(super) fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+/// The checksum that makes a sum of words right.
+#[inline]
+pub(super) fn finish(sum: u64) -> u16 {
+    !fold(sum)
+}
+
+/// The checksum after words that summed up to `old` were changed to sum up to
+/// `new` (RFC 1624, equation 3).
+#[inline]
+pub(super) fn update(checksum: u16, old: u64, new: u64) -> u16 {
+    !fold(u64::from(!checksum) + u64::from(!fold(old)) + new)
+}
+
+/// A 32-bit number as two words.
+#[inline]
+pub(super) fn words(value: u32) -> u64 {
+    u64::from(value >> 16) + u64::from(value & 0xffff)
+}

@@ -1,0 +1,185 @@
+//! Where a schema keeps the fields of a packet.
+
+use std::net::Ipv4Addr;
+
+use ns_model_format::schema::packet_field as name;
+use ns_model_format::{Field, Schema, Value};
+
+use super::repairs::Repairs;
+use super::{ICMP, TCP, UDP};
+
+/// Protocols that traces call by name.
+const PROTOCOLS: [(&str, u8); 9] = [
+    ("tcp", TCP),
+    ("udp", UDP),
+    ("icmp", ICMP),
+    ("igmp", 2),
+    ("gre", 47),
+    ("esp", 50),
+    ("ah", 51),
+    ("ospf", 89),
+    ("sctp", 132),
+];
+
+/// A field that a header needs, if the schema has it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Source {
+    place: Place,
+    /// Set where values may be text: what each word of the encoder means.
+    field: Option<Field>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Place {
+    #[default]
+    Absent,
+    Attribute(usize),
+    Measurement(usize),
+}
+
+impl Source {
+    fn find(schema: &Schema, name: &str) -> Source {
+        let position = |fields: &[Field]| fields.iter().position(|field| field.name == name);
+        let (place, field) = if let Some(index) = position(&schema.measurements) {
+            (Place::Measurement(index), schema.measurements.get(index))
+        } else if let Some(index) = position(&schema.attributes) {
+            (Place::Attribute(index), schema.attributes.get(index))
+        } else {
+            (Place::Absent, None)
+        };
+        Source { place, field: field.cloned() }
+    }
+
+    /// Whether it may differ from packet to packet.
+    pub(super) fn varies(&self) -> bool {
+        matches!(self.place, Place::Measurement(_))
+    }
+
+    fn is_there(&self) -> bool {
+        self.place != Place::Absent
+    }
+
+    #[inline]
+    fn value(&self, values: &Values) -> Option<Value> {
+        match self.place {
+            Place::Absent => None,
+            Place::Attribute(index) => values.attributes.get(index).copied(),
+            Place::Measurement(index) => values.measurements.get(index).copied(),
+        }
+    }
+
+    fn word(&self, index: u32) -> &str {
+        self.field.as_ref().map_or("", |field| field.codec.word(index))
+    }
+
+    /// The value as a number of at most `most`, `None` if the schema has no such field.
+    #[inline]
+    pub(super) fn number(&self, values: &Values, most: u32, repairs: &mut Repairs) -> Option<u32> {
+        let number = match self.value(values)? {
+            Value::Int(number) => number,
+            Value::Text(index) => self.word(index).trim().parse().unwrap_or(-1),
+            value => value.as_i64().unwrap_or(-1),
+        };
+        let fitting = number.clamp(0, i64::from(most));
+        repairs.add_if(fitting != number, Repairs::RANGE);
+        Some(fitting as u32)
+    }
+
+    /// The value as an IPv4 address.
+    pub(super) fn address(&self, values: &Values, repairs: &mut Repairs) -> Option<u32> {
+        if let Value::Text(index) = self.value(values)?
+            && let Ok(address) = self.word(index).trim().parse::<Ipv4Addr>()
+        {
+            return Some(u32::from(address));
+        }
+        self.number(values, u32::MAX, repairs)
+    }
+
+    /// The value as an IP protocol number.
+    pub(super) fn protocol(&self, values: &Values, repairs: &mut Repairs) -> Option<u8> {
+        if let Value::Text(index) = self.value(values)? {
+            let word = self.word(index).trim();
+            let named = PROTOCOLS.iter().find(|(name, _)| word.eq_ignore_ascii_case(name));
+            let protocol = named.map(|&(_, number)| number).or_else(|| word.parse().ok());
+            repairs.add_if(protocol.is_none(), Repairs::PROTOCOL);
+            return Some(protocol.unwrap_or(UDP));
+        }
+        self.number(values, 255, repairs).map(|number| number as u8)
+    }
+}
+
+/// The values of one record.
+#[derive(Clone, Copy)]
+pub(super) struct Values<'a> {
+    pub(super) attributes: &'a [Value],
+    pub(super) measurements: &'a [Value],
+}
+
+/// All fields that a header needs.
+#[derive(Clone, Debug)]
+pub(super) struct Fields {
+    pub(super) src_ip: Source,
+    pub(super) dst_ip: Source,
+    pub(super) src_port: Source,
+    pub(super) dst_port: Source,
+    pub(super) proto: Source,
+    pub(super) len: Source,
+    pub(super) payload_len: Source,
+    pub(super) tos: Source,
+    pub(super) id: Source,
+    pub(super) flag: Source,
+    pub(super) off: Source,
+    pub(super) ttl: Source,
+    pub(super) tcp_flags: Source,
+    pub(super) tcp_window: Source,
+    pub(super) direction: Source,
+}
+
+impl Fields {
+    pub(super) fn new(schema: &Schema) -> Fields {
+        let find = |name| Source::find(schema, name);
+        Fields {
+            src_ip: find(name::SRC_IP),
+            dst_ip: find(name::DST_IP),
+            src_port: find(name::SRC_PORT),
+            dst_port: find(name::DST_PORT),
+            proto: find(name::PROTO),
+            len: find(name::LEN),
+            payload_len: find(name::PAYLOAD_LEN),
+            tos: find(name::TOS),
+            id: find(name::ID),
+            flag: find(name::FLAG),
+            off: find(name::OFF),
+            ttl: find(name::TTL),
+            tcp_flags: find(name::TCP_FLAGS),
+            tcp_window: find(name::TCP_WINDOW),
+            direction: if schema.conversations { find(name::DIRECTION) } else { Source::default() },
+        }
+    }
+
+    /// Whether the 5-tuple may differ from packet to packet of a flow.
+    pub(super) fn tuple_varies(&self) -> bool {
+        [&self.src_ip, &self.dst_ip, &self.src_port, &self.dst_port, &self.proto]
+            .iter()
+            .any(|source| source.varies())
+    }
+
+    /// Whether per-packet fields are kept in the flow's attributes.
+    pub(super) fn needs_attributes(&self) -> bool {
+        [
+            &self.len,
+            &self.payload_len,
+            &self.tos,
+            &self.id,
+            &self.flag,
+            &self.off,
+            &self.ttl,
+            &self.tcp_flags,
+            &self.tcp_window,
+            &self.direction,
+        ]
+        .iter()
+        .any(|source| source.is_there() && !source.varies())
+            || self.tuple_varies()
+    }
+}

@@ -1,0 +1,373 @@
+//! Packets from modelled values: Ethernet, IPv4, and TCP, UDP or ICMP.
+//!
+//! Headers are written field by field, checksums are sums of what is known of
+//! a flow beforehand and of what a packet adds. Lengths and checksums are always
+//! valid for the whole frame with its payload. Modelled values are kept unless
+//! no packet could carry them; what is changed is counted ([`Repairs`]).
+
+mod checksum;
+mod fields;
+mod frame;
+mod payload;
+mod repairs;
+mod tcp;
+#[cfg(test)]
+mod tests;
+
+pub use frame::{ETHERNET_BYTES, Frame};
+pub use payload::{Payload, PayloadError};
+pub use repairs::{RepairCounts, Repairs};
+
+use std::sync::Arc;
+
+use ns_model_format::random::{Purpose, Stream};
+use ns_model_format::schema::TraceKind;
+use ns_model_format::{Schema, Value};
+
+use crate::render::Render;
+use checksum::words;
+use fields::{Fields, Values};
+use frame::{HEADER_BYTES, IP, IPV4_BYTES, L4};
+use tcp::{Connection, TCP_BYTES};
+
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const SHORT_HEADER_BYTES: usize = 8;
+
+const DONT_FRAGMENT: u32 = 2;
+const MORE_FRAGMENTS: u32 = 1;
+const MOST_BYTES: usize = 65_535;
+
+/// An Ethernet address.
+pub type Mac = [u8; 6];
+
+/// Locally administered source address, for frames that no interface lends its own.
+pub const DEFAULT_SOURCE: Mac = [2, 0, 0, 0, 0, 1];
+/// Locally administered unicast destination.
+pub const DEFAULT_DESTINATION: Mac = [2, 0, 0, 0, 0, 2];
+
+/// Why a schema cannot be rendered as packets.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PacketError {
+    /// Its records are rows.
+    #[error("the bundle holds {what}, not packets")]
+    NotPackets {
+        /// What it holds.
+        what: &'static str,
+    },
+}
+
+/// What packets need beside the model.
+#[derive(Clone, Debug)]
+pub struct PacketOptions {
+    /// The run's seed: sequence numbers and identifiers follow from it.
+    pub seed: u64,
+    /// Source of frames in a flow's own direction, destination of the others.
+    pub source: Mac,
+    /// Destination of frames in a flow's own direction, source of the others.
+    pub destination: Mac,
+    /// What follows the headers.
+    pub payload: Payload,
+}
+
+impl Default for PacketOptions {
+    fn default() -> PacketOptions {
+        PacketOptions {
+            seed: 0,
+            source: DEFAULT_SOURCE,
+            destination: DEFAULT_DESTINATION,
+            payload: Payload::default(),
+        }
+    }
+}
+
+/// Renders a packet trace's records as [`Frame`]s.
+#[derive(Clone, Debug)]
+pub struct PacketRender {
+    fields: Arc<Fields>,
+    options: PacketOptions,
+    keeps_attributes: bool,
+    tuple_varies: bool,
+    /// Destination, source and type, for each direction.
+    ethernet: [[u8; frame::ETHERNET_BYTES]; 2],
+}
+
+impl PacketRender {
+    /// For a packet trace's schema. Fields that it lacks get usual values.
+    ///
+    /// # Errors
+    /// The schema's records are not packets.
+    pub fn new(schema: &Schema, options: PacketOptions) -> Result<PacketRender, PacketError> {
+        match schema.kind {
+            TraceKind::Packets => {}
+            TraceKind::Netflow => {
+                return Err(PacketError::NotPackets { what: "NetFlow records" });
+            }
+            _ => return Err(PacketError::NotPackets { what: "rows of a schema of its own" }),
+        }
+        let fields = Fields::new(schema);
+        let ethernet = |destination: Mac, source: Mac| {
+            let mut header = [0; frame::ETHERNET_BYTES];
+            header[..6].copy_from_slice(&destination);
+            header[6..12].copy_from_slice(&source);
+            header[12..].copy_from_slice(&[0x08, 0x00]);
+            header
+        };
+        let (one, other) = (options.source, options.destination);
+        Ok(PacketRender {
+            keeps_attributes: fields.needs_attributes(),
+            tuple_varies: fields.tuple_varies(),
+            fields: Arc::new(fields),
+            ethernet: [ethernet(other, one), ethernet(one, other)],
+            options,
+        })
+    }
+
+    /// The payload that the frames' checksums count with.
+    #[must_use]
+    pub fn payload(&self) -> &Payload {
+        &self.options.payload
+    }
+
+    fn tuple(&self, values: &Values) -> Tuple {
+        // A value out of range here is one decision of the model for a whole
+        // flow; it is counted on the packets by `record`.
+        let mut repairs = Repairs::NONE;
+        let fields = &self.fields;
+        let port = |source: &fields::Source, repairs: &mut Repairs| {
+            source.number(values, 0xffff, repairs).unwrap_or(0) as u16
+        };
+        let ips = [
+            fields.src_ip.address(values, &mut repairs).unwrap_or(0x0a00_0001),
+            fields.dst_ip.address(values, &mut repairs).unwrap_or(0x0a00_0002),
+        ];
+        let ports = [port(&fields.src_port, &mut repairs), port(&fields.dst_port, &mut repairs)];
+        let protocol = fields.proto.protocol(values, &mut repairs).unwrap_or(UDP);
+        let ip_sum = words(ips[0]) + words(ips[1]);
+        Tuple {
+            ips,
+            ports,
+            protocol,
+            repairs,
+            block: self.options.payload.block_for(protocol, ports),
+            ip_sum,
+            l4_sum: ip_sum + u64::from(protocol) + u64::from(ports[0]) + u64::from(ports[1]),
+        }
+    }
+}
+
+/// A flow's addresses, and what they add to checksums; the same in both
+/// directions, since a sum does not know order.
+#[derive(Clone, Debug)]
+struct Tuple {
+    ips: [u32; 2],
+    ports: [u16; 2],
+    protocol: u8,
+    repairs: Repairs,
+    block: u8,
+    ip_sum: u64,
+    l4_sum: u64,
+}
+
+/// What is remembered of a flow between its packets.
+#[derive(Clone, Debug)]
+pub struct PacketFlow {
+    tuple: Tuple,
+    started: bool,
+    /// Each side's next IP identification.
+    next_id: [u16; 2],
+    connection: Connection,
+    icmp_identifier: u16,
+    icmp_sequence: [u16; 2],
+    attributes: Box<[Value]>,
+}
+
+impl Render for PacketRender {
+    type Flow = PacketFlow;
+    type Item = Frame;
+
+    fn begin_flow(&mut self, flow: u64, attributes: &[Value]) -> PacketFlow {
+        let mut stream = Stream::new(self.options.seed, Purpose::Packets, flow);
+        let initial = [stream.next_u32(), stream.next_u32()];
+        let ids = stream.next_u32();
+        let tuple = self.tuple(&Values { attributes, measurements: &[] });
+        PacketFlow {
+            tuple,
+            started: false,
+            next_id: [ids as u16, (ids >> 16) as u16],
+            connection: Connection::new(initial),
+            icmp_identifier: stream.next_u32() as u16,
+            icmp_sequence: [0, 0],
+            attributes: if self.keeps_attributes { attributes.into() } else { Box::default() },
+        }
+    }
+
+    fn record(&mut self, flow: &mut PacketFlow, time_ns: u64, measurements: &[Value]) -> Frame {
+        let fields = &*self.fields;
+        if self.tuple_varies {
+            flow.tuple = self.tuple(&Values { attributes: &flow.attributes, measurements });
+        }
+        let PacketFlow { tuple, next_id, connection, attributes, .. } = flow;
+        let values = Values { attributes, measurements };
+        let mut repairs = tuple.repairs;
+
+        let modelled = fields.direction.number(&values, 1, &mut repairs).unwrap_or(0);
+        let from = if flow.started { modelled as usize } else { 0 };
+        repairs.add_if(from != modelled as usize, Repairs::DIRECTION);
+        flow.started = true;
+        let to = 1 - from;
+
+        // Everything of the IPv4 header but its length.
+        let tos = fields.tos.number(&values, 0xff, &mut repairs).unwrap_or(0);
+        let ttl = fields.ttl.number(&values, 0xff, &mut repairs).unwrap_or(64);
+        repairs.add_if(ttl == 0, Repairs::TTL);
+        let ttl = ttl.max(1);
+        let id = match fields.id.number(&values, 0xffff, &mut repairs) {
+            Some(id) => id as u16,
+            None => {
+                next_id[from] = next_id[from].wrapping_add(1);
+                next_id[from]
+            }
+        };
+        let usual_flag = if tuple.protocol == TCP { DONT_FRAGMENT } else { 0 };
+        let flag = fields.flag.number(&values, 7, &mut repairs).unwrap_or(usual_flag);
+        let off = fields.off.number(&values, 0x1fff, &mut repairs).unwrap_or(0);
+
+        // A fragment after the first has no transport header.
+        let protocol = if off == 0 { tuple.protocol } else { u8::MAX };
+        let l4_least = match protocol {
+            TCP => TCP_BYTES,
+            UDP | ICMP => SHORT_HEADER_BYTES,
+            _ => 0,
+        };
+        let least = IPV4_BYTES + l4_least;
+        let modelled = match fields.len.number(&values, u32::MAX, &mut repairs) {
+            Some(len) => len as usize,
+            None => {
+                let payload = fields.payload_len.number(&values, 0xffff, &mut repairs);
+                least + payload.unwrap_or(0) as usize
+            }
+        };
+        // A later fragment leaves room for the 8 bytes or more before it.
+        let most = if off == 0 { MOST_BYTES } else { MOST_BYTES - 8 };
+        let ip_len = modelled.clamp(least, most);
+        repairs.add_if(ip_len != modelled, Repairs::LENGTH);
+
+        let mut frame = Frame {
+            header: [0; HEADER_BYTES],
+            header_len: (L4 + l4_least) as u8,
+            block: tuple.block,
+            repairs: Repairs::NONE,
+            ip_len: ip_len as u16,
+        };
+        let payload = &self.options.payload;
+        let ports = [tuple.ports[from], tuple.ports[to]];
+        match protocol {
+            TCP => {
+                let flags = fields.tcp_flags.number(&values, 0xff, &mut repairs);
+                let window = fields.tcp_window.number(&values, 0xffff, &mut repairs);
+                let window = window.unwrap_or(64_240) as u16;
+                let flags = flags.map(|flags| flags as u8);
+                let segment = connection.segment(from, flags, ip_len, &mut repairs);
+                frame.ip_len = segment.ip_len as u16;
+                let header = TCP_BYTES + segment.options;
+                frame.header_len = (L4 + header) as u8;
+                let payload_len = segment.ip_len - IPV4_BYTES - header;
+                let mut sum = 0;
+                if segment.options > 0 {
+                    let at = L4 + TCP_BYTES;
+                    let options = &mut frame.header[at..at + segment.options];
+                    connection.write_options(&segment, time_ns, options);
+                    for word in options.chunks_exact(2) {
+                        sum += u64::from(u16::from_be_bytes([word[0], word[1]]));
+                    }
+                }
+                let urgent = if segment.flags & tcp::URG != 0 { payload_len as u16 } else { 0 };
+                let offset_and_flags = (header as u16 / 4) << 12 | u16::from(segment.flags);
+                sum += tuple.l4_sum
+                    + (header + payload_len) as u64
+                    + words(segment.sequence)
+                    + words(segment.acknowledgement)
+                    + u64::from(offset_and_flags)
+                    + u64::from(window)
+                    + u64::from(urgent)
+                    + payload.sum(tuple.block, payload_len);
+                frame.put_u16(L4, ports[0]);
+                frame.put_u16(L4 + 2, ports[1]);
+                frame.put_u32(L4 + 4, segment.sequence);
+                frame.put_u32(L4 + 8, segment.acknowledgement);
+                frame.put_u16(L4 + 12, offset_and_flags);
+                frame.put_u16(L4 + 14, window);
+                frame.put_u16(L4 + 16, checksum::finish(sum));
+                frame.put_u16(L4 + 18, urgent);
+            }
+            UDP => {
+                let len = ip_len - IPV4_BYTES;
+                let payload_sum = payload.sum(tuple.block, len - SHORT_HEADER_BYTES);
+                let checksum = checksum::finish(tuple.l4_sum + 2 * len as u64 + payload_sum);
+                frame.put_u16(L4, ports[0]);
+                frame.put_u16(L4 + 2, ports[1]);
+                frame.put_u16(L4 + 4, len as u16);
+                // Zero would say that there is no checksum (RFC 768).
+                frame.put_u16(L4 + 6, if checksum == 0 { 0xffff } else { checksum });
+            }
+            ICMP => {
+                // Echo, and echo reply from the other side (RFC 792).
+                let kind: u16 = if from == 0 { 8 << 8 } else { 0 };
+                flow.icmp_sequence[from] = flow.icmp_sequence[from].wrapping_add(1);
+                let (identifier, sequence) = (flow.icmp_identifier, flow.icmp_sequence[from]);
+                let payload_len = ip_len - IPV4_BYTES - SHORT_HEADER_BYTES;
+                let sum = u64::from(kind) + u64::from(identifier) + u64::from(sequence);
+                let sum = sum + payload.sum(tuple.block, payload_len);
+                frame.put_u16(L4, kind);
+                frame.put_u16(L4 + 2, checksum::finish(sum));
+                frame.put_u16(L4 + 4, identifier);
+                frame.put_u16(L4 + 6, sequence);
+            }
+            _ => {}
+        }
+
+        let fragment = legal_fragment(flag, off, usize::from(frame.ip_len), &mut repairs);
+        let version_and_tos = 0x4500 | tos as u16;
+        let ttl_and_protocol = (ttl as u16) << 8 | u16::from(tuple.protocol);
+        let sum = tuple.ip_sum
+            + u64::from(version_and_tos)
+            + u64::from(frame.ip_len)
+            + u64::from(id)
+            + u64::from(fragment)
+            + u64::from(ttl_and_protocol);
+        frame.header[..IP].copy_from_slice(&self.ethernet[from]);
+        frame.put_u16(IP, version_and_tos);
+        frame.put_u16(IP + 2, frame.ip_len);
+        frame.put_u16(IP + 4, id);
+        frame.put_u16(IP + 6, fragment);
+        frame.put_u16(IP + 8, ttl_and_protocol);
+        frame.put_u16(IP + 10, checksum::finish(sum));
+        frame.put_u32(IP + 12, tuple.ips[from]);
+        frame.put_u32(IP + 16, tuple.ips[to]);
+        frame.repairs = repairs;
+        frame
+    }
+}
+
+/// The IPv4 flags and offset word nearest to what was modelled (RFC 791, RFC
+/// 6864): the reserved bit clear, no fragment that must not be one, no datagram
+/// beyond 65535 bytes, no fragment but the last with a broken multiple of 8.
+#[inline]
+fn legal_fragment(flag: u32, off: u32, ip_len: usize, repairs: &mut Repairs) -> u16 {
+    if off == 0 && (flag == DONT_FRAGMENT || flag == 0) {
+        return (flag << 13) as u16;
+    }
+    let mut legal = flag & (DONT_FRAGMENT | MORE_FRAGMENTS);
+    if !(ip_len - IPV4_BYTES).is_multiple_of(8) || ip_len == IPV4_BYTES {
+        legal &= !MORE_FRAGMENTS;
+    }
+    if off > 0 || legal & MORE_FRAGMENTS != 0 {
+        legal &= !DONT_FRAGMENT;
+    }
+    let off_legal = off.min(((MOST_BYTES - ip_len) / 8) as u32);
+    repairs.add_if(legal != flag || off_legal != off, Repairs::FRAGMENT);
+    (legal << 13 | off_legal) as u16
+}

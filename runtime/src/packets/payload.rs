@@ -1,0 +1,209 @@
+//! What follows a packet's headers: filler, and its share of the checksum.
+//!
+//! A model knows how long a payload is, not what it says. Every payload is the
+//! beginning of one of a few fixed blocks, so a queued packet needs to name
+//! only the block, and the checksum of any length is one table look-up.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ns_model_format::random::{Purpose, Stream};
+
+use super::checksum;
+use super::frame::Frame;
+
+/// The longest payload: an IPv4 packet of 65535 bytes with a bare header.
+const BLOCK_BYTES: usize = 65_535 - 20;
+/// Larger files say no more: nothing past [`BLOCK_BYTES`] is ever sent.
+const MOST_FILE_BYTES: u64 = 1 << 30;
+
+/// Why a payload file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PayloadError {
+    /// The file could not be read.
+    #[error("cannot read payload file `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Nothing to repeat.
+    #[error("payload file `{}` is empty", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Larger than any payload file may be.
+    #[error("payload file `{}` has {bytes} bytes; at most {MOST_FILE_BYTES} are taken", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+}
+
+/// One filler and its partial sums.
+#[derive(Debug)]
+struct Block {
+    bytes: Box<[u8]>,
+    /// Entry `k`: the ones' complement sum of the first `k` 16-bit words.
+    sums: Box<[u16]>,
+}
+
+impl Block {
+    fn new(bytes: Vec<u8>) -> Block {
+        let mut sums = Vec::with_capacity(bytes.len() / 2 + 1);
+        let mut sum = 0_u16;
+        sums.push(sum);
+        for word in bytes.chunks_exact(2) {
+            let word = u16::from_be_bytes([word[0], word[1]]);
+            sum = checksum::fold(u64::from(sum) + u64::from(word));
+            sums.push(sum);
+        }
+        Block { bytes: bytes.into(), sums: sums.into() }
+    }
+
+    /// The 16-bit ones' complement sum of the first `len` bytes, padded with a
+    /// zero byte if `len` is odd (RFC 1071).
+    fn sum(&self, len: usize) -> u64 {
+        let whole = u64::from(self.sums[len / 2]);
+        if len % 2 == 1 { whole + (u64::from(self.bytes[len - 1]) << 8) } else { whole }
+    }
+}
+
+/// Services whose protocol analysers take zeros for a broken message, with the
+/// byte that they leave alone: (IP protocol, port, index into [`QUIET_BYTES`]).
+/// Found by dissecting frames of 14 lengths from and to every port below 1024
+/// and the common ones above with tshark 4.0.
+const QUIET_SERVICES: [(u8, u16, u8); 27] = [
+    (6, 42, 2),
+    (6, 53, 1),
+    (6, 88, 1),
+    (6, 123, 1),
+    (6, 161, 3),
+    (6, 162, 3),
+    (6, 210, 1),
+    (6, 513, 2),
+    (6, 547, 1),
+    (6, 925, 1),
+    (6, 1194, 1),
+    (6, 3306, 1),
+    (6, 5000, 2),
+    (6, 5353, 1),
+    (6, 6000, 1),
+    (6, 9092, 2),
+    (17, 123, 1),
+    (17, 213, 1),
+    (17, 503, 1),
+    (17, 581, 1),
+    (17, 925, 1),
+    (17, 938, 1),
+    (17, 1194, 4),
+    (17, 1719, 5),
+    (17, 4569, 2),
+    (17, 5683, 1),
+    (17, 20000, 1),
+];
+const QUIET_BYTES: [u8; 6] = [0x00, 0xff, 0x41, 0x02, 0x30, 0x20];
+
+/// The fillers of a run; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Payload {
+    blocks: Arc<[Block]>,
+    by_service: bool,
+}
+
+impl Payload {
+    /// Zeros, but for services whose dissectors would report a malformed
+    /// message: those get another byte, repeated. Payload is filler, not protocol
+    /// data: a payload shorter than a service's shortest message is malformed
+    /// whatever it holds.
+    #[must_use]
+    pub fn quiet() -> Payload {
+        let blocks = QUIET_BYTES.map(|byte| Block::new(vec![byte; BLOCK_BYTES]));
+        Payload { blocks: Arc::new(blocks), by_service: true }
+    }
+
+    /// Zeros.
+    #[must_use]
+    pub fn zero() -> Payload {
+        Payload::repeating(&[0])
+    }
+
+    /// One pseudo-random block, a function of the seed; every payload is its beginning.
+    #[must_use]
+    pub fn random(seed: u64) -> Payload {
+        // Flow numbers count from 0, so the last index is no flow's.
+        let mut stream = Stream::new(seed, Purpose::Packets, u64::MAX);
+        let words = std::iter::repeat_with(|| stream.next_u32().to_le_bytes());
+        Payload::of_block(words.take(BLOCK_BYTES / 4 + 1).flatten().collect())
+    }
+
+    /// The bytes given, over and over, from the beginning in every packet. No
+    /// bytes at all count as one zero.
+    #[must_use]
+    pub fn repeating(bytes: &[u8]) -> Payload {
+        let bytes = if bytes.is_empty() { &[0] } else { bytes };
+        Payload::of_block(bytes.iter().copied().cycle().take(BLOCK_BYTES).collect())
+    }
+
+    /// A file's bytes, over and over.
+    ///
+    /// # Errors
+    /// The file cannot be read, is empty or larger than 1 GiB.
+    pub fn from_file(path: &Path) -> Result<Payload, PayloadError> {
+        use std::io::Read;
+        let fail = |source| PayloadError::Read { path: path.to_owned(), source };
+        let file = std::fs::File::open(path).map_err(fail)?;
+        let bytes = file.metadata().map_err(fail)?.len();
+        if bytes > MOST_FILE_BYTES {
+            return Err(PayloadError::TooLarge { path: path.to_owned(), bytes });
+        }
+        let mut contents = Vec::new();
+        file.take(BLOCK_BYTES as u64).read_to_end(&mut contents).map_err(fail)?;
+        if contents.is_empty() {
+            return Err(PayloadError::Empty { path: path.to_owned() });
+        }
+        Ok(Payload::repeating(&contents))
+    }
+
+    fn of_block(mut bytes: Vec<u8>) -> Payload {
+        bytes.truncate(BLOCK_BYTES);
+        Payload { blocks: Arc::new([Block::new(bytes)]), by_service: false }
+    }
+
+    /// The block for a flow's packets.
+    pub(super) fn block_for(&self, protocol: u8, ports: [u16; 2]) -> u8 {
+        if !self.by_service {
+            return 0;
+        }
+        QUIET_SERVICES
+            .iter()
+            .find(|&&(service, port, _)| service == protocol && ports.contains(&port))
+            .map_or(0, |&(_, _, block)| block)
+    }
+
+    /// The ones' complement sum of a payload of `len` bytes.
+    #[inline]
+    pub(super) fn sum(&self, block: u8, len: usize) -> u64 {
+        self.blocks[usize::from(block)].sum(len)
+    }
+
+    /// What follows the frame's headers.
+    #[inline]
+    #[must_use]
+    pub fn of(&self, frame: &Frame) -> &[u8] {
+        let len = frame.len() - frame.headers().len();
+        let block = usize::from(frame.block()).min(self.blocks.len() - 1);
+        &self.blocks[block].bytes[..len]
+    }
+}
+
+impl Default for Payload {
+    fn default() -> Payload {
+        Payload::quiet()
+    }
+}

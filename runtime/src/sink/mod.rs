@@ -1,0 +1,183 @@
+//! Where records go, behind one trait.
+
+mod csv;
+mod interface;
+mod null;
+mod output;
+mod pcap;
+mod raw;
+
+pub use csv::CsvSink;
+pub use interface::{Interface, InterfaceSink, Oversize, interface_names};
+pub use null::NullSink;
+pub use output::Target;
+pub use pcap::{DEFAULT_SNAPLEN, PcapSink};
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::packets::{Frame, RepairCounts};
+use crate::render::Event;
+
+/// What a sink did with what it was given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Sent {
+    /// Records written or sent.
+    pub records: u64,
+    /// Their bytes: full frames with their payload, or text.
+    pub bytes: u64,
+    /// Flows whose first record was among them.
+    pub flows: u64,
+    /// Records that the interface did not take in time.
+    pub dropped: u64,
+    /// Frames above the MTU that were left out.
+    pub oversize_skipped: u64,
+    /// Frames above the MTU that were shortened.
+    pub oversize_truncated: u64,
+    /// Packets that needed each kind of repair.
+    pub repaired: RepairCounts,
+}
+
+impl Sent {
+    /// Counts a record as sent.
+    #[inline]
+    pub(crate) fn count<T: Item>(&mut self, event: &Event<T>) {
+        self.records += 1;
+        self.bytes += event.item.bytes() as u64;
+        self.flows += u64::from(event.record == 0);
+        event.item.count_repairs(&mut self.repaired);
+    }
+}
+
+/// What can be counted of a rendered record.
+pub trait Item: Send + 'static {
+    /// Its length.
+    fn bytes(&self) -> usize;
+    /// Adds what was repaired in it.
+    fn count_repairs(&self, counts: &mut RepairCounts);
+}
+
+impl Item for Frame {
+    #[inline]
+    fn bytes(&self) -> usize {
+        self.len()
+    }
+    #[inline]
+    fn count_repairs(&self, counts: &mut RepairCounts) {
+        counts.count(self.repairs());
+    }
+}
+
+impl Item for Box<str> {
+    /// With the line's end.
+    fn bytes(&self) -> usize {
+        self.len() + 1
+    }
+    fn count_repairs(&self, _counts: &mut RepairCounts) {}
+}
+
+/// Why records could not be written or sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SinkError {
+    /// The reader of a pipe has gone: an end, not a failure.
+    #[error("the reader of standard output has closed it")]
+    Closed,
+    /// The file could not be made, written or renamed.
+    #[error("cannot {action} `{}`", path.display())]
+    Output {
+        /// `create`, `write` or `rename`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// No room left; what was written before is whole.
+    #[error("`{}` is full: kept {records} whole records, {bytes} bytes", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// Records in it.
+        records: u64,
+        /// Its size.
+        bytes: u64,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Raw sockets are not allowed.
+    #[error("no permission to send raw frames on `{name}`")]
+    Permission {
+        /// The interface.
+        name: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// No such interface.
+    #[error("no interface `{name}`; there are {known}")]
+    NoInterface {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// The interface is not Ethernet.
+    #[error("interface `{name}` has no Ethernet address")]
+    NotEthernet {
+        /// The interface.
+        name: String,
+    },
+    /// The interface is down, or nothing is connected to it.
+    #[error("interface `{name}` {state}")]
+    Down {
+        /// The interface.
+        name: String,
+        /// `is down` or `has no carrier`.
+        state: &'static str,
+    },
+    /// A frame above the MTU.
+    #[error("a packet of {bytes} bytes exceeds the MTU of `{name}`, {mtu} bytes")]
+    Oversize {
+        /// The interface.
+        name: String,
+        /// The packet's IP total length.
+        bytes: usize,
+        /// The interface's MTU.
+        mtu: usize,
+    },
+    /// Anything else that the system refused.
+    #[error("cannot {action} on interface `{name}`")]
+    Interface {
+        /// What was tried.
+        action: &'static str,
+        /// The interface.
+        name: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+/// Takes records in order of time.
+pub trait Sink<T>: Send {
+    /// Writes or sends all of the records, in order.
+    ///
+    /// # Errors
+    /// As [`SinkError`] says; what came before the failing record is written.
+    fn write(&mut self, events: &[Event<T>]) -> Result<(), SinkError>;
+
+    /// Hands everything to the system that was written before.
+    ///
+    /// # Errors
+    /// As [`SinkError`] says.
+    fn flush(&mut self) -> Result<(), SinkError>;
+
+    /// Flushes, and gives a file its final name. Nothing may be written after.
+    ///
+    /// # Errors
+    /// As [`SinkError`] says.
+    fn finish(&mut self) -> Result<(), SinkError>;
+
+    /// What was done so far.
+    fn sent(&self) -> Sent;
+}

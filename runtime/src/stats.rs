@@ -1,0 +1,170 @@
+//! What a run did, for people and for programs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::drive::Driven;
+use crate::pace::{LatenessSummary, show_duration};
+use crate::sink::Sent;
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// All was generated that was asked for.
+    Done,
+    /// The reader of standard output closed it.
+    Closed,
+    /// SIGINT.
+    Interrupted,
+    /// SIGTERM.
+    Terminated,
+    /// An error.
+    Failed,
+}
+
+/// The final report.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// Why the run ended.
+    pub ending: Ending,
+    /// The seed; the same seed and bundle give the same output.
+    pub seed: u64,
+    /// Where it went.
+    pub target: String,
+    /// Flows begun.
+    pub flows: u64,
+    /// What a record is: `packets` or `records`.
+    #[serde(skip)]
+    pub noun: &'static str,
+    /// Packets, or rows.
+    pub records: u64,
+    /// Bytes of full frames, or of text.
+    pub bytes: u64,
+    /// Generated time from the first record to the last.
+    pub span_s: f64,
+    /// Time that the run took.
+    pub wall_s: f64,
+    /// Records by time that the run took.
+    pub records_per_s: f64,
+    /// Bits by time that the run took.
+    pub bits_per_s: f64,
+    /// Records that the interface did not take in time.
+    pub dropped: u64,
+    /// Packets above the MTU that were left out.
+    pub oversize_skipped: u64,
+    /// Packets above the MTU that were shortened.
+    pub oversize_truncated: u64,
+    /// Packets by what had to be changed of the model's values.
+    pub repaired: BTreeMap<&'static str, u64>,
+    /// How late packets went out, if they were paced.
+    pub lateness: Option<LatenessSummary>,
+}
+
+impl Report {
+    /// The report of a run.
+    #[must_use]
+    pub fn new(driven: &Driven, seed: u64, target: String, noun: &'static str) -> Report {
+        let Sent { records, bytes, flows, dropped, .. } = driven.sent;
+        let wall_s = driven.wall.as_secs_f64();
+        let rate = |amount: f64| if wall_s > 0.0 { amount / wall_s } else { 0.0 };
+        Report {
+            ending: driven.ending,
+            seed,
+            target,
+            flows,
+            noun,
+            records,
+            bytes,
+            span_s: driven.span_ns as f64 / 1e9,
+            wall_s,
+            records_per_s: rate(records as f64),
+            bits_per_s: rate(bytes as f64 * 8.0),
+            dropped,
+            oversize_skipped: driven.sent.oversize_skipped,
+            oversize_truncated: driven.sent.oversize_truncated,
+            repaired: driven.sent.repaired.iter().collect(),
+            lateness: driven.lateness.summary(),
+        }
+    }
+
+    /// A few lines for people.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = format!(
+            "{} {} of {} flows, {} bytes, to {}\n",
+            grouped(self.records),
+            self.noun,
+            grouped(self.flows),
+            grouped(self.bytes),
+            self.target,
+        );
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{} of generated time in {}: {} {}/s, {} bit/s",
+            show_duration(self.span_s),
+            show_duration(self.wall_s),
+            grouped(self.records_per_s as u64),
+            self.noun,
+            scaled(self.bits_per_s),
+        );
+        if let Some(late) = &self.lateness {
+            let _ = writeln!(
+                text,
+                "late by {:.1} us (median), {:.1} us (99%), {:.1} us (99.9%), {:.1} us (most)",
+                late.median_us, late.p99_us, late.p999_us, late.max_us
+            );
+        }
+        let counts = [
+            (self.dropped, "dropped: the interface did not take them in time"),
+            (self.oversize_skipped, "skipped: longer than the MTU"),
+            (self.oversize_truncated, "shortened to the MTU"),
+        ];
+        for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
+            let _ = writeln!(text, "{} {} {what}", grouped(count), self.noun);
+        }
+        if !self.repaired.is_empty() {
+            let kinds: Vec<String> =
+                self.repaired.iter().map(|(kind, n)| format!("{kind} {}", grouped(*n))).collect();
+            let _ = writeln!(text, "repaired: {}", kinds.join(", "));
+        }
+        let _ = writeln!(text, "seed {}", self.seed);
+        text
+    }
+}
+
+/// A number with its thousands apart.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number with a prefix: 1.25 G.
+pub(crate) fn scaled(number: f64) -> String {
+    let prefixes = [(1e9, "G"), (1e6, "M"), (1e3, "k")];
+    match prefixes.iter().find(|(least, _)| number >= *least) {
+        Some((unit, prefix)) => format!("{:.2} {prefix}", number / unit),
+        None => format!("{number:.0} "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!([grouped(0), grouped(999), grouped(1_234_567)], ["0", "999", "1,234,567"]);
+        assert_eq!([scaled(12.0), scaled(1_250_000_000.0)], ["12 ", "1.25 G"]);
+    }
+}
