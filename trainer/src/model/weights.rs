@@ -1,0 +1,143 @@
+//! A trained generator's weights as plain numbers, ready to export.
+
+/// `y = x @ weight + bias`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Linear {
+    /// `[inputs, outputs]`, row by row.
+    pub weight: Vec<f32>,
+    /// `[outputs]`.
+    pub bias: Vec<f32>,
+}
+
+/// BatchNorm at inference.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BatchNorm {
+    /// Scale.
+    pub gamma: Vec<f32>,
+    /// Shift.
+    pub beta: Vec<f32>,
+    /// Running mean.
+    pub mean: Vec<f32>,
+    /// Running variance.
+    pub variance: Vec<f32>,
+}
+
+impl BatchNorm {
+    /// Added to the variance, as in training.
+    pub const EPSILON: f32 = 1e-5;
+
+    /// The map as `x * scale + shift`.
+    #[must_use]
+    pub fn affine(&self) -> (Vec<f32>, Vec<f32>) {
+        let scale: Vec<f32> = self
+            .gamma
+            .iter()
+            .zip(&self.variance)
+            .map(|(gamma, variance)| gamma / (variance + Self::EPSILON).sqrt())
+            .collect();
+        let shift = self
+            .beta
+            .iter()
+            .zip(self.mean.iter().zip(&scale))
+            .map(|(beta, (mean, scale))| beta - mean * scale)
+            .collect();
+        (scale, shift)
+    }
+}
+
+/// Linear, ReLU, BatchNorm, in this order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HiddenLayer {
+    /// The linear map.
+    pub linear: Linear,
+    /// What follows the ReLU.
+    pub norm: BatchNorm,
+}
+
+/// The generator of a DoppelGANger: A attribute, C condition, M measurement
+/// values in training layout, Z noise, H hidden, S records a step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GeneratorWeights {
+    /// The attribute generator's hidden layers; the first takes `[noise, condition]`.
+    pub attribute_hidden: Vec<HiddenLayer>,
+    /// All attributes at once, `[units, A]`.
+    pub attribute_head: Linear,
+    /// Gates in the order input, forget, candidate, output. `[A, 4H]`.
+    pub lstm_attributes: Vec<f32>,
+    /// `[C, 4H]`.
+    pub lstm_condition: Vec<f32>,
+    /// `[Z, 4H]`.
+    pub lstm_noise: Vec<f32>,
+    /// `[H, 4H]`.
+    pub lstm_hidden: Vec<f32>,
+    /// `[4H]`.
+    pub lstm_bias: Vec<f32>,
+    /// All records of a step at once, `[H, S * M]`.
+    pub record_head: Linear,
+}
+
+impl GeneratorWeights {
+    /// H.
+    #[must_use]
+    pub fn hidden_dim(&self) -> usize {
+        self.lstm_bias.len() / 4
+    }
+
+    /// Z of a step.
+    #[must_use]
+    pub fn noise_dim(&self) -> usize {
+        self.lstm_noise.len() / self.lstm_bias.len().max(1)
+    }
+
+    /// Noise values of the attribute generator.
+    #[must_use]
+    pub fn attribute_noise_dim(&self, condition_dim: usize) -> usize {
+        let first = self.attribute_hidden.first().map_or(&self.attribute_head, |l| &l.linear);
+        (first.weight.len() / first.bias.len().max(1)).saturating_sub(condition_dim)
+    }
+
+    /// Every tensor with a name and a shape, for `weights.safetensors`.
+    #[must_use]
+    pub fn tensors(&self) -> Vec<(String, Vec<usize>, &[f32])> {
+        fn matrix<'a>(
+            name: impl Into<String>,
+            values: &'a [f32],
+            columns: usize,
+        ) -> (String, Vec<usize>, &'a [f32]) {
+            (name.into(), vec![values.len() / columns.max(1), columns], values)
+        }
+        let mut tensors: Vec<(String, Vec<usize>, &[f32])> = Vec::new();
+        for (index, layer) in self.attribute_hidden.iter().enumerate() {
+            let (weight, bias) = (&layer.linear.weight, &layer.linear.bias);
+            tensors.push(matrix(format!("attributes.{index}.weight"), weight, bias.len()));
+            for (part, values) in [
+                ("bias", bias),
+                ("norm.gamma", &layer.norm.gamma),
+                ("norm.beta", &layer.norm.beta),
+                ("norm.mean", &layer.norm.mean),
+                ("norm.variance", &layer.norm.variance),
+            ] {
+                tensors.push((format!("attributes.{index}.{part}"), vec![values.len()], values));
+            }
+        }
+        let gates = self.lstm_bias.len();
+        for (name, values, columns) in [
+            ("attributes.head.weight", &self.attribute_head.weight, self.attribute_head.bias.len()),
+            ("lstm.attributes", &self.lstm_attributes, gates),
+            ("lstm.condition", &self.lstm_condition, gates),
+            ("lstm.noise", &self.lstm_noise, gates),
+            ("lstm.hidden", &self.lstm_hidden, gates),
+            ("records.head.weight", &self.record_head.weight, self.record_head.bias.len()),
+        ] {
+            tensors.push(matrix(name, values, columns));
+        }
+        for (name, values) in [
+            ("attributes.head.bias", &self.attribute_head.bias),
+            ("lstm.bias", &self.lstm_bias),
+            ("records.head.bias", &self.record_head.bias),
+        ] {
+            tensors.push((name.to_owned(), vec![values.len()], values));
+        }
+        tensors
+    }
+}
