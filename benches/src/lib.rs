@@ -1,1 +1,1 @@
-//! placeholder
+//! Benchmarks only: see `benches/`.

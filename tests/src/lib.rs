@@ -171,3 +171,26 @@ pub fn shared_data() -> Option<PathBuf> {
     println!("skipped: {} is not there", folder.display());
     None
 }
+
+/// A program of this workspace, built before the tests run (`./run test` does).
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    // target/debug/deps/test-1234 -> target/debug/NAME
+    let test = std::env::current_exe().expect("this test's own path");
+    let folder = test.ancestors().nth(2).expect("target/debug");
+    let path = folder.join(name);
+    assert!(path.is_file(), "{} is not built: cargo build --workspace --bins", path.display());
+    path
+}
+
+/// Whether a program of the system is there; says so if not.
+#[must_use]
+pub fn has_tool(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let sbin = [PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];
+    let found = std::env::split_paths(&path).chain(sbin).any(|folder| folder.join(name).is_file());
+    if !found {
+        println!("skipped: this machine has no `{name}`");
+    }
+    found
+}

@@ -1,0 +1,318 @@
+//! The command line of `ns-train`.
+
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ns_model_format::Bundle;
+use ns_model_format::schema::TraceKind;
+
+use crate::config::{self, ConfigFile, Resolved, TrainingLength};
+use crate::fit::{self, Limits, Prepared};
+use crate::ingest::{OnError, pcap};
+use crate::{device, evaluate};
+
+/// Fits a generative model to a capture or CSV, for ns-replay to stream from.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a model and write it as one file.
+    Train(TrainArgs),
+    /// Compare a synthetic trace with the real one.
+    Evaluate(evaluate::cli::EvaluateArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ns-train train --input capture.pcap --out model.ns --max-minutes 5
+  ns-train train --input flows.csv --config configs/netflow.json --epochs 40
+  ns-train train --input capture.pcap --dry-run     what would be learned, without training
+Then:
+  ns-replay --bundle model.ns --pcap synthetic.pcap")]
+struct TrainArgs {
+    /// The capture (pcap, pcapng) or CSV to learn from
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Fields, encodings and model; without it, a capture has good defaults
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The bundle to write
+    #[arg(long, value_name = "FILE", default_value = "model.ns")]
+    out: PathBuf,
+    /// Passes over the flows, instead of the configuration's; 0 writes an untrained model
+    #[arg(long, value_name = "N")]
+    epochs: Option<u64>,
+    /// Stop training after this time, if it is not done before
+    #[arg(long, value_name = "MINUTES", value_parser = minutes)]
+    max_minutes: Option<Duration>,
+    /// Seed of all chance: equal seeds and epochs give equal models
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Where to train: auto, cpu, or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: device::Choice,
+    /// Threads to train with; the result does not depend on it [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// A damaged record or bad cell: stop with an error, or skip and count it
+    #[arg(long, value_enum, default_value_t)]
+    on_error: OnError,
+    /// Read and check everything, say what would be learned, and stop
+    #[arg(long)]
+    dry_run: bool,
+    /// Say more: every field's encoder
+    #[arg(short, long)]
+    verbose: bool,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+    /// No progress bar
+    #[arg(long)]
+    no_progress: bool,
+    /// Print one JSON document about the result to standard output
+    #[arg(long)]
+    json: bool,
+}
+
+fn minutes(text: &str) -> Result<Duration, String> {
+    let minutes: f64 = text.parse().map_err(|_| "expected a number of minutes".to_owned())?;
+    let most = 60.0 * 24.0 * 366.0;
+    if !(minutes > 0.0 && minutes <= most) {
+        return Err(format!("expected more than 0 and at most {most} minutes"));
+    }
+    Ok(Duration::from_secs_f64(minutes * 60.0))
+}
+
+/// Runs a parsed command line. Returns the process's exit code.
+///
+/// # Errors
+/// Whatever keeps the command from its result; nothing half-written is left.
+pub fn run(cli: Cli) -> anyhow::Result<u8> {
+    match cli.command {
+        Command::Train(args) => train(&args),
+        Command::Evaluate(args) => evaluate::cli::run(&args),
+    }
+}
+
+fn train(args: &TrainArgs) -> anyhow::Result<u8> {
+    let say = |text: std::fmt::Arguments<'_>| {
+        if !args.quiet {
+            eprintln!("{text}");
+        }
+    };
+    let (mut resolved, input) = configure(args)?;
+    for notice in &resolved.notices {
+        say(format_args!("note: {notice}"));
+    }
+    if let Some(epochs) = args.epochs {
+        resolved.length = TrainingLength::Epochs(epochs);
+    }
+    if !args.dry_run {
+        check_writable(&args.out)?;
+    }
+    if let Some(threads) = args.threads {
+        crate::train::set_threads(threads.into());
+    }
+    let device = args.device.open()?;
+    let prepared = fit::prepare(&input, &resolved, args.seed, args.on_error)?;
+    describe(&prepared, &input, args, &say);
+    if args.dry_run {
+        return Ok(0);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // A second signal ends the process at once.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .context("cannot listen for Ctrl-C")?;
+    }
+    let limits = Limits { time: args.max_minutes };
+    let bar = progress_bar(args);
+    let mut last = None;
+    let result = fit::train(prepared, &resolved, args.seed, limits, &device, |progress| {
+        show_progress(&bar, progress, args.max_minutes);
+        last = Some(*progress);
+        !stop.load(Ordering::Relaxed)
+    });
+    bar.finish_and_clear();
+    let bundle = result?;
+    bundle.write(&args.out)?;
+    let interrupted = stop.load(Ordering::Relaxed);
+    if let Some(progress) = last {
+        let seconds = progress.elapsed.as_secs_f64();
+        say(format_args!(
+            "trained {} iterations ({:.1} epochs) in {:.1} s, {:.1} ms an iteration{}",
+            progress.iteration,
+            progress.iteration as f64 / progress.iterations_per_epoch as f64,
+            seconds,
+            1e3 * seconds / progress.iteration as f64,
+            if interrupted { "; stopped early, the model so far is kept" } else { "" },
+        ));
+    }
+    say(format_args!("wrote `{}`", args.out.display()));
+    if args.json {
+        println!("{}", summary(&bundle, &args.out));
+    }
+    Ok(if interrupted { 130 } else { 0 })
+}
+
+/// The configuration, and the input that it or `--input` names.
+fn configure(args: &TrainArgs) -> anyhow::Result<(Resolved, PathBuf)> {
+    let Some(path) = &args.config else {
+        let Some(input) = &args.input else {
+            bail!("no input: give `--input FILE`");
+        };
+        if !looks_like_capture(input)? {
+            bail!(
+                "`{}` is no capture, so it needs a configuration of its columns: \
+                 `--config FILE` (configs/netflow.json is one for NetFlow)",
+                input.display()
+            );
+        }
+        let file = config::parse(config::DEFAULT_PCAP, "configs/pcap.json")?;
+        return Ok((config::resolve(&file, Path::new("."))?, input.clone()));
+    };
+    let file: ConfigFile = config::read(path)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut resolved = config::resolve(&file, folder)
+        .with_context(|| format!("configuration `{}`", path.display()))?;
+    let Some(input) = args.input.clone().or_else(|| resolved.input.take()) else {
+        bail!("no input: give `--input FILE`, or `original_data_file` in `{}`", path.display());
+    };
+    // NetShare's packet configurations are also run on captures saved as CSV, and the reverse is a
+    // mistake worth naming.
+    if resolved.kind != TraceKind::Packets && looks_like_capture(&input)? {
+        bail!(
+            "`{}` is a capture, but `{}` describes a CSV: its `dataset_type` is not `pcap`",
+            input.display(),
+            path.display()
+        );
+    }
+    Ok((resolved, input))
+}
+
+fn looks_like_capture(path: &Path) -> anyhow::Result<bool> {
+    let mut head = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(4).read_to_end(&mut head))
+        .with_context(|| format!("cannot read `{}`", path.display()))?;
+    // What is compressed may well be one; reading it says what to do.
+    Ok(pcap::is_capture(&head) || head.starts_with(&[0x1f, 0x8b]))
+}
+
+/// Better to know before an hour of training than after.
+fn check_writable(out: &Path) -> anyhow::Result<()> {
+    if out.is_dir() {
+        bail!("`--out {}` is a folder; expected a file name", out.display());
+    }
+    let folder = match out.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    tempfile::Builder::new()
+        .prefix(".model-")
+        .tempfile_in(folder)
+        .map(drop)
+        .with_context(|| format!("cannot write `{}`", out.display()))
+}
+
+fn describe(
+    prepared: &Prepared,
+    input: &Path,
+    args: &TrainArgs,
+    say: &dyn Fn(std::fmt::Arguments<'_>),
+) {
+    let fit::Prepared { dataset, not_used, .. } = prepared;
+    let timeline = &dataset.timeline;
+    let span_s = timeline.arrivals.span_ns() as f64 / 1e9;
+    say(format_args!(
+        "read `{}`: {} records in {} flows over {span_s:.1} s",
+        input.display(),
+        timeline.records,
+        timeline.flows,
+    ));
+    if !not_used.is_empty() {
+        let total: u64 = not_used.values().sum();
+        say(format_args!("not used: {total} records{}", crate::ingest::reasons(not_used)));
+    }
+    if let Some(cut) = &dataset.schema.segmentation {
+        say(format_args!(
+            "flows above {} records are cut into segments: {} in all",
+            cut.max_records,
+            dataset.samples.len()
+        ));
+    }
+    if args.verbose || args.dry_run {
+        for (what, fields) in [
+            ("attribute", &dataset.schema.attributes),
+            ("measurement", &dataset.schema.measurements),
+        ] {
+            for field in fields {
+                say(format_args!("  {what:11} {:12} {}", field.name, field.codec.describe()));
+            }
+        }
+        let dims = &dataset.samples;
+        say(format_args!(
+            "  {} values an attribute vector, {} a record, records up to {}",
+            dims.attribute_layout.dim(),
+            dims.measurement_layout.dim(),
+            dims.longest()
+        ));
+    }
+}
+
+fn progress_bar(args: &TrainArgs) -> ProgressBar {
+    let shown = !args.quiet && !args.no_progress && std::io::stderr().is_terminal();
+    let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(Some(1000), target);
+    // The template is ours and valid; if it were not, the default would do.
+    if let Ok(style) = ProgressStyle::with_template("training [{bar:30}] {percent:>3}% {msg}") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar
+}
+
+fn show_progress(bar: &ProgressBar, progress: &fit::Progress, limit: Option<Duration>) {
+    if bar.is_hidden() {
+        return;
+    }
+    let done = progress.iteration as f64 / progress.iterations.max(1) as f64;
+    let seconds = progress.elapsed.as_secs_f64();
+    let by_time = limit.map_or(0.0, |limit| seconds / limit.as_secs_f64());
+    let share = done.max(by_time).min(1.0);
+    bar.set_position((share * 1000.0) as u64);
+    let left = if share > 0.0 { seconds / share - seconds } else { 0.0 };
+    bar.set_message(format!(
+        "epoch {:.1}, {:.1} it/s, critic {:.3}, generator {:.3}, {} left",
+        progress.iteration as f64 / progress.iterations_per_epoch as f64,
+        progress.iteration as f64 / seconds.max(1e-9),
+        progress.losses.critic,
+        progress.losses.generator,
+        indicatif::HumanDuration(Duration::from_secs_f64(left)),
+    ));
+}
+
+fn summary(bundle: &Bundle, out: &Path) -> serde_json::Value {
+    let manifest = bundle.manifest();
+    serde_json::json!({
+        "bundle": out.display().to_string(),
+        "flows": manifest.timeline.flows,
+        "records": manifest.timeline.records,
+        "span_s": manifest.timeline.arrivals.span_ns() as f64 / 1e9,
+        "iterations": manifest.provenance.iterations,
+        "seed": manifest.provenance.seed,
+        "not_used": manifest.provenance.not_used,
+    })
+}

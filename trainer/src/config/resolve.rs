@@ -1,0 +1,484 @@
+//! From a file's keys to what a run does: every key takes effect, or a notice
+//! says why it does not.
+
+use std::path::{Path, PathBuf};
+
+use ns_model_format::manifest::InitialState;
+use ns_model_format::schema::TraceKind;
+use serde::Serialize;
+
+use super::ConfigError;
+use super::file::{
+    ConfigFile, FieldConfig, FieldType, FieldsConfig, FlowKind, ModelConfig, OneOrMany,
+    TimestampConfig,
+};
+use crate::model::config::{DoppelgangerConfig, GradientPenaltyAt};
+
+/// NetShare's word vectors have this length when the file does not say.
+const DEFAULT_VEC_SIZE: usize = 10;
+const ENCODINGS: &str = "`categorical`, `bit` or `word2vec_NAME`";
+/// NetShare's `iteration` when neither it nor `epochs` is given.
+const DEFAULT_ITERATIONS: u64 = 200_000;
+
+/// Keys that have no effect, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The keys, as written.
+    pub keys: Vec<String>,
+    /// Why.
+    pub reason: &'static str,
+}
+
+impl std::fmt::Display for Notice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let has = if self.keys.len() == 1 { "has" } else { "have" };
+        write!(f, "`{}` {has} no effect here because {}", self.keys.join("`, `"), self.reason)
+    }
+}
+
+/// How long to train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainingLength {
+    /// Passes over the flows.
+    Epochs(u64),
+    /// Generator updates.
+    Iterations(u64),
+}
+
+/// A configuration with every choice made.
+#[derive(Clone, Debug, Serialize)]
+pub struct Resolved {
+    /// The input that the file names, from where the program runs.
+    #[serde(skip)]
+    pub input: Option<PathBuf>,
+    /// What a record is.
+    pub kind: TraceKind,
+    /// The time of records.
+    pub timestamp: TimestampConfig,
+    /// What is a flow.
+    pub flow: FlowKind,
+    /// Seconds of silence that end a flow.
+    pub idle_timeout: Option<f64>,
+    /// Records after which a flow is cut into segments.
+    pub max_flow_len: Option<u32>,
+    /// Length of word vectors.
+    pub vec_size: usize,
+    /// Fixed in a flow.
+    pub metadata: Vec<FieldConfig>,
+    /// One a record.
+    pub timeseries: Vec<FieldConfig>,
+    /// The networks.
+    pub model: DoppelgangerConfig,
+    /// How long to train.
+    pub length: TrainingLength,
+    /// What has no effect.
+    #[serde(skip)]
+    pub notices: Vec<Notice>,
+}
+
+/// Makes every choice. `folder` is the file's, for paths in it.
+///
+/// # Errors
+/// A value that is out of range or asks for what cannot be done honestly.
+pub fn resolve(file: &ConfigFile, folder: &Path) -> Result<Resolved, ConfigError> {
+    let global = &file.global_config;
+    let fields = &file.pre_post_processor.config;
+    if global.dp == Some(true) || file.model_manager.config.pretrain_dp == Some(true) {
+        let key = if global.dp == Some(true) { "dp" } else { "pretrain_dp" };
+        return Err(value(
+            key,
+            "training with differential privacy is not available yet, and training without it \
+             in its name would be a false promise; set it to false",
+        ));
+    }
+    check_name(
+        "pre_post_processor.class",
+        file.pre_post_processor.class.as_deref(),
+        &["NetsharePrePostProcessor"],
+    )?;
+    check_name("model_manager.class", file.model_manager.class.as_deref(), &["NetShareManager"])?;
+    check_name("default", file.default.as_deref(), &["single_event_per_row.json"])?;
+    check_name(
+        "model.class",
+        file.model.class.as_deref(),
+        &["DoppelGANgerTorchModel", "DoppelGANgerTFModel", "DoppelGANger"],
+    )?;
+    let kind = match global.dataset_type.as_deref() {
+        Some("pcap") => TraceKind::Packets,
+        Some("netflow") => TraceKind::Netflow,
+        _ => TraceKind::Custom,
+    };
+    let Some(timestamp) = fields.timestamp.clone() else {
+        return Err(value(
+            "pre_post_processor.config.timestamp",
+            "missing; every trace needs the column of its times",
+        ));
+    };
+    check_fields(fields)?;
+    if let Some(seconds) = fields.idle_timeout
+        && !(seconds > 0.0 && seconds.is_finite())
+    {
+        return Err(value("idle_timeout", &format!("{seconds} is not a time above 0")));
+    }
+    if fields.max_flow_len == Some(0) {
+        return Err(value("max_flow_len", "0 records make no flow; expected 1 or more, or null"));
+    }
+    let flow = fields.flow.unwrap_or(FlowKind::Unidirectional);
+    if flow == FlowKind::Conversation && kind != TraceKind::Packets {
+        return Err(value("flow", "`conversation` needs packets: `dataset_type` must be `pcap`"));
+    }
+    let config = &file.model.config;
+    let mut notices = Vec::new();
+    note_ineffective(file, &mut notices);
+    let length = match (config.epochs, config.iteration) {
+        (Some(epochs), iteration) => {
+            if iteration.is_some() {
+                note(&mut notices, &["iteration"], "`epochs` is given");
+            }
+            TrainingLength::Epochs(epochs)
+        }
+        (None, iterations) => TrainingLength::Iterations(iterations.unwrap_or(DEFAULT_ITERATIONS)),
+    };
+    Ok(Resolved {
+        input: global.original_data_file.as_ref().map(|path| folder.join(path)),
+        kind,
+        timestamp,
+        flow,
+        idle_timeout: fields.idle_timeout,
+        max_flow_len: fields.max_flow_len,
+        vec_size: fields.word2vec.vec_size.unwrap_or(DEFAULT_VEC_SIZE),
+        metadata: fields.metadata.clone(),
+        timeseries: fields.timeseries.clone(),
+        model: resolve_model(config, &mut notices)?,
+        length,
+        notices,
+    })
+}
+
+fn value(key: &str, reason: &str) -> ConfigError {
+    ConfigError::Value { key: key.to_owned(), reason: reason.to_owned() }
+}
+
+fn check_name(key: &str, found: Option<&str>, known: &[&str]) -> Result<(), ConfigError> {
+    match found {
+        Some(found) if !known.contains(&found) => {
+            Err(value(key, &format!("`{found}` is not known; expected `{}`", known.join("` or `"))))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_fields(fields: &FieldsConfig) -> Result<(), ConfigError> {
+    if fields.metadata.is_empty() {
+        return Err(value("metadata", "no columns; at least one must name a flow"));
+    }
+    let mut seen = std::collections::HashSet::new();
+    if let Some(timestamp) = &fields.timestamp {
+        seen.insert(timestamp.column.as_str());
+    }
+    for field in fields.metadata.iter().chain(&fields.timeseries) {
+        let wrong = |reason: &str| {
+            let (column, reason) = (field.column.clone(), reason.to_owned());
+            Err(ConfigError::Column { column, reason })
+        };
+        if !seen.insert(&field.column) {
+            return wrong("is named twice");
+        }
+        match (field.kind, field.encoding.as_deref()) {
+            (FieldType::Float, None | Some("float")) | (_, Some("categorical")) => {}
+            (FieldType::Float, Some(other)) => {
+                return wrong(&format!("a float has no encoding `{other}`"));
+            }
+            (FieldType::String, Some("bit")) => {
+                return wrong("text has no bits; use `categorical` or `word2vec_NAME`");
+            }
+            (FieldType::Integer, Some("bit")) if field.n_bits.is_none() => {
+                return wrong("`bit` needs `n_bits`");
+            }
+            (_, Some("bit")) => {}
+            (_, Some(name)) if name.len() > 9 && name.starts_with("word2vec_") => {}
+            (_, Some(other)) => {
+                return wrong(&format!("encoding `{other}` is not known; expected {ENCODINGS}"));
+            }
+            (_, None) => return wrong(&format!("`encoding` is missing; expected {ENCODINGS}")),
+        }
+    }
+    Ok(())
+}
+
+fn note(notices: &mut Vec<Notice>, keys: &[&str], reason: &'static str) {
+    if !keys.is_empty() {
+        let keys = keys.iter().map(|&key| key.to_owned()).collect();
+        notices.push(Notice { keys, reason });
+    }
+}
+
+/// The keys of a list that are present in the file.
+fn present<'a>(keys: &[(&'a str, bool)]) -> Vec<&'a str> {
+    keys.iter().filter(|(_, present)| *present).map(|(key, _)| *key).collect()
+}
+
+fn note_ineffective(file: &ConfigFile, notices: &mut Vec<Notice>) {
+    let global = &file.global_config;
+    let fields = &file.pre_post_processor.config;
+    let manager = &file.model_manager.config;
+    let model = &file.model.config;
+    let columns = || fields.metadata.iter().chain(&fields.timeseries);
+    let mut group = |keys: &[(&str, bool)], reason: &'static str| {
+        note(notices, &present(keys), reason);
+    };
+    group(
+        &[("n_chunks", global.n_chunks.is_some_and(|chunks| chunks > 1))],
+        "the whole span is trained as one chunk",
+    );
+    group(
+        &[
+            ("split_name", fields.split_name.is_some()),
+            ("df2chunks", fields.df2chunks.is_some()),
+            ("truncate", fields.truncate.is_some()),
+            ("pretrain_dir", manager.pretrain_dir.is_some()),
+            ("skip_chunk0_train", manager.skip_chunk0_train.is_some()),
+            ("pretrain_non_dp", manager.pretrain_non_dp.is_some()),
+            ("pretrain_non_dp_reduce_time", manager.pretrain_non_dp_reduce_time.is_some()),
+        ],
+        "it is about chunks, and the whole span is trained as one",
+    );
+    group(
+        &[("overwrite", global.overwrite.is_some())],
+        "`--out` names the one file that is written, whole or not at all",
+    );
+    group(
+        &[
+            ("allowed_data_types", global.allowed_data_types.is_some()),
+            ("allowed_data_encodings", global.allowed_data_encodings.is_some()),
+        ],
+        "every field's own `type` and `encoding` are checked",
+    );
+    group(
+        &[(
+            "timestamp.generation",
+            fields.timestamp.as_ref().is_some_and(|time| time.generation == Some(false)),
+        )],
+        "records always have a time",
+    );
+    group(
+        &[
+            ("word2vec.model_name", fields.word2vec.model_name.is_some()),
+            ("word2vec.annoy_n_trees", fields.word2vec.annoy_n_trees.is_some()),
+        ],
+        "vectors lie in the bundle and the nearest is found exactly",
+    );
+    group(
+        &[("word2vec.pretrain_model_path", fields.word2vec.pretrain_model_path.is_some())],
+        "vectors are always fitted on the input",
+    );
+    group(
+        &[("norm_option", fields.norm_option.is_some_and(|option| option != 0))],
+        "each field's own `normalization` and `log1p_norm` are used",
+    );
+    group(
+        &[("categorical_mapping", columns().any(|field| field.categorical_mapping == Some(true)))],
+        "`bit` encodes the number itself",
+    );
+    group(&[("run", manager.run.is_some())], "`--out` tells runs apart");
+    group(
+        &[
+            ("vis_freq", model.vis_freq.is_some()),
+            ("vis_num_sample", model.vis_num_sample.is_some()),
+            ("extra_checkpoint_freq", model.extra_checkpoint_freq.is_some()),
+            ("epoch_checkpoint_freq", model.epoch_checkpoint_freq.is_some()),
+            ("debug", model.debug.is_some()),
+        ],
+        "the bundle is written once, at the end or on Ctrl-C",
+    );
+    group(&[("num_cores", model.num_cores.is_some())], "`--threads` says how many threads to use");
+    group(
+        &[
+            ("noise", model.noise == Some(true)),
+            ("attr_noise_type", model.attr_noise_type.as_deref() == Some("normal")),
+            ("feature_noise_type", model.feature_noise_type.as_deref() == Some("normal")),
+            ("combined_disc", model.combined_disc.is_some()),
+            ("scale", model.scale.is_some()),
+            ("sn_mode", model.sn_mode.is_some()),
+            ("rnn_mlp_num_layers", model.rnn_mlp_num_layers.is_some()),
+            ("fix_feature_network", model.fix_feature_network.is_some()),
+        ],
+        "NetShare's PyTorch model does not read it, or has no other way",
+    );
+    group(
+        &[("use_adaptive_rolling", model.use_adaptive_rolling.is_some())],
+        "generation always rolls a flow until it ends",
+    );
+    group(
+        &[
+            ("use_gt_lengths", model.use_gt_lengths.is_some()),
+            ("use_uniform_lengths", model.use_uniform_lengths.is_some()),
+        ],
+        "a flow's length is generated with it",
+    );
+    group(
+        &[
+            ("dp_noise_multiplier", model.dp_noise_multiplier.is_some()),
+            ("dp_l2_norm_clip", model.dp_l2_norm_clip.is_some()),
+        ],
+        "`dp` is false",
+    );
+}
+
+fn resolve_model(
+    config: &ModelConfig,
+    notices: &mut Vec<Notice>,
+) -> Result<DoppelgangerConfig, ConfigError> {
+    let d = DoppelgangerConfig::default();
+    refuse("feed_back", config.feed_back == Some(true), "the generator has no feedback")?;
+    refuse(
+        "self_norm",
+        config.self_norm == Some(true),
+        "it is not available yet; set it to false",
+    )?;
+    refuse("leaky_relu", config.leaky_relu == Some(true), "the penalty needs ReLU critics")?;
+    refuse("noise", config.noise == Some(false), "a generator without noise repeats itself")?;
+    let layers = config.generator_feature_num_layers;
+    refuse(
+        "generator_feature_num_layers",
+        layers.is_some_and(|layers| layers != 1),
+        "the generator has one LSTM layer",
+    )?;
+    check_name("attr_noise_type", config.attr_noise_type.as_deref(), &["normal"])?;
+    check_name("feature_noise_type", config.feature_noise_type.as_deref(), &["normal"])?;
+    let sample_len = match &config.sample_len {
+        None => d.sample_len,
+        Some(OneOrMany::One(length)) => *length,
+        Some(OneOrMany::Many(lengths)) => {
+            if lengths.len() > 1 {
+                let reason = "a list is a grid of models, and one model is trained: the one with \
+                              the last length of the list";
+                note(notices, &["sample_len_expand"], reason);
+            }
+            *lengths.last().ok_or_else(|| value("sample_len", "the list is empty"))?
+        }
+    };
+    let initial_state = match config.initial_state.as_deref() {
+        None => d.initial_state,
+        Some("random") => InitialState::Normal,
+        Some("zero") => InitialState::Zero,
+        Some(other) => {
+            let reason = format!("`{other}` is not known; expected `random` or `zero`");
+            return Err(value("initial_state", &reason));
+        }
+    };
+    let gp_at = match config.gp_at.as_deref() {
+        None => d.gp_at,
+        Some("interpolate") => GradientPenaltyAt::Interpolate,
+        Some("fake") => GradientPenaltyAt::Fake,
+        Some(other) => {
+            let reason = format!("`{other}` is not known; expected `interpolate` or `fake`");
+            return Err(value("gp_at", &reason));
+        }
+    };
+    let at_least = |key: &str, found: Option<usize>, default: usize, least: usize| {
+        let found = found.unwrap_or(default);
+        if found < least {
+            return Err(value(key, &format!("{found} is too few; expected {least} or more")));
+        }
+        Ok(found)
+    };
+    let rate = |key: &str, found: Option<f64>, default: f64| {
+        let found = found.unwrap_or(default);
+        if !(found >= 0.0 && found.is_finite()) {
+            return Err(value(key, &format!("{found} is not a number of 0 or more")));
+        }
+        Ok(found)
+    };
+    let beta = |key: &str, found: Option<f64>, default: f64| {
+        let found = found.unwrap_or(default);
+        if !(0.0..1.0).contains(&found) {
+            return Err(value(key, &format!("{found} is not in 0 to 1")));
+        }
+        Ok(found)
+    };
+    if !(1..=4096).contains(&sample_len) {
+        return Err(value("sample_len", &format!("{sample_len}; expected 1 to 4096")));
+    }
+    Ok(DoppelgangerConfig {
+        batch_size: at_least("batch_size", config.batch_size, d.batch_size, 2)?,
+        sample_len,
+        d_rounds: at_least("d_rounds", config.d_rounds, d.d_rounds, 1)?,
+        g_rounds: at_least("g_rounds", config.g_rounds, d.g_rounds, 1)?,
+        num_packing: at_least("num_packing", config.num_packing, d.num_packing, 1)?,
+        g_lr: rate("g_lr", config.g_lr, d.g_lr)?,
+        d_lr: rate("d_lr", config.d_lr, d.d_lr)?,
+        attr_d_lr: rate("attr_d_lr", config.attr_d_lr, d.attr_d_lr)?,
+        g_beta1: beta("g_beta1", config.g_beta1, d.g_beta1)?,
+        d_beta1: beta("d_beta1", config.d_beta1, d.d_beta1)?,
+        attr_d_beta1: beta("attr_d_beta1", config.attr_d_beta1, d.attr_d_beta1)?,
+        d_gp_coe: rate("d_gp_coe", config.d_gp_coe, d.d_gp_coe)?,
+        attr_d_gp_coe: rate("attr_d_gp_coe", config.attr_d_gp_coe, d.attr_d_gp_coe)?,
+        g_attr_d_coe: rate("g_attr_d_coe", config.g_attr_d_coe, d.g_attr_d_coe)?,
+        adam_eps: rate("adam_eps", config.adam_eps, d.adam_eps)?,
+        adam_amsgrad: config.adam_amsgrad.unwrap_or(d.adam_amsgrad),
+        generator_feature_num_units: at_least(
+            "generator_feature_num_units",
+            config.generator_feature_num_units,
+            d.generator_feature_num_units,
+            1,
+        )?,
+        generator_attribute_num_layers: at_least(
+            "generator_attribute_num_layers",
+            config.generator_attribute_num_layers,
+            d.generator_attribute_num_layers,
+            2,
+        )?,
+        generator_attribute_num_units: at_least(
+            "generator_attribute_num_units",
+            config.generator_attribute_num_units,
+            d.generator_attribute_num_units,
+            1,
+        )?,
+        discriminator_num_layers: at_least(
+            "discriminator_num_layers",
+            config.discriminator_num_layers,
+            d.discriminator_num_layers,
+            2,
+        )?,
+        discriminator_num_units: at_least(
+            "discriminator_num_units",
+            config.discriminator_num_units,
+            d.discriminator_num_units,
+            1,
+        )?,
+        attr_discriminator_num_layers: at_least(
+            "attr_discriminator_num_layers",
+            config.attr_discriminator_num_layers,
+            d.attr_discriminator_num_layers,
+            2,
+        )?,
+        attr_discriminator_num_units: at_least(
+            "attr_discriminator_num_units",
+            config.attr_discriminator_num_units,
+            d.attr_discriminator_num_units,
+            1,
+        )?,
+        use_attr_discriminator: config.use_attr_discriminator.unwrap_or(d.use_attr_discriminator),
+        attribute_latent_dim: at_least(
+            "attribute_latent_dim",
+            config.attribute_latent_dim,
+            d.attribute_latent_dim,
+            1,
+        )?,
+        feature_latent_dim: at_least(
+            "feature_latent_dim",
+            config.feature_latent_dim,
+            d.feature_latent_dim,
+            1,
+        )?,
+        initial_state,
+        gp_at,
+        ..d
+    })
+}
+
+fn refuse(key: &str, asked: bool, reason: &str) -> Result<(), ConfigError> {
+    if asked { Err(value(key, reason)) } else { Ok(()) }
+}

@@ -1,0 +1,133 @@
+//! Configuration files: what loads, what is said about what does not.
+
+use std::path::Path;
+
+use super::*;
+use ns_model_format::schema::TraceKind;
+
+fn resolved(text: &str) -> Result<Resolved, ConfigError> {
+    resolve(&parse(text, "test.json")?, Path::new("/data"))
+}
+
+const SMALL: &str = r#"{
+    // comments and trailing commas are allowed
+    "global_config": { "dataset_type": "dns", "original_data_file": "dns.csv", },
+    "pre_post_processor": { "config": {
+        "timestamp": { "column": "ts" },
+        "metadata": [ { "column": "src", "type": "integer", "encoding": "bit", "n_bits": 32 } ],
+        "timeseries": [ { "column": "rtt", "type": "float" }, ], /* and these */
+    } },
+}"#;
+
+fn with(from: &str, to: &str) -> String {
+    assert!(SMALL.contains(from), "{from}");
+    SMALL.replacen(from, to, 1)
+}
+
+fn error(text: &str) -> String {
+    resolved(text).expect_err("an error").to_string()
+}
+
+#[test]
+fn every_file_in_configs_loads_and_resolves() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).expect("configs/") {
+        let path = entry.expect("an entry").path();
+        let file = read(&path).unwrap_or_else(|error| panic!("{error}"));
+        let resolved = resolve(&file, Path::new(".")).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(resolved.notices, [], "{}", path.display());
+        seen += 1;
+    }
+    assert!(seen >= 2);
+}
+
+#[test]
+fn comments_and_trailing_commas_are_allowed_and_defaults_are_netshare_s() {
+    let config = resolved(SMALL).expect("a good file");
+    assert_eq!(config.kind, TraceKind::Custom);
+    assert_eq!(config.input.as_deref(), Some(Path::new("/data/dns.csv")));
+    assert_eq!(config.flow, FlowKind::Unidirectional);
+    assert_eq!(config.vec_size, 10);
+    assert_eq!(config.length, TrainingLength::Iterations(200_000));
+    let model = config.model;
+    assert_eq!((model.batch_size, model.d_rounds, model.g_rounds), (100, 5, 1));
+    assert_eq!((model.g_lr, model.d_gp_coe), (1e-4, 10.0));
+}
+
+#[test]
+fn unknown_keys_name_the_nearest_known_one() {
+    assert_eq!(
+        error(&with("\"dataset_type\"", "\"data_set_type\"")),
+        "test.json: global_config.data_set_type: unknown key `data_set_type`, did you mean \
+         `dataset_type`? (line 3 column 38)"
+    );
+    assert_eq!(
+        error(&with("\"n_bits\"", "\"nbits\"")),
+        "test.json: pre_post_processor.config.metadata[0].nbits: unknown key `nbits`, did you \
+         mean `n_bits`? (line 6 column 86)"
+    );
+}
+
+#[test]
+fn wrong_types_name_the_key() {
+    let message = error(&with("\"n_bits\": 32", "\"n_bits\": \"32\""));
+    assert!(
+        message
+            .starts_with("test.json: pre_post_processor.config.metadata[0].n_bits: invalid type"),
+        "{message}"
+    );
+    assert!(error("{").starts_with("test.json: "), "{}", error("{"));
+}
+
+#[test]
+fn values_that_cannot_be_are_refused_by_key() {
+    let cases = [
+        (with("\"n_bits\": 32", "\"n_bits\": null"), "column `src`: `bit` needs `n_bits`"),
+        (with("\"bit\"", "\"bits\""), "column `src`: encoding `bits` is not known"),
+        (with("\"rtt\"", "\"src\""), "column `src`: is named twice"),
+        (with("\"timestamp\": { \"column\": \"ts\" },", ""), "timestamp`: missing"),
+        (with("\"dns\"", "\"dns\", \"dp\": true"), "`dp`: training with differential privacy"),
+        (
+            with("\"timestamp\"", "\"flow\": \"conversation\", \"timestamp\""),
+            "`flow`: `conversation` needs packets",
+        ),
+        (with("\"timestamp\"", "\"max_flow_len\": 0, \"timestamp\""), "`max_flow_len`: 0 records"),
+        (with("\"timestamp\"", "\"idle_timeout\": -1, \"timestamp\""), "`idle_timeout`: -1"),
+    ];
+    for (text, expected) in cases {
+        let message = error(&text);
+        assert!(message.contains(expected), "`{message}` does not say `{expected}`");
+    }
+    let model = |keys: &str| {
+        let tail = SMALL.trim_end().trim_end_matches('}').trim_end().trim_end_matches(',');
+        error(&format!("{tail}, \"model\": {{ \"config\": {{ {keys} }} }} }}"))
+    };
+    assert_eq!(model("\"batch_size\": 1"), "`batch_size`: 1 is too few; expected 2 or more");
+    assert_eq!(model("\"d_beta1\": 1.5"), "`d_beta1`: 1.5 is not in 0 to 1");
+    assert_eq!(model("\"sample_len\": []"), "`sample_len`: the list is empty");
+    assert!(model("\"leaky_relu\": true").starts_with("`leaky_relu`: "));
+    assert!(model("\"initial_state\": \"one\"").contains("expected `random` or `zero`"));
+}
+
+#[test]
+fn netshare_s_own_files_load_unchanged() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/seed");
+    if !folder.is_dir() {
+        println!("skipped: {} is not there", folder.display());
+        return;
+    }
+    for (name, kind) in
+        [("example-pcap.json", TraceKind::Packets), ("example-netflow.json", TraceKind::Netflow)]
+    {
+        let file = read(&folder.join(name)).unwrap_or_else(|error| panic!("{error}"));
+        let config = resolve(&file, &folder).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.kind, kind);
+        assert_eq!(config.length, TrainingLength::Epochs(40));
+        assert_eq!(config.model.sample_len, 10);
+        assert!(config.notices.iter().any(|n| n.keys.contains(&"extra_checkpoint_freq".into())));
+    }
+    let defaults = read(&folder.join("default-single_event_per_row.json"));
+    let defaults = defaults.unwrap_or_else(|error| panic!("{error}"));
+    assert!(resolve(&defaults, &folder).is_err(), "it names no fields");
+}

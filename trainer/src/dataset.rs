@@ -1,0 +1,344 @@
+//! From a [`Trace`] to encoded samples, the fitted schema, and the timeline.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ns_model_format::arrival::ArrivalProcess;
+use ns_model_format::codec::{
+    BitCodec, CategoricalCodec, Codec, CodecError, FloatCodec, FloatOptions, Range, Word2VecCodec,
+    Word2VecOptions, Word2VecSpace,
+};
+use ns_model_format::manifest::Timeline;
+use ns_model_format::schema::{Segmentation, TimeEncoding, Timestamp};
+use ns_model_format::{Column, Field, FieldKind, Schema};
+
+use crate::config::{FieldConfig, FieldType, Resolved, TimeEncodingName};
+use crate::ingest::Trace;
+use crate::train::Samples;
+
+/// Fewer flows teach nothing, and batch statistics need two.
+const FEWEST_FLOWS: usize = 2;
+/// A trace of one instant is spread over this.
+const SHORTEST_SPAN_NS: u64 = 1_000_000_000;
+
+/// Why a trace cannot be trained on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatasetError {
+    /// Too few flows.
+    #[error("{flows} flow in {records} records; training needs at least {FEWEST_FLOWS}")]
+    TooFewFlows {
+        /// Flows found.
+        flows: usize,
+        /// Records found.
+        records: usize,
+    },
+    /// A column that the encoder cannot take.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+/// What training and the bundle need of a trace.
+#[derive(Debug)]
+pub struct Dataset {
+    /// Encoded flows, or segments of flows.
+    pub samples: Samples,
+    /// The fields with their fitted encoders.
+    pub schema: Schema,
+    /// When flows start.
+    pub timeline: Timeline,
+}
+
+/// Fits the encoders and encodes the trace.
+///
+/// # Errors
+/// Too few flows, or values that an encoder cannot take, with their row.
+pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, DatasetError> {
+    if trace.flows.len() < FEWEST_FLOWS {
+        let (flows, records) = (trace.flows.len(), trace.times_ns.len());
+        return Err(DatasetError::TooFewFlows { flows, records });
+    }
+    let spaces = word_spaces(trace, config, seed)?;
+    let firsts: Vec<usize> = trace.flows.iter().map(|flow| flow[0] as usize).collect();
+    let mut attributes = Vec::new();
+    let mut attribute_columns = Vec::new();
+    for field in &config.metadata {
+        let (column, kind) = configured(trace, field)?;
+        let column = pick(column, &firsts);
+        attributes.push(fit(field, &column, kind, &spaces)?);
+        attribute_columns.push(column);
+    }
+    let mut measurements = Vec::new();
+    for field in &config.timeseries {
+        let (column, kind) = configured(trace, field)?;
+        measurements.push(fit(field, column, kind, &spaces)?);
+    }
+    let origin_ns = trace.times_ns[0];
+    let last_ns = trace.times_ns[trace.times_ns.len() - 1];
+    let span_ns = match last_ns.abs_diff(origin_ns) {
+        0 => SHORTEST_SPAN_NS,
+        span => span,
+    };
+    let times_us = measured_times(trace, config, origin_ns);
+    let timestamp = Timestamp {
+        column: trace.time.name.clone(),
+        unit: trace.time.unit,
+        decimals: trace.time.decimals,
+        encoding: match config.timestamp.encoding {
+            Some(TimeEncodingName::Raw) => TimeEncoding::Raw,
+            Some(TimeEncodingName::Interarrival) | None => TimeEncoding::Interarrival,
+        },
+        codec: FloatCodec::fit(
+            &times_us,
+            FloatOptions {
+                range: config.timestamp.normalization.unwrap_or(Range::ZeroOne),
+                log1p: config.timestamp.log1p_norm.unwrap_or(false),
+                ..FloatOptions::default()
+            },
+        )?,
+    };
+    let schema = Schema {
+        kind: config.kind,
+        columns: trace.order.clone(),
+        timestamp,
+        conversations: config.flow == crate::config::FlowKind::Conversation,
+        attributes,
+        measurements,
+        segmentation: segmentation(trace, config.max_flow_len),
+        word2vec: spaces,
+    };
+    let starts: Vec<u64> =
+        firsts.iter().map(|&row| trace.times_ns[row].abs_diff(origin_ns)).collect();
+    let arrivals = ArrivalProcess::fit(&starts, span_ns);
+    let samples = encode(trace, &schema, &attribute_columns, &times_us, &starts, &arrivals)
+        .map_err(|error| in_input_rows(error, trace, config, &firsts))?;
+    let timeline = Timeline {
+        origin_ns,
+        flows: trace.flows.len() as u64,
+        records: trace.times_ns.len() as u64,
+        arrivals,
+    };
+    Ok(Dataset { samples, schema, timeline })
+}
+
+/// A configured column; readers give all of them.
+fn configured<'a>(
+    trace: &'a Trace,
+    field: &FieldConfig,
+) -> Result<(&'a Column, FieldKind), CodecError> {
+    let missing = || CodecError::Empty { column: field.column.clone() };
+    trace.column(&field.column).ok_or_else(missing)
+}
+
+/// The cells of some rows.
+fn pick(column: &Column, rows: &[usize]) -> Column {
+    use ns_model_format::ColumnData;
+    let rows = rows.iter();
+    let data = match &column.data {
+        ColumnData::Int(cells) => ColumnData::Int(rows.map(|&row| cells[row]).collect()),
+        ColumnData::Float(cells) => ColumnData::Float(rows.map(|&row| cells[row]).collect()),
+        ColumnData::Text { ids, words } => {
+            ColumnData::Text { ids: rows.map(|&row| ids[row]).collect(), words: words.clone() }
+        }
+        other => other.clone(),
+    };
+    Column { name: column.name.clone(), data }
+}
+
+fn word_spaces(
+    trace: &Trace,
+    config: &Resolved,
+    seed: u64,
+) -> Result<BTreeMap<String, Arc<Word2VecSpace>>, CodecError> {
+    let mut columns = Vec::new();
+    for field in config.metadata.iter().chain(&config.timeseries) {
+        if let Some(name) = word2vec_name(field) {
+            columns.push((name, configured(trace, field)?.0));
+        }
+    }
+    if columns.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    Word2VecSpace::fit(&columns, Word2VecOptions { dim: config.vec_size, seed })
+}
+
+fn word2vec_name(field: &FieldConfig) -> Option<&str> {
+    field.encoding.as_deref()?.strip_prefix("word2vec_")
+}
+
+fn fit(
+    field: &FieldConfig,
+    column: &Column,
+    kind: FieldKind,
+    spaces: &BTreeMap<String, Arc<Word2VecSpace>>,
+) -> Result<Field, CodecError> {
+    let option = |reason: &str| CodecError::Option {
+        column: field.column.clone(),
+        reason: reason.to_owned(),
+    };
+    let codec = match (field.encoding.as_deref(), word2vec_name(field)) {
+        (_, Some(name)) => {
+            let space = spaces.get(name).ok_or_else(|| option("its vocabulary is missing"))?;
+            Codec::Word2vec(Word2VecCodec::new(name, Arc::clone(space)))
+        }
+        (Some("categorical"), _) => {
+            Codec::Categorical(CategoricalCodec::fit(column, field.choices.as_deref())?)
+        }
+        (Some("bit"), _) => {
+            let default = if field.kind == FieldType::IpString { Some(32) } else { None };
+            let bits = field.n_bits.or(default).ok_or_else(|| option("`bit` needs `n_bits`"))?;
+            Codec::Bit(BitCodec::new(&field.column, bits)?)
+        }
+        _ => Codec::Float(FloatCodec::fit(
+            column,
+            FloatOptions {
+                range: field.normalization.unwrap_or(Range::ZeroOne),
+                log1p: field.log1p_norm.unwrap_or(false),
+                min: field.min_x,
+                max: field.max_x,
+                integer: kind == FieldKind::Integer,
+            },
+        )?),
+    };
+    Ok(Field { name: field.column.clone(), kind, codec })
+}
+
+/// The time measurement of every record, in microseconds.
+fn measured_times(trace: &Trace, config: &Resolved, origin_ns: i64) -> Column {
+    let mut times = vec![0.0; trace.times_ns.len()];
+    let raw = config.timestamp.encoding == Some(TimeEncodingName::Raw);
+    for flow in &trace.flows {
+        let mut previous = trace.times_ns[flow[0] as usize];
+        for &row in flow {
+            let now = trace.times_ns[row as usize];
+            let since = if raw { origin_ns } else { previous };
+            times[row as usize] = (now - since) as f64 / 1_000.0;
+            previous = now;
+        }
+    }
+    Column::floats(&config.timestamp.column, times)
+}
+
+/// How flows are cut, if any flow is long enough to be.
+fn segmentation(trace: &Trace, max_flow_len: Option<u32>) -> Option<Segmentation> {
+    let max_records = max_flow_len?;
+    let segments = |flow: &Vec<u32>| flow.len().div_ceil(max_records as usize);
+    let most = trace.flows.iter().map(segments).max().unwrap_or(1);
+    if most < 2 {
+        return None;
+    }
+    let with = |count: usize| trace.flows.iter().filter(|flow| segments(flow) >= count).count();
+    // Of flows with segment k + 1, the share with segment k + 2; far out, where
+    // few flows are, the shares are pooled so that no chance of ending is 0.
+    let mut goes_on: Vec<f32> = Vec::new();
+    for count in 2..=most {
+        let (have, more) = (with(count), with(count + 1));
+        if have < 10 {
+            let records: usize = (count..=most).map(with).sum();
+            let ends = have;
+            goes_on.push((records - ends) as f32 / records as f32);
+            break;
+        }
+        goes_on.push(more as f32 / have as f32);
+    }
+    Some(Segmentation { max_records, goes_on })
+}
+
+fn encode(
+    trace: &Trace,
+    schema: &Schema,
+    attribute_columns: &[Column],
+    times_us: &Column,
+    starts: &[u64],
+    arrivals: &ArrivalProcess,
+) -> Result<Samples, CodecError> {
+    let attribute_layout = schema.attribute_layout();
+    let measurement_layout = schema.measurement_layout();
+    let (attribute_dim, record_dim) = (attribute_layout.dim(), measurement_layout.dim());
+    let condition_dim = schema.condition_dim();
+    let dim = |codec: &Codec| codec.segments().iter().map(|segment| segment.dim).sum::<usize>();
+    // Per flow, then once a segment.
+    let mut flow_attributes = vec![0.0; trace.flows.len() * attribute_dim];
+    let mut offset = 0;
+    for (field, column) in schema.attributes.iter().zip(attribute_columns) {
+        field.codec.encode(column, &mut flow_attributes, attribute_dim, offset)?;
+        offset += dim(&field.codec);
+    }
+    // Per record in order of time, then in order of flows.
+    let mut by_time = vec![0.0; trace.times_ns.len() * record_dim];
+    let time = Codec::Float(schema.timestamp.codec.clone());
+    time.encode(times_us, &mut by_time, record_dim, 0)?;
+    offset = dim(&time);
+    for field in &schema.measurements {
+        if let Some((column, _)) = trace.column(&field.name) {
+            field.codec.encode(column, &mut by_time, record_dim, offset)?;
+        }
+        offset += dim(&field.codec);
+    }
+    let cut = schema.segmentation.as_ref().map_or(usize::MAX, |cut| cut.max_records as usize);
+    let mut samples = Samples {
+        attribute_layout,
+        measurement_layout,
+        condition_dim,
+        attributes: Vec::new(),
+        conditions: Vec::new(),
+        records: Vec::with_capacity(by_time.len()),
+        offsets: vec![0],
+    };
+    let mut records = 0;
+    for (flow, rows) in trace.flows.iter().enumerate() {
+        let attributes = &flow_attributes[flow * attribute_dim..(flow + 1) * attribute_dim];
+        let segments = rows.len().div_ceil(cut);
+        for (segment, rows) in rows.chunks(cut).enumerate() {
+            samples.attributes.extend_from_slice(attributes);
+            samples.conditions.push(arrivals.position(starts[flow]));
+            if schema.segmentation.is_some() {
+                let goes_on = segment + 1 < segments;
+                let at = samples.attributes.len();
+                samples.attributes[at - 2..].copy_from_slice(if goes_on {
+                    &[0.0, 1.0]
+                } else {
+                    &[1.0, 0.0]
+                });
+                samples.conditions.push(if segment == 0 { 1.0 } else { 0.0 });
+            }
+            for (index, &row) in rows.iter().enumerate() {
+                let row = row as usize;
+                samples
+                    .records
+                    .extend_from_slice(&by_time[row * record_dim..(row + 1) * record_dim]);
+                let more = index + 1 < rows.len();
+                let at = samples.records.len();
+                samples.records[at - 2..].copy_from_slice(if more {
+                    &[0.0, 1.0]
+                } else {
+                    &[1.0, 0.0]
+                });
+            }
+            records += rows.len();
+            samples.offsets.push(records);
+        }
+    }
+    Ok(samples)
+}
+
+/// A codec counts rows of the column it was given; users know the input's.
+fn in_input_rows(
+    error: CodecError,
+    trace: &Trace,
+    config: &Resolved,
+    firsts: &[usize],
+) -> CodecError {
+    match error {
+        CodecError::Value { column, row, found, reason } => {
+            let of_flow = config.metadata.iter().any(|field| field.column == column);
+            let row = if of_flow { firsts[row - 1] } else { row - 1 };
+            let row = trace.input_rows[row] as usize;
+            CodecError::Value { column, row, found, reason }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests;

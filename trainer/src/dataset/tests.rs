@@ -1,0 +1,92 @@
+//! Encoding whole traces.
+
+use std::io::Write;
+use std::path::Path;
+
+use super::*;
+use crate::config::{parse, resolve};
+use crate::ingest::{OnError, csv};
+
+const CONFIG: &str = r#"{
+    "global_config": { "dataset_type": "netflow" },
+    "pre_post_processor": { "config": {
+        "max_flow_len": 3,
+        "timestamp": { "column": "ts", "unit": "us" },
+        "metadata": [
+            { "column": "host", "type": "integer", "encoding": "bit", "n_bits": 2 },
+            { "column": "proto", "type": "string", "encoding": "word2vec_proto" }
+        ],
+        "timeseries": [ { "column": "bytes", "type": "float" } ]
+    } }
+}"#;
+
+fn build_from(rows: &str, config: &str) -> Result<Dataset, DatasetError> {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    writeln!(file, "ts,host,proto,bytes\n{rows}").expect("written");
+    let config = resolve(&parse(config, "test").expect("good"), Path::new(".")).expect("good");
+    let trace = csv::read(file.path(), &config, OnError::Stop).expect("a good file");
+    build(&trace, &config, 1)
+}
+
+#[test]
+fn long_flows_are_cut_into_tagged_segments() {
+    // Host 1 has 7 records: segments of 3, 3, 1. Host 2 has 2.
+    let mut rows: Vec<String> = (0..7).map(|t| format!("{},1,tcp,{}", t * 100, t)).collect();
+    rows.insert(1, "50,2,udp,4".to_owned());
+    rows.push("650,2,udp,6".to_owned());
+    let dataset = build_from(&rows.join("\n"), CONFIG).expect("good rows");
+    let samples = &dataset.samples;
+    assert_eq!(samples.offsets, [0, 3, 6, 7, 9]);
+    let attributes = samples.attribute_layout.dim();
+    assert_eq!(attributes, 2 * 2 + 10 + 2);
+    let goes_on: Vec<f32> =
+        samples.attributes.chunks(attributes).map(|a| a[attributes - 1]).collect();
+    assert_eq!(goes_on, [1.0, 1.0, 0.0, 0.0]);
+    // Conditions: where in the 650 us span the flow starts, whether the segment does.
+    let starts = 50.0 / 650.0;
+    assert_eq!(samples.conditions, [0.0, 1.0, 0.0, 0.0, 0.0, 0.0, starts, 1.0]);
+    // A record: gap, bytes, flag (no, yes). Gaps are scaled by the longest, 600 us.
+    let record = samples.measurement_layout.dim();
+    let flags: Vec<f32> = samples.records.chunks(record).map(|r| r[record - 1]).collect();
+    assert_eq!(flags, [1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0]);
+    let gaps: Vec<f32> = samples.records.chunks(record).map(|r| r[0] * 600.0).collect();
+    let expected = [0.0, 100.0, 100.0, 100.0, 100.0, 100.0, 100.0, 0.0, 600.0];
+    assert!(gaps.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-3), "{gaps:?}");
+    let cut = dataset.schema.segmentation.expect("flows were cut");
+    assert_eq!(cut.max_records, 3);
+    assert!(cut.goes_on.iter().all(|share| (0.0..1.0).contains(share)), "{:?}", cut.goes_on);
+    assert_eq!((dataset.timeline.flows, dataset.timeline.records), (2, 9));
+    assert_eq!(dataset.timeline.arrivals.span_ns(), 650_000);
+}
+
+#[test]
+fn flows_that_fit_are_not_cut() {
+    let dataset = build_from("0,1,tcp,5\n10,2,tcp,5\n20,1,tcp,5", CONFIG).expect("good rows");
+    assert_eq!(dataset.schema.segmentation, None);
+    assert_eq!(dataset.samples.condition_dim, 1);
+}
+
+#[test]
+fn a_trace_of_one_instant_has_a_span() {
+    let dataset = build_from("5,1,tcp,1\n5,2,udp,1", CONFIG).expect("good rows");
+    assert_eq!(dataset.timeline.arrivals.span_ns(), SHORTEST_SPAN_NS);
+}
+
+#[test]
+fn one_flow_is_too_few() {
+    let error = build_from("0,1,tcp,5\n10,1,tcp,6", CONFIG).expect_err("one flow");
+    assert_eq!(error.to_string(), "1 flow in 2 records; training needs at least 2");
+}
+
+#[test]
+fn a_value_that_does_not_fit_is_named_by_its_input_row() {
+    // Sorted by time the bad row comes first; in the file it is the third.
+    let error = build_from("10,1,tcp,5\n20,2,tcp,6\n5,9,tcp,6", CONFIG).expect_err("9 in 2 bits");
+    assert_eq!(error.to_string(), "column `host`, row 3: value `9` exceeds 2 bits");
+    let choices = CONFIG.replace(
+        "\"bytes\", \"type\": \"float\"",
+        "\"bytes\", \"type\": \"integer\", \"encoding\": \"categorical\", \"choices\": [5, 6]",
+    );
+    let error = build_from("10,1,tcp,5\n20,2,tcp,7\n5,3,tcp,6", &choices).expect_err("7");
+    assert_eq!(error.to_string(), "column `bytes`, row 2: value `7` is not among the 2 choices");
+}

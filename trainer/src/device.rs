@@ -1,0 +1,76 @@
+//! Where to train.
+
+use candle_core::Device;
+
+/// `auto`, `cpu` or `cuda:N`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The first GPU if this build and machine have one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A GPU by number.
+    Cuda(usize),
+}
+
+impl std::str::FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Choice, String> {
+        let cuda = |number: &str| number.parse().ok().map(Choice::Cuda);
+        match text {
+            "auto" => Some(Choice::Auto),
+            "cpu" => Some(Choice::Cpu),
+            "cuda" => Some(Choice::Cuda(0)),
+            _ => text.strip_prefix("cuda:").and_then(cuda),
+        }
+        .ok_or_else(|| "expected `auto`, `cpu` or `cuda:N`".to_owned())
+    }
+}
+
+impl Choice {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// A GPU was asked for, and this build or machine has none.
+    pub fn open(self) -> anyhow::Result<Device> {
+        match self {
+            Choice::Cpu => Ok(Device::Cpu),
+            Choice::Auto => Ok(open_cuda(0).unwrap_or(Device::Cpu)),
+            Choice::Cuda(number) => open_cuda(number),
+        }
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open_cuda(_number: usize) -> anyhow::Result<Device> {
+    anyhow::bail!(
+        "this ns-train was built without CUDA; build it with `cargo build --release -p ns-trainer \
+         --features cuda`, or use `--device cpu`"
+    )
+}
+
+#[cfg(feature = "cuda")]
+fn open_cuda(number: usize) -> anyhow::Result<Device> {
+    use anyhow::Context;
+    // The driver's library is loaded on first use, and its absence is a panic
+    // inside cudarc: without a device node there is nothing to open.
+    if !std::path::Path::new("/dev/nvidiactl").exists() {
+        anyhow::bail!("this machine has no NVIDIA driver; use `--device cpu`");
+    }
+    Device::new_cuda(number).with_context(|| format!("cannot open `cuda:{number}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_spelled_as_documented() {
+        assert_eq!("auto".parse(), Ok(Choice::Auto));
+        assert_eq!("cpu".parse(), Ok(Choice::Cpu));
+        assert_eq!("cuda:1".parse(), Ok(Choice::Cuda(1)));
+        assert!("cuda:x".parse::<Choice>().is_err());
+        assert!("gpu".parse::<Choice>().is_err());
+    }
+}

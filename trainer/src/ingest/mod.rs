@@ -1,0 +1,180 @@
+//! From files to a [`Trace`]: columns of records in order of time.
+
+pub mod csv;
+pub mod packets;
+pub mod pcap;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use ns_model_format::Column;
+use ns_model_format::schema::{FieldKind, TimeUnit};
+
+/// What to do with a record that cannot be used because the input is damaged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnError {
+    /// Stop with an error that names the place.
+    #[default]
+    Stop,
+    /// Leave it out, and count it.
+    Skip,
+}
+
+/// Why an input cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IngestError {
+    /// The file cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Not what it should be.
+    #[error("`{}` is not a capture: {reason}", path.display())]
+    NotACapture {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// A capture that ends in the middle, or has a record that cannot be.
+    #[error("`{}`: record {record}, at byte {offset}: {reason}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        record: u64,
+        /// Where it begins in the file.
+        offset: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A CSV without a column that the configuration names.
+    #[error("`{}`: no column `{column}`; it has {found}", path.display())]
+    MissingColumn {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// The columns it has.
+        found: String,
+    },
+    /// A row of a CSV that cannot be split into cells.
+    #[error("`{}`: {reason}", path.display())]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the row.
+        reason: String,
+    },
+    /// A cell that is not what its column should hold.
+    #[error("`{}`: row {row}, column `{column}`: {reason}", path.display())]
+    Cell {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1, the header not counted.
+        row: u64,
+        /// The column.
+        column: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Nothing usable in it.
+    #[error("`{}` has no usable records{reasons}", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+        /// Why not, with counts.
+        reasons: String,
+    },
+}
+
+/// Records that were not used, by reason.
+pub type NotUsed = BTreeMap<String, u64>;
+
+/// The time column of a trace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TimeColumn {
+    /// Its name.
+    pub name: String,
+    /// Its unit.
+    pub unit: TimeUnit,
+    /// Digits after the point that the input has.
+    pub decimals: u8,
+}
+
+/// Records in order of time, and the flows that they make.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    /// One entry a column, all of the same length. In a trace of conversations
+    /// addresses and ports are those seen from the conversation's first sender.
+    pub columns: Vec<Column>,
+    /// How each column is written.
+    pub kinds: Vec<FieldKind>,
+    /// Nanoseconds since the epoch, ascending; one entry a record.
+    pub times_ns: Vec<i64>,
+    /// Each record's row in the input, counted from 1.
+    pub input_rows: Vec<u64>,
+    /// How times are written.
+    pub time: TimeColumn,
+    /// The columns' order in the input, the time column among them.
+    pub order: Vec<String>,
+    /// Each flow's records in order of time; flows in order of their first.
+    pub flows: Vec<Vec<u32>>,
+    /// What was left out.
+    pub not_used: NotUsed,
+}
+
+impl Trace {
+    /// The column of a name, and how it is written.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<(&Column, FieldKind)> {
+        let at = self.columns.iter().position(|column| column.name == name)?;
+        Some((&self.columns[at], self.kinds[at]))
+    }
+}
+
+/// Groups records with equal keys into flows, and cuts a flow where it is idle
+/// for longer than `idle_timeout_ns`. `times_ns` ascends.
+pub(crate) fn group_flows<K: std::hash::Hash + Eq>(
+    keys: impl IntoIterator<Item = K>,
+    times_ns: &[i64],
+    idle_timeout_ns: Option<i64>,
+) -> Vec<Vec<u32>> {
+    let mut live: std::collections::HashMap<K, usize> = std::collections::HashMap::new();
+    let mut flows: Vec<Vec<u32>> = Vec::new();
+    for (row, key) in keys.into_iter().enumerate() {
+        let at = *live
+            .entry(key)
+            .and_modify(|at| {
+                let idle =
+                    flows[*at].last().map_or(0, |&last| times_ns[row] - times_ns[last as usize]);
+                if idle_timeout_ns.is_some_and(|timeout| idle > timeout) {
+                    *at = flows.len();
+                }
+            })
+            .or_insert(flows.len());
+        if at == flows.len() {
+            flows.push(Vec::new());
+        }
+        flows[at].push(row as u32);
+    }
+    flows
+}
+
+/// `: 12 arp, 3 ipv6`, or nothing.
+#[must_use]
+pub fn reasons(not_used: &NotUsed) -> String {
+    if not_used.is_empty() {
+        return String::new();
+    }
+    let parts: Vec<String> =
+        not_used.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    format!(": {}", parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests;

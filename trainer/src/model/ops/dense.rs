@@ -1,0 +1,372 @@
+//! Fused passes of fully connected layers and of the gradient penalty.
+
+use super::kernel::{InPlace, Kernel, expect_lengths};
+use super::real::{Real, wide};
+use super::{Ops, indicator};
+use candle_core::{D, Result, Tensor};
+
+/// `max(x + bias, 0)`; a NaN stays one, so that divergence shows in the loss.
+#[inline(always)]
+fn rectify<T: Real>(x: T) -> T {
+    if x <= T::of(0.0) { T::of(0.0) } else { x }
+}
+
+struct BiasRelu;
+
+impl Kernel for BiasRelu {
+    const NAME: &'static str = "bias and ReLU";
+
+    fn run<T: Real>(&self, out: &mut [T], bias: &[T], _: &[T]) -> Result<()> {
+        wide(|| {
+            for row in out.chunks_exact_mut(bias.len().max(1)) {
+                for (value, bias) in row.iter_mut().zip(bias) {
+                    *value = rectify(*value + *bias);
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+struct Interpolate;
+
+impl Kernel for Interpolate {
+    const NAME: &'static str = "interpolation";
+
+    fn run<T: Real>(&self, out: &mut [T], weights: &[T], bias: &[T]) -> Result<()> {
+        let block = weights.len() * bias.len();
+        expect_lengths(Self::NAME, &[out.len()], &[3 * block])?;
+        let (real, rest) = out.split_at_mut(block);
+        let (fake, between) = rest.split_at_mut(block);
+        let width = bias.len().max(1);
+        wide(|| {
+            for (((real, fake), between), weight) in real
+                .chunks_exact_mut(width)
+                .zip(fake.chunks_exact_mut(width))
+                .zip(between.chunks_exact_mut(width))
+                .zip(weights)
+            {
+                for (((real, fake), between), bias) in
+                    real.iter_mut().zip(fake).zip(between).zip(bias)
+                {
+                    *between = rectify(*real + *weight * (*fake - *real) + *bias);
+                    *real = rectify(*real + *bias);
+                    *fake = rectify(*fake + *bias);
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Where `out` is not positive it becomes 0, else the source.
+struct TakeWherePositive;
+
+impl Kernel for TakeWherePositive {
+    const NAME: &'static str = "replacement behind a mask";
+
+    fn run<T: Real>(&self, out: &mut [T], source: &[T], _: &[T]) -> Result<()> {
+        expect_lengths(Self::NAME, &[out.len()], &[source.len()])?;
+        wide(|| {
+            for (value, source) in out.iter_mut().zip(source) {
+                *value = if *value > T::of(0.0) { *source } else { T::of(0.0) };
+            }
+        });
+        Ok(())
+    }
+}
+
+struct Mask;
+
+impl Kernel for Mask {
+    const NAME: &'static str = "mask";
+
+    fn run<T: Real>(&self, out: &mut [T], activation: &[T], _: &[T]) -> Result<()> {
+        expect_lengths(Self::NAME, &[out.len()], &[activation.len()])?;
+        wide(|| {
+            for (value, activation) in out.iter_mut().zip(activation) {
+                *value = if *activation > T::of(0.0) { *value } else { T::of(0.0) };
+            }
+        });
+        Ok(())
+    }
+}
+
+/// One constant for each third of the rows (or one for all).
+struct MaskedOuter {
+    scales: Vec<f64>,
+}
+
+impl Kernel for MaskedOuter {
+    const NAME: &'static str = "start of the backward pass";
+
+    fn run<T: Real>(&self, out: &mut [T], activation: &[T], weight: &[T]) -> Result<()> {
+        expect_lengths(Self::NAME, &[out.len()], &[activation.len()])?;
+        let block = (out.len() / self.scales.len().max(1)).max(1);
+        let width = weight.len().max(1);
+        wide(|| {
+            for ((out, activation), scale) in
+                out.chunks_mut(block).zip(activation.chunks(block)).zip(&self.scales)
+            {
+                let scale = T::of(*scale);
+                for (out, activation) in
+                    out.chunks_exact_mut(width).zip(activation.chunks_exact(width))
+                {
+                    for ((value, activation), weight) in out.iter_mut().zip(activation).zip(weight)
+                    {
+                        *value =
+                            if *activation > T::of(0.0) { scale * *weight } else { T::of(0.0) };
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Sixteen partial sums, in one order for every CPU.
+#[inline(always)]
+fn sum_of_squares<T: Real>(values: &[T]) -> T {
+    let mut sums = [T::of(0.0); 16];
+    let chunks = values.chunks_exact(16);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (sum, value) in sums.iter_mut().zip(chunk) {
+            *sum += *value * *value;
+        }
+    }
+    let mut total = T::of(0.0);
+    for value in rest {
+        total += *value * *value;
+    }
+    for sum in sums {
+        total += sum;
+    }
+    total
+}
+
+/// Row norms of the columns that count.
+struct Norms {
+    columns: Columns,
+}
+
+impl Kernel for Norms {
+    const NAME: &'static str = "gradient norm";
+
+    fn run<T: Real>(&self, out: &mut [T], gradient: &[T], _: &[T]) -> Result<()> {
+        let width = gradient.len() / out.len().max(1);
+        wide(|| {
+            for (norm, row) in out.iter_mut().zip(gradient.chunks_exact(width.max(1))) {
+                let mut total = T::of(NORM_FLOOR);
+                for sample in row.chunks(self.columns.of_sample) {
+                    let counted = self.columns.counted.min(sample.len());
+                    total += sum_of_squares(&sample[..counted]);
+                }
+                *norm = total.root();
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Multiplies each row by its factor; columns that do not count become 0.
+struct ScaleRows {
+    columns: Columns,
+}
+
+impl Kernel for ScaleRows {
+    const NAME: &'static str = "gradient scale";
+
+    fn run<T: Real>(&self, out: &mut [T], factors: &[T], _: &[T]) -> Result<()> {
+        let width = (out.len() / factors.len().max(1)).max(1);
+        wide(|| {
+            for (row, factor) in out.chunks_exact_mut(width).zip(factors) {
+                for sample in row.chunks_mut(self.columns.of_sample) {
+                    let counted = self.columns.counted.min(sample.len());
+                    let (kept, rest) = sample.split_at_mut(counted);
+                    kept.iter_mut().for_each(|value| *value *= *factor);
+                    rest.fill(T::of(0.0));
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Added to a squared norm, so that a gradient of 0 has a finite direction.
+const NORM_FLOOR: f64 = 1e-8;
+
+/// Which columns of a critic's input the penalty covers: of every sample's
+/// the first ones. What follows is given, not generated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Columns {
+    /// Columns of one sample.
+    pub(crate) of_sample: usize,
+    /// Those that count.
+    pub(crate) counted: usize,
+}
+
+/// Sums over rows.
+struct ColumnSums;
+
+impl Kernel for ColumnSums {
+    const NAME: &'static str = "column sums";
+
+    fn run<T: Real>(&self, out: &mut [T], rows: &[T], _: &[T]) -> Result<()> {
+        wide(|| {
+            out.fill(T::of(0.0));
+            for row in rows.chunks_exact(out.len().max(1)) {
+                for (sum, value) in out.iter_mut().zip(row) {
+                    *sum += *value;
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Adds a block to every block of its size.
+struct AddRepeated;
+
+impl Kernel for AddRepeated {
+    const NAME: &'static str = "repeated addition";
+
+    fn run<T: Real>(&self, out: &mut [T], block: &[T], _: &[T]) -> Result<()> {
+        wide(|| {
+            for out in out.chunks_exact_mut(block.len().max(1)) {
+                for (value, addend) in out.iter_mut().zip(block) {
+                    *value += *addend;
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+fn positive(x: &Tensor) -> Result<Tensor> {
+    indicator(&x.gt(0.0)?, x)
+}
+
+/// As a product, so that a NaN stays one.
+fn relu(x: &Tensor) -> Result<Tensor> {
+    x * positive(x)?
+}
+
+impl Ops {
+    /// `x = relu(x + bias)` in place.
+    pub(crate) fn bias_relu(self, x: &Tensor, bias: &Tensor) -> Result<()> {
+        if self.fused() {
+            return x.inplace_op2(bias, &InPlace(BiasRelu));
+        }
+        x.slice_set(&relu(&x.broadcast_add(bias)?)?, 0, 0)
+    }
+
+    /// `x` holds `x_r W` and `x_f W` in its first two thirds. Sets its last to
+    /// `((1 - w) x_r + w x_f) W`, adds the bias everywhere and rectifies.
+    pub(crate) fn interpolate_relu(self, x: &Tensor, weights: &Tensor, bias: &Tensor) -> Result<()> {
+        if self.fused() {
+            return x.inplace_op3(weights, bias, &InPlace(Interpolate));
+        }
+        let rows = weights.elem_count();
+        let (real, fake) = (x.narrow(0, 0, rows)?, x.narrow(0, rows, rows)?);
+        let between = (&real + (fake - &real)?.broadcast_mul(&weights.reshape((rows, 1))?)?)?;
+        x.slice_set(&between, 0, 2 * rows)?;
+        x.slice_set(&relu(&x.broadcast_add(bias)?)?, 0, 0)
+    }
+
+    /// `out = x` summed over its first dimension; `out` has the shape of what is left.
+    pub(crate) fn sum_rows_into(self, out: &Tensor, x: &Tensor) -> Result<()> {
+        if self.fused() {
+            return out.inplace_op2(x, &InPlace(ColumnSums));
+        }
+        out.slice_set(&x.sum(0)?, 0, 0)
+    }
+
+    /// `[1, columns]`: means over rows.
+    pub(crate) fn column_means(self, x: &Tensor) -> Result<Tensor> {
+        let (rows, columns) = x.dims2()?;
+        let sums = Tensor::zeros((1, columns), x.dtype(), x.device())?;
+        self.sum_rows_into(&sums.flatten_all()?, x)?;
+        sums / rows as f64
+    }
+
+    /// Adds `block` to each of the blocks that `x` consists of along its first dimension.
+    pub(crate) fn add_repeated(self, x: &Tensor, block: &Tensor) -> Result<()> {
+        if self.fused() {
+            return x.inplace_op2(block, &InPlace(AddRepeated));
+        }
+        x.slice_set(&x.broadcast_add(block)?, 0, 0)
+    }
+
+    /// `x = (x > 0) * source`.
+    pub(crate) fn take_where_positive(self, x: &Tensor, source: &Tensor) -> Result<()> {
+        if self.fused() {
+            return x.inplace_op2(source, &InPlace(TakeWherePositive));
+        }
+        x.slice_set(&(positive(x)? * source)?, 0, 0)
+    }
+
+    /// `x = (activation > 0) * x`.
+    pub(crate) fn mask(self, x: &Tensor, activation: &Tensor) -> Result<()> {
+        if self.fused() {
+            return x.inplace_op2(activation, &InPlace(Mask));
+        }
+        x.slice_set(&(positive(activation)? * x)?, 0, 0)
+    }
+
+    /// `x = scale * weight * (activation > 0)`, with one scale for each equal
+    /// share of the rows.
+    pub(crate) fn masked_outer(
+        self,
+        x: &Tensor,
+        activation: &Tensor,
+        weight: &Tensor,
+        scales: &[f64],
+    ) -> Result<()> {
+        if self.fused() {
+            let kernel = MaskedOuter { scales: scales.to_vec() };
+            return x.inplace_op3(activation, weight, &InPlace(kernel));
+        }
+        let rows = x.dim(0)? / scales.len().max(1);
+        let weight = weight.reshape((1, weight.elem_count()))?;
+        for (index, &scale) in scales.iter().enumerate() {
+            let mask = positive(&activation.narrow(0, index * rows, rows)?)?;
+            x.slice_set(&mask.broadcast_mul(&(&weight * scale)?)?, 0, index * rows)?;
+        }
+        Ok(())
+    }
+
+    /// Norms `[rows]` of the gradients' columns that count.
+    pub(crate) fn gradient_norms(self, gradient: &Tensor, columns: Columns) -> Result<Tensor> {
+        let (rows, width) = gradient.dims2()?;
+        if self.fused() {
+            let norms = Tensor::zeros(rows, gradient.dtype(), gradient.device())?;
+            norms.inplace_op2(gradient, &InPlace(Norms { columns }))?;
+            return Ok(norms);
+        }
+        gradient
+            .reshape((rows, width / columns.of_sample, columns.of_sample))?
+            .narrow(D::Minus1, 0, columns.counted)?
+            .sqr()?
+            .sum((1, 2))?
+            .affine(1.0, NORM_FLOOR)?
+            .sqrt()
+    }
+
+    /// Multiplies each row by its factor `[rows]`, and by 0 the columns that do not count.
+    pub(crate) fn scale_rows(self, x: &Tensor, factors: &Tensor, columns: Columns) -> Result<()> {
+        if self.fused() {
+            return x.inplace_op2(factors, &InPlace(ScaleRows { columns }));
+        }
+        let (rows, width) = x.dims2()?;
+        let shape = (rows, width / columns.of_sample, columns.of_sample);
+        let given = columns.of_sample - columns.counted;
+        let scaled = x
+            .reshape(shape)?
+            .narrow(2, 0, columns.counted)?
+            .broadcast_mul(&factors.reshape((rows, 1, 1))?)?
+            .pad_with_zeros(2, 0, given)?
+            .reshape((rows, width))?;
+        x.slice_set(&scaled.contiguous()?, 0, 0)
+    }
+}

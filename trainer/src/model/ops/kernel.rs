@@ -1,0 +1,107 @@
+//! Element-wise work on the CPU as candle operations in place.
+
+use super::real::Real;
+use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Result};
+
+/// Work on contiguous memory that no sequence of tensor operations does in one pass.
+pub(crate) trait Kernel {
+    /// For error texts.
+    const NAME: &'static str;
+
+    /// Rewrites `out`; a source that was not given is empty.
+    fn run<T: Real>(&self, out: &mut [T], first: &[T], second: &[T]) -> Result<()>;
+}
+
+/// A kernel as a candle operation.
+pub(crate) struct InPlace<K>(pub(crate) K);
+
+fn slice<'a, T: Real>(source: Option<(&'a CpuStorage, &Layout)>) -> Result<&'a [T]> {
+    let Some((storage, layout)) = source else { return Ok(&[]) };
+    match layout.contiguous_offsets() {
+        Some((start, end)) => T::cpu_storage_as_slice(storage)?
+            .get(start..end)
+            .ok_or_else(|| candle_core::Error::Msg("a view leaves its memory".to_owned())),
+        None => candle_core::bail!("a kernel takes contiguous tensors"),
+    }
+}
+
+impl<K: Kernel> InPlace<K> {
+    fn run<T: Real>(
+        &self,
+        out: (&mut CpuStorage, &Layout),
+        first: Option<(&CpuStorage, &Layout)>,
+        second: Option<(&CpuStorage, &Layout)>,
+    ) -> Result<()> {
+        let Some((start, end)) = out.1.contiguous_offsets() else {
+            candle_core::bail!("a kernel takes contiguous tensors")
+        };
+        let Some(values) = T::values_mut(out.0)?.get_mut(start..end) else {
+            candle_core::bail!("a view leaves its memory")
+        };
+        self.0.run(values, slice(first)?, slice(second)?)
+    }
+
+    fn dispatch(
+        &self,
+        out: (&mut CpuStorage, &Layout),
+        first: Option<(&CpuStorage, &Layout)>,
+        second: Option<(&CpuStorage, &Layout)>,
+    ) -> Result<()> {
+        match out.0 {
+            CpuStorage::F64(_) => self.run::<f64>(out, first, second),
+            _ => self.run::<f32>(out, first, second),
+        }
+    }
+}
+
+impl<K: Kernel> InplaceOp1 for InPlace<K> {
+    fn name(&self) -> &'static str {
+        K::NAME
+    }
+
+    fn cpu_fwd(&self, out: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        self.dispatch((out, layout), None, None)
+    }
+}
+
+impl<K: Kernel> InplaceOp2 for InPlace<K> {
+    fn name(&self) -> &'static str {
+        K::NAME
+    }
+
+    fn cpu_fwd(
+        &self,
+        out: &mut CpuStorage,
+        layout: &Layout,
+        first: &CpuStorage,
+        first_layout: &Layout,
+    ) -> Result<()> {
+        self.dispatch((out, layout), Some((first, first_layout)), None)
+    }
+}
+
+impl<K: Kernel> InplaceOp3 for InPlace<K> {
+    fn name(&self) -> &'static str {
+        K::NAME
+    }
+
+    fn cpu_fwd(
+        &self,
+        out: &mut CpuStorage,
+        layout: &Layout,
+        first: &CpuStorage,
+        first_layout: &Layout,
+        second: &CpuStorage,
+        second_layout: &Layout,
+    ) -> Result<()> {
+        self.dispatch((out, layout), Some((first, first_layout)), Some((second, second_layout)))
+    }
+}
+
+/// Fails where lengths do not fit: kernels index by them.
+pub(crate) fn expect_lengths(name: &str, found: &[usize], expected: &[usize]) -> Result<()> {
+    if found != expected {
+        candle_core::bail!("{name}: lengths {found:?}, expected {expected:?}");
+    }
+    Ok(())
+}

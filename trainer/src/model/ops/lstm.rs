@@ -1,0 +1,280 @@
+//! A whole LSTM sequence at once, forward and backward.
+
+use super::Ops;
+use super::gemm::{View, gemm_into};
+use super::kernel::{InPlace, Kernel, expect_lengths};
+use super::real::{Real, wide};
+use candle_core::{DType, Device, Result, Tensor};
+
+/// Sizes of a sequence.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    steps: usize,
+    batch: usize,
+    hidden: usize,
+}
+
+impl Sizes {
+    fn gates(&self) -> usize {
+        self.steps * self.batch * 4 * self.hidden
+    }
+
+    /// A cell or hidden state.
+    fn state(&self) -> usize {
+        self.batch * self.hidden
+    }
+
+    fn total(&self) -> usize {
+        self.gates() + 2 * (self.steps + 1) * self.state()
+    }
+}
+
+/// What a sequence leaves behind for its backward pass, in one tensor: gates
+/// `[steps, batch, 4 hidden]` in the order input, forget, candidate, output,
+/// then `steps + 1` cell states and as many hidden states.
+pub(crate) struct Tape {
+    sizes: Sizes,
+    memory: Tensor,
+}
+
+impl Tape {
+    /// Room for a sequence.
+    pub(crate) fn new(
+        (steps, batch, hidden): (usize, usize, usize),
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tape> {
+        let sizes = Sizes { steps, batch, hidden };
+        Ok(Tape { sizes, memory: Tensor::zeros(sizes.total(), dtype, device)? })
+    }
+
+    /// `[steps * batch, 4 hidden]`: gates, and after [`Ops::lstm_backward`] the
+    /// gradient of what went into them.
+    pub(crate) fn gates(&self) -> Result<Tensor> {
+        let Sizes { steps, batch, hidden } = self.sizes;
+        self.memory.narrow(0, 0, self.sizes.gates())?.reshape((steps * batch, 4 * hidden))
+    }
+
+    fn cell(&self, step: usize) -> Result<Tensor> {
+        let at = self.sizes.gates() + step * self.sizes.state();
+        let Sizes { batch, hidden, .. } = self.sizes;
+        self.memory.narrow(0, at, self.sizes.state())?.reshape((batch, hidden))
+    }
+
+    /// Hidden states `[steps * batch, hidden]` from before step `first` on.
+    pub(crate) fn hidden(&self, first: usize) -> Result<Tensor> {
+        let Sizes { steps, batch, hidden } = self.sizes;
+        let state = self.sizes.state();
+        let at = self.sizes.gates() + (steps + 1 + first) * state;
+        self.memory.narrow(0, at, steps * state)?.reshape((steps * batch, hidden))
+    }
+
+    fn hidden_at(&self, step: usize) -> Result<Tensor> {
+        let Sizes { steps, batch, hidden } = self.sizes;
+        let at = self.sizes.gates() + (steps + 1 + step) * self.sizes.state();
+        self.memory.narrow(0, at, self.sizes.state())?.reshape((batch, hidden))
+    }
+
+    /// Sets the state `[batch, hidden]` that the sequence begins with.
+    pub(crate) fn begin(&self, hidden: &Tensor, cell: &Tensor) -> Result<()> {
+        self.cell(0)?.slice_set(cell, 0, 0)?;
+        self.hidden_at(0)?.slice_set(hidden, 0, 0)
+    }
+}
+
+/// The four gates of a row.
+fn quarters<T>(row: &mut [T]) -> [&mut [T]; 4] {
+    let hidden = row.len() / 4;
+    let (input, rest) = row.split_at_mut(hidden);
+    let (forget, rest) = rest.split_at_mut(hidden);
+    let (candidate, output) = rest.split_at_mut(hidden);
+    [input, forget, candidate, output]
+}
+
+struct Forward(Sizes);
+
+impl Kernel for Forward {
+    const NAME: &'static str = "LSTM";
+
+    fn run<T: Real>(&self, out: &mut [T], projected: &[T], weight: &[T]) -> Result<()> {
+        let sizes @ Sizes { steps, batch, hidden } = self.0;
+        expect_lengths(
+            Self::NAME,
+            &[out.len(), projected.len(), weight.len()],
+            &[sizes.total(), sizes.gates(), 4 * hidden * hidden],
+        )?;
+        let threads = super::threads();
+        let (gates, states) = out.split_at_mut(sizes.gates());
+        let (cells, hiddens) = states.split_at_mut((steps + 1) * sizes.state());
+        gates.copy_from_slice(projected);
+        let step_gates = batch * 4 * hidden;
+        for step in 0..steps {
+            let gates = &mut gates[step * step_gates..(step + 1) * step_gates];
+            let at = step * sizes.state();
+            let (before, after) = hiddens[at..].split_at_mut(sizes.state());
+            gemm_into(
+                threads,
+                (gates, View::dense(batch, 4 * hidden)),
+                (before, View::dense(batch, hidden)),
+                (weight, View::dense(hidden, 4 * hidden)),
+                true,
+            );
+            let (cell_before, cell_after) = cells[at..].split_at_mut(sizes.state());
+            wide(|| {
+                for (((gates, h), c), c_before) in gates
+                    .chunks_exact_mut(4 * hidden)
+                    .zip(after.chunks_exact_mut(hidden))
+                    .zip(cell_after.chunks_exact_mut(hidden))
+                    .zip(cell_before.chunks_exact(hidden))
+                {
+                    let [input, forget, candidate, output] = quarters(gates);
+                    for (((i, f), (g, o)), ((h, c), c_before)) in input
+                        .iter_mut()
+                        .zip(forget)
+                        .zip(candidate.iter_mut().zip(output))
+                        .zip(h.iter_mut().zip(c).zip(c_before))
+                    {
+                        *i = i.logistic();
+                        *f = f.logistic();
+                        *g = g.hyperbolic_tangent();
+                        *o = o.logistic();
+                        *c = *f * *c_before + *i * *g;
+                        *h = *o * c.hyperbolic_tangent();
+                    }
+                }
+            });
+        }
+        Ok(())
+    }
+}
+
+struct Backward(Sizes);
+
+impl Kernel for Backward {
+    const NAME: &'static str = "gradient of the LSTM";
+
+    fn run<T: Real>(&self, out: &mut [T], upstream: &[T], weight: &[T]) -> Result<()> {
+        let sizes @ Sizes { steps, batch, hidden } = self.0;
+        expect_lengths(
+            Self::NAME,
+            &[out.len(), upstream.len(), weight.len()],
+            &[sizes.total(), steps * sizes.state(), 4 * hidden * hidden],
+        )?;
+        let threads = super::threads();
+        let one = T::of(1.0);
+        let (gates, states) = out.split_at_mut(sizes.gates());
+        let cells = &states[..(steps + 1) * sizes.state()];
+        let mut d_hidden = vec![T::of(0.0); sizes.state()];
+        let mut d_cell = vec![T::of(0.0); sizes.state()];
+        let step_gates = batch * 4 * hidden;
+        for step in (0..steps).rev() {
+            let gates = &mut gates[step * step_gates..(step + 1) * step_gates];
+            let at = step * sizes.state();
+            let (before, after) = cells[at..].split_at(sizes.state());
+            wide(|| {
+                for (((gates, (d_h, d_c)), (c_before, c)), d_above) in gates
+                    .chunks_exact_mut(4 * hidden)
+                    .zip(d_hidden.chunks_exact(hidden).zip(d_cell.chunks_exact_mut(hidden)))
+                    .zip(before.chunks_exact(hidden).zip(after.chunks_exact(hidden)))
+                    .zip(upstream[at..].chunks_exact(hidden))
+                {
+                    let [input, forget, candidate, output] = quarters(gates);
+                    for ((((i, f), (g, o)), (d_h, d_c)), ((c_before, c), d_above)) in input
+                        .iter_mut()
+                        .zip(forget)
+                        .zip(candidate.iter_mut().zip(output))
+                        .zip(d_h.iter().zip(d_c))
+                        .zip(c_before.iter().zip(c).zip(d_above))
+                    {
+                        let squashed = c.hyperbolic_tangent();
+                        let d_h = *d_h + *d_above;
+                        let d_cell = *d_c + d_h * *o * (one - squashed * squashed);
+                        *d_c = d_cell * *f;
+                        *o = d_h * squashed * *o * (one - *o);
+                        *f = d_cell * *c_before * *f * (one - *f);
+                        let d_input = d_cell * *g * *i * (one - *i);
+                        *g = d_cell * *i * (one - *g * *g);
+                        *i = d_input;
+                    }
+                }
+            });
+            if step > 0 {
+                gemm_into(
+                    threads,
+                    (&mut d_hidden, View::dense(batch, hidden)),
+                    (gates, View::dense(batch, 4 * hidden)),
+                    (weight, View::dense(hidden, 4 * hidden).transposed()),
+                    false,
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Ops {
+    /// Runs the sequence: `projected` `[steps * batch, 4 hidden]` is what goes
+    /// into the gates beside the hidden state, `weight` `[hidden, 4 hidden]`
+    /// what the hidden state is multiplied by.
+    pub(crate) fn lstm(self, tape: &Tape, projected: &Tensor, weight: &Tensor) -> Result<()> {
+        if self.fused() {
+            return tape.memory.inplace_op3(projected, weight, &InPlace(Forward(tape.sizes)));
+        }
+        let Sizes { steps, batch, hidden } = tape.sizes;
+        let gates = tape.gates()?;
+        for step in 0..steps {
+            let raw = (projected.narrow(0, step * batch, batch)?
+                + self.matmul(&tape.hidden_at(step)?, weight)?)?;
+            let raw = |gate: usize| raw.narrow(1, gate * hidden, hidden)?.contiguous();
+            let i = candle_nn::ops::sigmoid(&raw(0)?)?;
+            let f = candle_nn::ops::sigmoid(&raw(1)?)?;
+            let g = raw(2)?.tanh()?;
+            let o = candle_nn::ops::sigmoid(&raw(3)?)?;
+            let c = ((&f * tape.cell(step)?)? + (&i * &g)?)?;
+            tape.hidden_at(step + 1)?.slice_set(&(&o * c.tanh()?)?, 0, 0)?;
+            tape.cell(step + 1)?.slice_set(&c, 0, 0)?;
+            gates.slice_set(&Tensor::cat(&[i, f, g, o], 1)?, 0, step * batch)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the tape's gates by the gradient of what went into them;
+    /// `upstream` `[steps * batch, hidden]` is that of the hidden states.
+    pub(crate) fn lstm_backward(
+        self,
+        tape: &Tape,
+        upstream: &Tensor,
+        weight: &Tensor,
+    ) -> Result<()> {
+        if self.fused() {
+            return tape.memory.inplace_op3(upstream, weight, &InPlace(Backward(tape.sizes)));
+        }
+        let Sizes { steps, batch, hidden } = tape.sizes;
+        let all = tape.gates()?;
+        let mut d_hidden = tape.cell(0)?.zeros_like()?;
+        let mut d_cell = d_hidden.clone();
+        let from_square = |y: &Tensor| y.sqr()?.affine(-1.0, 1.0);
+        let from_sigmoid = |y: &Tensor| y * y.affine(-1.0, 1.0)?;
+        for step in (0..steps).rev() {
+            let gates = all.narrow(0, step * batch, batch)?;
+            let gate = |index: usize| gates.narrow(1, index * hidden, hidden)?.contiguous();
+            let (i, f, g, o) = (gate(0)?, gate(1)?, gate(2)?, gate(3)?);
+            let squashed = tape.cell(step + 1)?.tanh()?;
+            let d_h = (d_hidden + upstream.narrow(0, step * batch, batch)?)?;
+            let d_c = (d_cell + ((&d_h * &o)? * from_square(&squashed)?)?)?;
+            let d_gates = Tensor::cat(
+                &[
+                    ((&d_c * &g)? * from_sigmoid(&i)?)?,
+                    ((&d_c * tape.cell(step)?)? * from_sigmoid(&f)?)?,
+                    ((&d_c * &i)? * from_square(&g)?)?,
+                    ((&d_h * &squashed)? * from_sigmoid(&o)?)?,
+                ],
+                1,
+            )?;
+            d_cell = (d_c * f)?;
+            d_hidden = self.matmul(&d_gates, &weight.t()?)?;
+            all.slice_set(&d_gates, 0, step * batch)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! What networks do to tensors: one function an operation, with a fused body
+//! on the CPU and the same in ordinary tensor operations for other devices.
+
+pub(crate) mod dense;
+pub(crate) mod gemm;
+pub(crate) mod kernel;
+pub(crate) mod lstm;
+pub(crate) mod real;
+pub(crate) mod segments;
+
+use candle_core::{Device, Result, Tensor};
+use gemm::Product;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// 0 while nobody has said.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// Sets how many threads training may use on the CPU, for the whole process.
+/// Any number gives the same weights.
+pub fn set_threads(threads: usize) {
+    THREADS.store(threads, Ordering::Relaxed);
+}
+
+/// Threads that CPU work may use.
+pub(crate) fn threads() -> usize {
+    match THREADS.load(Ordering::Relaxed) {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    }
+}
+
+/// How operations run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ops {
+    fused: bool,
+}
+
+impl Ops {
+    /// Fused where the device is the CPU.
+    pub(crate) fn on(device: &Device) -> Ops {
+        Ops { fused: device.is_cpu() }
+    }
+
+    /// Tensor operations only, on any device: what a GPU runs.
+    #[cfg(test)]
+    pub(crate) fn plain() -> Ops {
+        Ops { fused: false }
+    }
+
+    /// Whether fused bodies run.
+    pub(crate) fn fused(self) -> bool {
+        self.fused
+    }
+
+    /// `out = a b` into a matrix whose rows follow one another.
+    pub(crate) fn matmul_into(self, out: &Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
+        if self.fused {
+            return out.inplace_op3(a, b, &Product { threads: threads(), add: false });
+        }
+        out.slice_set(&product(a, b)?, 0, 0)
+    }
+
+    /// `out += a b`.
+    pub(crate) fn matmul_add(self, out: &Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
+        if self.fused {
+            return out.inplace_op3(a, b, &Product { threads: threads(), add: true });
+        }
+        out.slice_set(&(out + product(a, b)?)?, 0, 0)
+    }
+
+    /// `a b` as a new matrix.
+    pub(crate) fn matmul(self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        if !self.fused {
+            return product(a, b);
+        }
+        let out = Tensor::zeros((a.dim(0)?, b.dim(1)?), a.dtype(), a.device())?;
+        self.matmul_into(&out, a, b)?;
+        Ok(out)
+    }
+}
+
+/// GPU products take matrices without gaps, transposed or not.
+fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let packed = |tensor: &Tensor| {
+        if tensor.is_contiguous() || tensor.t()?.is_contiguous() {
+            Ok(tensor.clone())
+        } else {
+            tensor.contiguous()
+        }
+    };
+    packed(a)?.matmul(&packed(b)?)
+}
+
+/// 1 where the condition holds, else 0, in the type of `like`.
+pub(crate) fn indicator(condition: &Tensor, like: &Tensor) -> Result<Tensor> {
+    condition.to_dtype(like.dtype())
+}

@@ -1,0 +1,199 @@
+//! A trained tensor with its gradient and its Adam state.
+
+use super::ops::Ops;
+use super::ops::kernel::{InPlace, Kernel, expect_lengths};
+use super::ops::real::{Real, wide};
+use candle_core::{DType, Device, Result, Tensor};
+use ns_model_format::random::{Purpose, Stream};
+use rayon::prelude::*;
+
+/// Draws first weights; every tensor has its own stream.
+pub(crate) struct Initializer {
+    seed: u64,
+    next: u64,
+    dtype: DType,
+    device: Device,
+    amsgrad: bool,
+}
+
+impl Initializer {
+    /// Tensors numbered from 0.
+    pub(crate) fn new(seed: u64, dtype: DType, device: &Device, amsgrad: bool) -> Initializer {
+        Initializer { seed, next: 0, dtype, device: device.clone(), amsgrad }
+    }
+
+    /// Uniform in `(-bound, bound)`, as PyTorch's layers begin.
+    pub(crate) fn uniform(&mut self, shape: &[usize], bound: f64) -> Result<Parameter> {
+        let mut stream = Stream::new(self.seed, Purpose::Weights, self.next);
+        self.next += 1;
+        let count = shape.iter().product();
+        let values = (0..count).map(|_| (2.0 * stream.uniform() - 1.0) * bound as f32).collect();
+        self.parameter(values, shape)
+    }
+
+    /// The same value everywhere.
+    pub(crate) fn constant(&mut self, shape: &[usize], value: f32) -> Result<Parameter> {
+        self.next += 1;
+        self.parameter(vec![value; shape.iter().product()], shape)
+    }
+
+    fn parameter(&self, mut values: Vec<f32>, shape: &[usize]) -> Result<Parameter> {
+        let count = values.len();
+        let rows = if self.amsgrad { 4 } else { 3 };
+        values.resize(rows * count, 0.0);
+        let packed =
+            Tensor::from_vec(values, (rows, count), &self.device)?.to_dtype(self.dtype)?;
+        let value = packed.narrow(0, 0, 1)?.reshape(shape)?;
+        let gradient = Tensor::zeros(shape, self.dtype, &self.device)?;
+        Ok(Parameter { packed, value, gradient })
+    }
+}
+
+/// A tensor that training changes.
+pub(crate) struct Parameter {
+    /// Rows: value, first moment, second moment and, with AMSGrad, the
+    /// greatest second moment: side by side, one pass updates them all.
+    packed: Tensor,
+    /// The value, a view of `packed`.
+    pub(crate) value: Tensor,
+    /// Written by backward passes.
+    pub(crate) gradient: Tensor,
+}
+
+impl Parameter {
+    /// The value's numbers.
+    pub(crate) fn to_vec(&self) -> Result<Vec<f32>> {
+        self.value.flatten_all()?.to_dtype(DType::F32)?.to_vec1()
+    }
+}
+
+/// Adam (Kingma and Ba, ICLR '15), as PyTorch computes it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Adam {
+    lr: f64,
+    beta1: f64,
+    beta2: f64,
+    epsilon: f64,
+    steps: i32,
+}
+
+impl Adam {
+    /// Before the first step.
+    pub(crate) fn new(lr: f64, beta1: f64, epsilon: f64) -> Adam {
+        Adam { lr, beta1, beta2: 0.999, epsilon, steps: 0 }
+    }
+
+    /// Moves every parameter against its gradient.
+    pub(crate) fn step<'a>(
+        &mut self,
+        ops: Ops,
+        parameters: impl IntoIterator<Item = &'a Parameter>,
+    ) -> Result<()> {
+        self.steps = self.steps.saturating_add(1);
+        for parameter in parameters {
+            if ops.fused() {
+                parameter.packed.inplace_op2(&parameter.gradient, &InPlace(AdamKernel(*self)))?;
+            } else {
+                self.step_plain(parameter)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `lr / (1 - beta1^t)` and `1 / sqrt(1 - beta2^t)`.
+    fn corrections(&self) -> (f64, f64) {
+        let first = 1.0 - self.beta1.powi(self.steps);
+        let second = 1.0 - self.beta2.powi(self.steps);
+        (self.lr / first, 1.0 / second.sqrt())
+    }
+
+    fn step_plain(&self, parameter: &Parameter) -> Result<()> {
+        let packed = &parameter.packed;
+        let (rows, count) = packed.dims2()?;
+        let row = |index| packed.narrow(0, index, 1);
+        let gradient = parameter.gradient.reshape((1, count))?;
+        let (rate, correction) = self.corrections();
+        let first = ((row(1)? * self.beta1)? + (&gradient * (1.0 - self.beta1))?)?;
+        let second = ((row(2)? * self.beta2)? + (gradient.sqr()? * (1.0 - self.beta2))?)?;
+        let greatest = if rows == 4 { row(3)?.maximum(&second)? } else { second.clone() };
+        let size = greatest.sqrt()?.affine(correction, self.epsilon)?;
+        let value = (row(0)? - ((&first * rate)? / size)?)?;
+        packed.slice_set(&value, 0, 0)?;
+        packed.slice_set(&first, 0, 1)?;
+        packed.slice_set(&second, 0, 2)?;
+        if rows == 4 {
+            packed.slice_set(&greatest, 0, 3)?;
+        }
+        Ok(())
+    }
+}
+
+struct AdamKernel(Adam);
+
+impl Kernel for AdamKernel {
+    const NAME: &'static str = "Adam";
+
+    fn run<T: Real>(&self, out: &mut [T], gradient: &[T], _: &[T]) -> Result<()> {
+        /// Big enough to be worth a thread, small enough to share out evenly.
+        const SHARE: usize = 1 << 16;
+        let count = gradient.len();
+        if count == 0 {
+            return Ok(());
+        }
+        let amsgrad = out.len() == 4 * count;
+        expect_lengths(Self::NAME, &[out.len()], &[count * if amsgrad { 4 } else { 3 }])?;
+        let (value, rest) = out.split_at_mut(count);
+        let (first, rest) = rest.split_at_mut(count);
+        let (second, greatest) = rest.split_at_mut(count);
+        if super::ops::threads() > 1 && count > SHARE && !amsgrad {
+            value
+                .par_chunks_mut(SHARE)
+                .zip(first.par_chunks_mut(SHARE))
+                .zip(second.par_chunks_mut(SHARE))
+                .zip(gradient.par_chunks(SHARE))
+                .for_each(|(((value, first), second), gradient)| {
+                    self.update(value, first, second, &mut [], gradient);
+                });
+        } else {
+            self.update(value, first, second, greatest, gradient);
+        }
+        Ok(())
+    }
+}
+
+impl AdamKernel {
+    fn update<T: Real>(
+        &self,
+        value: &mut [T],
+        first: &mut [T],
+        second: &mut [T],
+        greatest: &mut [T],
+        gradient: &[T],
+    ) {
+        let (rate, correction) = self.0.corrections();
+        let (rate, correction) = (T::of(rate), T::of(correction));
+        let (beta1, beta2) = (T::of(self.0.beta1), T::of(self.0.beta2));
+        let (new1, new2) = (T::of(1.0 - self.0.beta1), T::of(1.0 - self.0.beta2));
+        let epsilon = T::of(self.0.epsilon);
+        if greatest.is_empty() {
+            wide(|| {
+                for (((value, first), second), gradient) in
+                    value.iter_mut().zip(first).zip(second).zip(gradient)
+                {
+                    *first = beta1 * *first + new1 * *gradient;
+                    *second = beta2 * *second + new2 * (*gradient * *gradient);
+                    *value -= rate * *first / (second.root() * correction + epsilon);
+                }
+            });
+        } else {
+            for ((((value, first), second), greatest), gradient) in
+                value.iter_mut().zip(first).zip(second).zip(greatest).zip(gradient)
+            {
+                *first = beta1 * *first + new1 * *gradient;
+                *second = beta2 * *second + new2 * (*gradient * *gradient);
+                *greatest = greatest.greater(*second);
+                *value -= rate * *first / (greatest.root() * correction + epsilon);
+            }
+        }
+    }
+}

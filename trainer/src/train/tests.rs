@@ -1,0 +1,283 @@
+use super::{Losses, Samples, TrainError, Trainer};
+use crate::model::config::{ConfigError, DoppelgangerConfig, GradientPenaltyAt, NoiseDraw};
+use crate::model::ops::Ops;
+use crate::model::reference::{self, StepInput};
+use candle_core::Device;
+use ns_model_format::layout::{Activation, Layout, Segment};
+use ns_model_format::manifest::InitialState;
+use ns_model_format::random::{Purpose, Stream};
+
+/// Flows of two kinds: one record of value .2, or four of value .8; the
+/// attribute says which. One condition, one constant attribute.
+fn toy(count: usize) -> Samples {
+    let mut samples = Samples {
+        attribute_layout: Layout {
+            segments: vec![
+                Segment::new(2, Activation::Softmax),
+                Segment::new(1, Activation::Sigmoid),
+            ],
+        },
+        measurement_layout: Layout {
+            segments: vec![
+                Segment::new(1, Activation::Sigmoid),
+                Segment::new(2, Activation::Softmax),
+            ],
+        },
+        condition_dim: 1,
+        offsets: vec![0],
+        ..Samples::default()
+    };
+    for flow in 0..count {
+        let long = flow % 4 == 0;
+        samples.attributes.extend(if long { [0.0, 1.0, 0.5] } else { [1.0, 0.0, 0.5] });
+        samples.conditions.push(flow as f32 / count as f32);
+        let length = if long { 4 } else { 1 };
+        for record in 0..length {
+            samples.records.push(if long { 0.8 } else { 0.2 });
+            samples.records.extend(if record + 1 < length { [0.0, 1.0] } else { [1.0, 0.0] });
+        }
+        samples.offsets.push(samples.offsets[flow] + length);
+    }
+    samples
+}
+
+fn small() -> DoppelgangerConfig {
+    DoppelgangerConfig {
+        batch_size: 16,
+        sample_len: 2,
+        d_rounds: 2,
+        generator_feature_num_units: 12,
+        generator_attribute_num_layers: 3,
+        generator_attribute_num_units: 16,
+        discriminator_num_layers: 3,
+        discriminator_num_units: 24,
+        attr_discriminator_num_layers: 3,
+        attr_discriminator_num_units: 16,
+        ..DoppelgangerConfig::default()
+    }
+}
+
+type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
+
+fn train(samples: Samples, config: DoppelgangerConfig, ops: Ops) -> (Losses, Tensors) {
+    let mut trainer = Trainer::with_ops(samples, config, 11, &Device::Cpu, ops).unwrap();
+    let mut losses = Losses::default();
+    for _ in 0..4 {
+        losses = trainer.iteration().unwrap();
+    }
+    (losses, trainer.named_tensors().unwrap())
+}
+
+fn variants() -> Vec<DoppelgangerConfig> {
+    vec![
+        small(),
+        DoppelgangerConfig { num_packing: 3, g_rounds: 2, adam_amsgrad: true, ..small() },
+        DoppelgangerConfig { noise: NoiseDraw::PerRound, use_attr_discriminator: false, ..small() },
+        DoppelgangerConfig {
+            gp_at: GradientPenaltyAt::Fake,
+            initial_state: InitialState::Zero,
+            sample_len: 10,
+            ..small()
+        },
+        DoppelgangerConfig {
+            generator_attribute_num_layers: 1,
+            discriminator_num_layers: 2,
+            ..small()
+        },
+    ]
+}
+
+#[test]
+fn fused_and_plain_operations_train_the_same_weights() {
+    for config in variants() {
+        let (losses, fused) = train(toy(40), config.clone(), Ops::on(&Device::Cpu));
+        let (plain_losses, plain) = train(toy(40), config, Ops::plain());
+        assert!((losses.critic - plain_losses.critic).abs() < 1e-4);
+        assert!((losses.generator - plain_losses.generator).abs() < 1e-4);
+        assert_eq!(fused.len(), plain.len());
+        for ((name, shape, fused), (_, plain_shape, plain)) in fused.iter().zip(&plain) {
+            assert_eq!(shape, plain_shape);
+            assert_eq!(shape.iter().product::<usize>(), fused.len(), "{name}");
+            for (fused, plain) in fused.iter().zip(plain) {
+                // Adam turns a gradient of almost 0 into a step of either sign.
+                assert!((fused - plain).abs() < 2e-4, "{name}: {fused} {plain}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_weights_for_any_thread_count() {
+    // Wide enough that products are shared out among threads.
+    let config = DoppelgangerConfig {
+        batch_size: 64,
+        discriminator_num_units: 256,
+        generator_attribute_num_units: 256,
+        ..small()
+    };
+    let run = |threads| {
+        super::set_threads(threads);
+        train(toy(40), config.clone(), Ops::on(&Device::Cpu))
+    };
+    let one = run(1);
+    assert_eq!(one, run(1));
+    assert_eq!(one, run(2));
+    assert_eq!(one, run(3));
+    super::set_threads(0);
+}
+
+#[test]
+fn another_seed_gives_other_weights() {
+    let weights = |seed| {
+        let trainer = Trainer::new(toy(9), small(), seed, &Device::Cpu).unwrap();
+        trainer.generator_weights().unwrap()
+    };
+    assert_eq!(weights(1), weights(1));
+    assert_ne!(weights(1), weights(2));
+}
+
+#[test]
+fn weights_exist_before_training_and_have_their_shapes() {
+    let trainer = Trainer::new(toy(9), small(), 1, &Device::Cpu).unwrap();
+    let weights = trainer.generator_weights().unwrap();
+    assert_eq!((weights.hidden_dim(), weights.noise_dim()), (12, 5));
+    assert_eq!(weights.attribute_noise_dim(1), 5);
+    assert_eq!(weights.attribute_hidden.len(), 2);
+    assert_eq!(weights.record_head.bias.len(), 2 * 3);
+    for (name, shape, values) in weights.tensors() {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "{name}");
+    }
+    assert_eq!(trainer.iterations_per_epoch(), 1);
+}
+
+#[test]
+fn fewer_flows_than_a_batch_can_be_trained_on() {
+    for count in [2, 3, 15] {
+        train(toy(count), small(), Ops::on(&Device::Cpu));
+    }
+}
+
+#[test]
+fn flows_of_length_one_and_no_condition_can_be_trained_on() {
+    let mut samples = toy(20);
+    let picked: Vec<usize> = (0..20).filter(|flow| flow % 4 != 0).collect();
+    samples.attributes = [1.0, 0.0, 0.5].repeat(picked.len());
+    samples.records = [0.2, 1.0, 0.0].repeat(picked.len());
+    samples.offsets = (0..=picked.len()).collect();
+    samples.conditions.clear();
+    samples.condition_dim = 0;
+    for config in variants() {
+        train(samples.clone(), config, Ops::on(&Device::Cpu));
+    }
+    train(samples, small(), Ops::plain());
+}
+
+#[test]
+fn bad_samples_and_hyperparameters_are_errors() {
+    let refuse = |samples: Samples, config: DoppelgangerConfig| {
+        Trainer::new(samples, config, 1, &Device::Cpu).err().expect("an error")
+    };
+    assert!(matches!(refuse(toy(1), small()), TrainError::TooFewSamples { found: 1 }));
+    assert!(matches!(refuse(Samples::default(), small()), TrainError::TooFewSamples { found: 0 }));
+    let leaky = DoppelgangerConfig { leaky_relu: true, ..small() };
+    assert!(matches!(refuse(toy(4), leaky), TrainError::Config(ConfigError::LeakyRelu)));
+    let none = DoppelgangerConfig { d_rounds: 0, ..small() };
+    assert!(matches!(refuse(toy(4), none), TrainError::Config(ConfigError::Count { .. })));
+    let negative = DoppelgangerConfig { g_lr: f64::NAN, ..small() };
+    assert!(matches!(refuse(toy(4), negative), TrainError::Config(ConfigError::Number { .. })));
+    let mut samples = toy(4);
+    samples.attributes.pop();
+    assert!(matches!(refuse(samples, small()), TrainError::Sizes { what: "attributes", .. }));
+    let mut samples = toy(4);
+    samples.records[1] = f32::NAN;
+    assert!(matches!(refuse(samples, small()), TrainError::NotFinite { index: 1, .. }));
+    let mut samples = toy(4);
+    samples.offsets[1] = 0;
+    assert!(matches!(refuse(samples, small()), TrainError::Offsets { sample: 0, .. }));
+    let mut samples = toy(4);
+    samples.measurement_layout.segments.pop();
+    assert!(matches!(refuse(samples, small()), TrainError::NoFields { .. }));
+}
+
+#[test]
+fn divergence_is_an_error() {
+    let config = DoppelgangerConfig { g_lr: 1e30, d_lr: 1e30, attr_d_lr: 1e30, ..small() };
+    let mut trainer = Trainer::new(toy(20), config, 1, &Device::Cpu).unwrap();
+    let error = (0..5).find_map(|_| trainer.iteration().err()).expect("divergence");
+    assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
+}
+
+/// Share of long flows, and mean length and first value of each kind.
+fn generated(trainer: &Trainer, samples: &Samples) -> (f32, [f32; 2], [f32; 2]) {
+    let weights = trainer.generator_weights().unwrap();
+    let mut stream = Stream::new(1, Purpose::Attributes, 0);
+    let count = 400;
+    let (mut flows, mut lengths, mut values) = ([0.0f32; 2], [0.0; 2], [0.0; 2]);
+    for flow in 0..count {
+        let condition = [flow as f32 / count as f32];
+        let mut draw = |count| (0..count).map(|_| stream.normal()).collect::<Vec<f32>>();
+        let attributes = reference::forward_attributes(
+            &weights,
+            &samples.attribute_layout,
+            &draw(5),
+            &condition,
+        );
+        let attributes = reference::made_discrete(&attributes, &samples.attribute_layout);
+        let kind = usize::from(attributes[1] == 1.0);
+        let (mut hidden, mut cell) = (draw(weights.hidden_dim()), draw(weights.hidden_dim()));
+        let mut length = 0;
+        'flow: for step in 0..2 {
+            let noise = draw(5);
+            let input = StepInput { attributes: &attributes, condition: &condition, noise: &noise };
+            let records = reference::forward_step(
+                &weights,
+                &samples.measurement_layout,
+                input,
+                &mut hidden,
+                &mut cell,
+            );
+            if step == 0 {
+                values[kind] += records[0];
+            }
+            for record in records.chunks(3) {
+                length += 1;
+                if record[2] <= 0.5 {
+                    break 'flow;
+                }
+            }
+        }
+        flows[kind] += 1.0;
+        lengths[kind] += length as f32;
+    }
+    let mean = |sums: [f32; 2]| [sums[0] / flows[0].max(1.0), sums[1] / flows[1].max(1.0)];
+    (flows[1] / count as f32, mean(lengths), mean(values))
+}
+
+/// Statistical: seed 11; the bounds are about twice what is left after this many iterations.
+#[test]
+fn training_moves_generated_statistics_towards_the_data() {
+    let samples = toy(400);
+    let config = DoppelgangerConfig {
+        batch_size: 64,
+        d_rounds: 3,
+        g_lr: 2e-3,
+        d_lr: 2e-3,
+        attr_d_lr: 2e-3,
+        generator_feature_num_units: 24,
+        generator_attribute_num_units: 32,
+        discriminator_num_units: 48,
+        attr_discriminator_num_units: 32,
+        ..small()
+    };
+    let mut trainer = Trainer::new(samples.clone(), config, 11, &Device::Cpu).unwrap();
+    let before = generated(&trainer, &samples);
+    for _ in 0..600 {
+        trainer.iteration().unwrap();
+    }
+    let after = generated(&trainer, &samples);
+    println!("before {before:?}\nafter {after:?}");
+    let (share, lengths, values) = after;
+    assert!((share - 0.25).abs() < 0.1, "{before:?} {after:?}");
+    assert!((lengths[0] - 1.0).abs() < 0.25 && (lengths[1] - 4.0).abs() < 0.5, "{after:?}");
+    assert!((values[0] - 0.2).abs() < 0.1 && (values[1] - 0.8).abs() < 0.1, "{after:?}");
+}
