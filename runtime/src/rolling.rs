@@ -167,6 +167,10 @@ impl<N: Networks, R: Render> Slots<N, R> {
         self.live.len()
     }
 
+    pub(crate) fn records_a_step(&self) -> usize {
+        self.decoder.repeat()
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.live.len() == self.capacity
     }
