@@ -94,7 +94,7 @@ impl RecordDecoder {
             time: schema.timestamp.codec.clone(),
             codecs: schema.measurements.iter().map(|f| (f.folded_dim(), f.codec.clone())).collect(),
             vector: vec![0.0; columns.vector_dim()],
-            values: Vec::with_capacity(schema.measurements.len()),
+            values: vec![Value::Int(0); schema.measurements.len()],
         }
     }
 
@@ -109,9 +109,14 @@ impl RecordDecoder {
     pub(crate) fn decode(&mut self, row: &[f32], index: usize) -> (f64, bool) {
         gather(row, &self.columns[index], &mut self.vector);
         let mut from = 1;
-        self.values.clear();
-        for (dim, codec) in &self.codecs {
-            self.values.push(codec.decode(&self.vector[from..from + dim]));
+        for (value, (dim, codec)) in self.values.iter_mut().zip(&self.codecs) {
+            // By parts: copied whole right after it was written by parts, a
+            // value would wait for the store to reach the cache.
+            *value = match codec.decode(&self.vector[from..from + dim]) {
+                Value::Int(number) => Value::Int(number),
+                Value::Float(number) => Value::Float(number),
+                other => other,
+            };
             from += dim;
         }
         // The comparison is false for NaN: a broken model's flows end.

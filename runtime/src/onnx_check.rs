@@ -93,11 +93,9 @@ fn check_node(node: &[u8]) -> Result<(), String> {
     for field in Fields(node) {
         match field? {
             // op_type
-            (4, Value::Bytes(name)) => {
-                if !OPERATORS.iter().any(|known| known.as_bytes() == name) {
-                    let name = String::from_utf8_lossy(&name[..name.len().min(40)]).into_owned();
-                    return Err(format!("uses the operator `{name}`"));
-                }
+            (4, Value::Bytes(name)) if !OPERATORS.iter().any(|op| op.as_bytes() == name) => {
+                let name = String::from_utf8_lossy(&name[..name.len().min(40)]).into_owned();
+                return Err(format!("uses the operator `{name}`"));
             }
             // domain
             (7, Value::Bytes(domain)) if !domain.is_empty() && domain != b"ai.onnx" => {

@@ -167,6 +167,10 @@ impl<N: Networks, R: Render> Slots<N, R> {
         self.live.len()
     }
 
+    pub(crate) fn records_a_step(&self) -> usize {
+        self.decoder.repeat()
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.live.len() == self.capacity
     }
@@ -312,8 +316,8 @@ impl<N: Networks, R: Render> Slots<N, R> {
             flow.step = flow.step.wrapping_add(1);
             for index in 0..decoder.repeat() {
                 let (time_us, more) = decoder.decode(row, index);
-                // A cast saturates, and takes NaN to 0.
-                let time_ns = (time_us.max(0.0) * 1_000.0).round() as u64;
+                // A cast saturates, and takes NaN to 0. Half up: `round` is a call.
+                let time_ns = (time_us.max(0.0) * 1_000.0 + 0.5) as u64;
                 flow.clock_ns = match self.encoding {
                     TimeEncoding::Interarrival if flow.record == 0 => flow.clock_ns,
                     TimeEncoding::Interarrival => flow.clock_ns.saturating_add(time_ns),

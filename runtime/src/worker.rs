@@ -5,7 +5,7 @@
 //! watermark is always among the flows stepped next, so it always moves on.
 //!
 //! Flows in slots run ahead of the watermark, which keeps the batch full, until
-//! the queue has `queue_cap` records. Then only flows up to a horizon, the time
+//! the queue has `queue_cap` records (or two steps a live flow, if that is more). Then only flows up to a horizon, the time
 //! of half the queue, are stepped, until that half has left. Should that fill
 //! the queue twice over, only flows that precede its very first record are
 //! stepped: each has nothing in the queue, so it grows by one step a live flow
@@ -118,13 +118,17 @@ impl<N: Networks, R: Render> Worker<N, R> {
             return Key::MAX;
         };
         let length = self.timeline.len();
-        if length >= self.queue_cap.saturating_mul(2) {
+        // Every live flow has part of a step in the queue, whatever the cap: a
+        // cap below that would have flows stepped one by one for no memory won.
+        let live = self.slots.len() + self.parked.len();
+        let queue_cap = self.queue_cap.max(2 * live * self.slots.records_a_step());
+        if length >= queue_cap.saturating_mul(2) {
             return self.timeline.min_key().map_or(Key::MAX, |first| first.max(watermark));
         }
-        if length <= self.queue_cap / 2 {
+        if length <= queue_cap / 2 {
             self.horizon = None;
         } else if self.horizon.is_some_and(|horizon| watermark >= horizon)
-            || (self.horizon.is_none() && length >= self.queue_cap)
+            || (self.horizon.is_none() && length >= queue_cap)
         {
             let middle = self.timeline.time_of_nth(length / 2);
             self.horizon = middle.map(|time_ns| Key { time_ns, flow: u64::MAX });
