@@ -86,7 +86,8 @@ impl Default for PacketOptions {
 /// Renders a packet trace's records as [`Frame`]s.
 #[derive(Clone, Debug)]
 pub struct PacketRender {
-    fields: Arc<Fields>,
+    schema: Arc<Schema>,
+    fields: Fields,
     options: PacketOptions,
     keeps_attributes: bool,
     tuple_varies: bool,
@@ -119,7 +120,8 @@ impl PacketRender {
         Ok(PacketRender {
             keeps_attributes: fields.needs_attributes(),
             tuple_varies: fields.tuple_varies(),
-            fields: Arc::new(fields),
+            schema: Arc::new(schema.clone()),
+            fields,
             ethernet: [ethernet(other, one), ethernet(one, other)],
             options,
         })
@@ -136,14 +138,14 @@ impl PacketRender {
         // flow; it is counted on the packets by `record`.
         let mut repairs = Repairs::NONE;
         let fields = &self.fields;
-        let port = |source: &fields::Source, repairs: &mut Repairs| {
+        let port = |source: fields::Source, repairs: &mut Repairs| {
             source.number(values, 0xffff, repairs).unwrap_or(0) as u16
         };
         let ips = [
             fields.src_ip.address(values, &mut repairs).unwrap_or(0x0a00_0001),
             fields.dst_ip.address(values, &mut repairs).unwrap_or(0x0a00_0002),
         ];
-        let ports = [port(&fields.src_port, &mut repairs), port(&fields.dst_port, &mut repairs)];
+        let ports = [port(fields.src_port, &mut repairs), port(fields.dst_port, &mut repairs)];
         let protocol = fields.proto.protocol(values, &mut repairs).unwrap_or(UDP);
         let ip_sum = words(ips[0]) + words(ips[1]);
         Tuple {
@@ -180,6 +182,7 @@ pub struct PacketFlow {
     next_id: [u16; 2],
     connection: Connection,
     icmp_identifier: u16,
+    /// Sequence numbers of the last echo request and of the last reply.
     icmp_sequence: [u16; 2],
     attributes: Box<[Value]>,
 }
@@ -192,7 +195,7 @@ impl Render for PacketRender {
         let mut stream = Stream::new(self.options.seed, Purpose::Packets, flow);
         let initial = [stream.next_u32(), stream.next_u32()];
         let ids = stream.next_u32();
-        let tuple = self.tuple(&Values { attributes, measurements: &[] });
+        let tuple = self.tuple(&Values { schema: &self.schema, attributes, measurements: &[] });
         PacketFlow {
             tuple,
             started: false,
@@ -205,12 +208,16 @@ impl Render for PacketRender {
     }
 
     fn record(&mut self, flow: &mut PacketFlow, time_ns: u64, measurements: &[Value]) -> Frame {
-        let fields = &*self.fields;
+        let fields = &self.fields;
         if self.tuple_varies {
-            flow.tuple = self.tuple(&Values { attributes: &flow.attributes, measurements });
+            flow.tuple = self.tuple(&Values {
+                schema: &self.schema,
+                attributes: &flow.attributes,
+                measurements,
+            });
         }
         let PacketFlow { tuple, next_id, connection, attributes, .. } = flow;
-        let values = Values { attributes, measurements };
+        let values = Values { schema: &self.schema, attributes, measurements };
         let mut repairs = tuple.repairs;
 
         let modelled = fields.direction.number(&values, 1, &mut repairs).unwrap_or(0);
@@ -316,8 +323,18 @@ impl Render for PacketRender {
             ICMP => {
                 // Echo, and echo reply from the other side (RFC 792).
                 let kind: u16 = if from == 0 { 8 << 8 } else { 0 };
-                flow.icmp_sequence[from] = flow.icmp_sequence[from].wrapping_add(1);
-                let (identifier, sequence) = (flow.icmp_identifier, flow.icmp_sequence[from]);
+                // A reply answers the oldest request without one, or the last again.
+                let [asked, answered] = &mut flow.icmp_sequence;
+                let sequence = if from == 0 {
+                    *asked = asked.wrapping_add(1);
+                    *asked
+                } else {
+                    if answered != asked {
+                        *answered = answered.wrapping_add(1);
+                    }
+                    *answered
+                };
+                let identifier = flow.icmp_identifier;
                 let payload_len = ip_len - IPV4_BYTES - SHORT_HEADER_BYTES;
                 let sum = u64::from(kind) + u64::from(identifier) + u64::from(sequence);
                 let sum = sum + payload.sum(tuple.block, payload_len);
