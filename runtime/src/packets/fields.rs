@@ -59,12 +59,13 @@ impl Source {
         self.place != Place::Absent
     }
 
+    /// By reference: a copy would wait for its own store, for every field.
     #[inline]
-    fn value(self, values: &Values) -> Option<Value> {
+    fn value<'a>(self, values: &Values<'a>) -> Option<&'a Value> {
         match self.place {
-            Place::Measurement => values.measurements.get(self.index as usize).copied(),
+            Place::Measurement => values.measurements.get(self.index as usize),
             Place::Absent => None,
-            Place::Attribute => values.attributes.get(self.index as usize).copied(),
+            Place::Attribute => values.attributes.get(self.index as usize),
         }
     }
 
@@ -80,8 +81,8 @@ impl Source {
     #[inline]
     pub(super) fn number(self, values: &Values, most: u32, repairs: &mut Repairs) -> Option<u32> {
         let number = match self.value(values)? {
-            Value::Int(number) => number,
-            value => self.unusual_number(values, value),
+            Value::Int(number) => *number,
+            value => self.unusual_number(values, *value),
         };
         if (0..=i64::from(most)).contains(&number) {
             return Some(number as u32);
@@ -101,7 +102,7 @@ impl Source {
     /// The value as an IPv4 address.
     pub(super) fn address(self, values: &Values, repairs: &mut Repairs) -> Option<u32> {
         if let Value::Text(index) = self.value(values)?
-            && let Ok(address) = self.word(values, index).trim().parse::<Ipv4Addr>()
+            && let Ok(address) = self.word(values, *index).trim().parse::<Ipv4Addr>()
         {
             return Some(u32::from(address));
         }
@@ -111,7 +112,7 @@ impl Source {
     /// The value as an IP protocol number.
     pub(super) fn protocol(self, values: &Values, repairs: &mut Repairs) -> Option<u8> {
         if let Value::Text(index) = self.value(values)? {
-            let word = self.word(values, index).trim();
+            let word = self.word(values, *index).trim();
             let named = PROTOCOLS.iter().find(|(name, _)| word.eq_ignore_ascii_case(name));
             let protocol = named.map(|&(_, number)| number).or_else(|| word.parse().ok());
             repairs.add_if(protocol.is_none(), Repairs::PROTOCOL);
