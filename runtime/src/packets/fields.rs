@@ -21,74 +21,88 @@ const PROTOCOLS: [(&str, u8); 9] = [
     ("sctp", 132),
 ];
 
-/// A field that a header needs, if the schema has it.
-#[derive(Clone, Debug, Default)]
+/// A field that a header needs, if the schema has it. Small, so that all of
+/// them share few cache lines: this is read for every packet.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Source {
     place: Place,
-    /// Set where values may be text: what each word of the encoder means.
-    field: Option<Field>,
+    index: u32,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Place {
-    #[default]
     Absent,
-    Attribute(usize),
-    Measurement(usize),
+    Attribute,
+    Measurement,
 }
 
 impl Source {
+    const ABSENT: Source = Source { place: Place::Absent, index: 0 };
+
     fn find(schema: &Schema, name: &str) -> Source {
         let position = |fields: &[Field]| fields.iter().position(|field| field.name == name);
-        let (place, field) = if let Some(index) = position(&schema.measurements) {
-            (Place::Measurement(index), schema.measurements.get(index))
+        if let Some(index) = position(&schema.measurements) {
+            Source { place: Place::Measurement, index: index as u32 }
         } else if let Some(index) = position(&schema.attributes) {
-            (Place::Attribute(index), schema.attributes.get(index))
+            Source { place: Place::Attribute, index: index as u32 }
         } else {
-            (Place::Absent, None)
-        };
-        Source { place, field: field.cloned() }
-    }
-
-    /// Whether it may differ from packet to packet.
-    pub(super) fn varies(&self) -> bool {
-        matches!(self.place, Place::Measurement(_))
-    }
-
-    fn is_there(&self) -> bool {
-        self.place != Place::Absent
-    }
-
-    #[inline]
-    fn value(&self, values: &Values) -> Option<Value> {
-        match self.place {
-            Place::Absent => None,
-            Place::Attribute(index) => values.attributes.get(index).copied(),
-            Place::Measurement(index) => values.measurements.get(index).copied(),
+            Source::ABSENT
         }
     }
 
-    fn word(&self, index: u32) -> &str {
-        self.field.as_ref().map_or("", |field| field.codec.word(index))
+    /// Whether it may differ from packet to packet.
+    pub(super) fn varies(self) -> bool {
+        self.place == Place::Measurement
+    }
+
+    fn is_there(self) -> bool {
+        self.place != Place::Absent
+    }
+
+    /// By reference: a copy would wait for its own store, for every field.
+    #[inline]
+    fn value<'a>(self, values: &Values<'a>) -> Option<&'a Value> {
+        match self.place {
+            Place::Measurement => values.measurements.get(self.index as usize),
+            Place::Absent => None,
+            Place::Attribute => values.attributes.get(self.index as usize),
+        }
+    }
+
+    fn word<'a>(self, values: &Values<'a>, index: u32) -> &'a str {
+        let fields = match self.place {
+            Place::Measurement => &values.schema.measurements,
+            _ => &values.schema.attributes,
+        };
+        fields.get(self.index as usize).map_or("", |field| field.codec.word(index))
     }
 
     /// The value as a number of at most `most`, `None` if the schema has no such field.
     #[inline]
-    pub(super) fn number(&self, values: &Values, most: u32, repairs: &mut Repairs) -> Option<u32> {
+    pub(super) fn number(self, values: &Values, most: u32, repairs: &mut Repairs) -> Option<u32> {
         let number = match self.value(values)? {
-            Value::Int(number) => number,
-            Value::Text(index) => self.word(index).trim().parse().unwrap_or(-1),
-            value => value.as_i64().unwrap_or(-1),
+            Value::Int(number) => *number,
+            value => self.unusual_number(values, *value),
         };
-        let fitting = number.clamp(0, i64::from(most));
-        repairs.add_if(fitting != number, Repairs::RANGE);
-        Some(fitting as u32)
+        if (0..=i64::from(most)).contains(&number) {
+            return Some(number as u32);
+        }
+        repairs.add(Repairs::RANGE);
+        Some(number.clamp(0, i64::from(most)) as u32)
+    }
+
+    #[inline(never)]
+    fn unusual_number(self, values: &Values, value: Value) -> i64 {
+        match value {
+            Value::Text(index) => self.word(values, index).trim().parse().unwrap_or(-1),
+            value => value.as_i64().unwrap_or(-1),
+        }
     }
 
     /// The value as an IPv4 address.
-    pub(super) fn address(&self, values: &Values, repairs: &mut Repairs) -> Option<u32> {
+    pub(super) fn address(self, values: &Values, repairs: &mut Repairs) -> Option<u32> {
         if let Value::Text(index) = self.value(values)?
-            && let Ok(address) = self.word(index).trim().parse::<Ipv4Addr>()
+            && let Ok(address) = self.word(values, *index).trim().parse::<Ipv4Addr>()
         {
             return Some(u32::from(address));
         }
@@ -96,9 +110,9 @@ impl Source {
     }
 
     /// The value as an IP protocol number.
-    pub(super) fn protocol(&self, values: &Values, repairs: &mut Repairs) -> Option<u8> {
+    pub(super) fn protocol(self, values: &Values, repairs: &mut Repairs) -> Option<u8> {
         if let Value::Text(index) = self.value(values)? {
-            let word = self.word(index).trim();
+            let word = self.word(values, *index).trim();
             let named = PROTOCOLS.iter().find(|(name, _)| word.eq_ignore_ascii_case(name));
             let protocol = named.map(|&(_, number)| number).or_else(|| word.parse().ok());
             repairs.add_if(protocol.is_none(), Repairs::PROTOCOL);
@@ -111,6 +125,7 @@ impl Source {
 /// The values of one record.
 #[derive(Clone, Copy)]
 pub(super) struct Values<'a> {
+    pub(super) schema: &'a Schema,
     pub(super) attributes: &'a [Value],
     pub(super) measurements: &'a [Value],
 }
@@ -153,13 +168,13 @@ impl Fields {
             ttl: find(name::TTL),
             tcp_flags: find(name::TCP_FLAGS),
             tcp_window: find(name::TCP_WINDOW),
-            direction: if schema.conversations { find(name::DIRECTION) } else { Source::default() },
+            direction: if schema.conversations { find(name::DIRECTION) } else { Source::ABSENT },
         }
     }
 
     /// Whether the 5-tuple may differ from packet to packet of a flow.
     pub(super) fn tuple_varies(&self) -> bool {
-        [&self.src_ip, &self.dst_ip, &self.src_port, &self.dst_port, &self.proto]
+        [self.src_ip, self.dst_ip, self.src_port, self.dst_port, self.proto]
             .iter()
             .any(|source| source.varies())
     }
@@ -167,16 +182,16 @@ impl Fields {
     /// Whether per-packet fields are kept in the flow's attributes.
     pub(super) fn needs_attributes(&self) -> bool {
         [
-            &self.len,
-            &self.payload_len,
-            &self.tos,
-            &self.id,
-            &self.flag,
-            &self.off,
-            &self.ttl,
-            &self.tcp_flags,
-            &self.tcp_window,
-            &self.direction,
+            self.len,
+            self.payload_len,
+            self.tos,
+            self.id,
+            self.flag,
+            self.off,
+            self.ttl,
+            self.tcp_flags,
+            self.tcp_window,
+            self.direction,
         ]
         .iter()
         .any(|source| source.is_there() && !source.varies())

@@ -8,13 +8,11 @@ use super::repairs::Repairs;
 pub const ETHERNET_BYTES: usize = 14;
 /// IPv4 without options.
 pub(super) const IPV4_BYTES: usize = 20;
-/// Ethernet, IPv4, and TCP with all 40 bytes of options.
-pub(super) const HEADER_ROOM: usize = ETHERNET_BYTES + IPV4_BYTES + 60;
-/// What is kept of it: our SYNs have at most 20 bytes of options.
-pub(super) const HEADER_BYTES: usize = HEADER_ROOM - 20;
+/// Room for Ethernet, IPv4, and TCP with 20 bytes of options, in words of 8.
+pub(super) const HEADER_WORDS: usize = 10;
 
 /// Where the IPv4 header's fields are in a frame.
-pub(super) const IP: usize = ETHERNET_BYTES;
+const IP: usize = ETHERNET_BYTES;
 /// Where the transport header begins.
 pub(super) const L4: usize = ETHERNET_BYTES + IPV4_BYTES;
 
@@ -22,7 +20,9 @@ pub(super) const L4: usize = ETHERNET_BYTES + IPV4_BYTES;
 /// by its length and [`Payload`] block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    pub(super) header: [u8; HEADER_BYTES],
+    /// Words, so that they go from registers to where the frame is kept without
+    /// a copy by bytes.
+    pub(super) header: [[u8; 8]; HEADER_WORDS],
     pub(super) header_len: u8,
     pub(super) block: u8,
     pub(super) repairs: Repairs,
@@ -34,7 +34,7 @@ impl Frame {
     #[inline]
     #[must_use]
     pub fn headers(&self) -> &[u8] {
-        &self.header[..usize::from(self.header_len)]
+        &self.header.as_flattened()[..usize::from(self.header_len)]
     }
 
     /// Length of the whole frame with its payload, without a check sequence.
@@ -83,7 +83,7 @@ impl Frame {
         frame.put_u16(IP + 2, ip_len);
         // The transport's checksum covers its length as well, in the pseudo-header;
         // UDP's a second time in its own header.
-        let transport = if headers > L4 { self.header[IP + 9] } else { 0 };
+        let transport = if headers > L4 { self.headers()[IP + 9] } else { 0 };
         match transport {
             super::TCP => frame.patch(L4 + 16, old_sum + old_len, new_sum + new_len),
             super::UDP => {
@@ -104,18 +104,12 @@ impl Frame {
         self.put_u16(at, checksum);
     }
 
-    #[inline]
-    pub(super) fn get_u16(&self, at: usize) -> u16 {
-        u16::from_be_bytes([self.header[at], self.header[at + 1]])
+    fn get_u16(&self, at: usize) -> u16 {
+        let header = self.header.as_flattened();
+        u16::from_be_bytes([header[at], header[at + 1]])
     }
 
-    #[inline]
-    pub(super) fn put_u16(&mut self, at: usize, value: u16) {
-        self.header[at..at + 2].copy_from_slice(&value.to_be_bytes());
-    }
-
-    #[inline]
-    pub(super) fn put_u32(&mut self, at: usize, value: u32) {
-        self.header[at..at + 4].copy_from_slice(&value.to_be_bytes());
+    fn put_u16(&mut self, at: usize, value: u16) {
+        self.header.as_flattened_mut()[at..at + 2].copy_from_slice(&value.to_be_bytes());
     }
 }

@@ -27,12 +27,13 @@ use ns_model_format::{Schema, Value};
 use crate::render::Render;
 use checksum::words;
 use fields::{Fields, Values};
-use frame::{HEADER_BYTES, IP, IPV4_BYTES, L4};
-use tcp::{Connection, TCP_BYTES};
+use frame::{IPV4_BYTES, L4};
+use tcp::{Connection, MOST_OPTION_BYTES, Segment, TCP_BYTES};
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const SHORT_HEADER_BYTES: usize = 8;
 
 const DONT_FRAGMENT: u32 = 2;
@@ -86,12 +87,13 @@ impl Default for PacketOptions {
 /// Renders a packet trace's records as [`Frame`]s.
 #[derive(Clone, Debug)]
 pub struct PacketRender {
-    fields: Arc<Fields>,
+    schema: Arc<Schema>,
+    fields: Fields,
     options: PacketOptions,
     keeps_attributes: bool,
     tuple_varies: bool,
-    /// Destination, source and type, for each direction.
-    ethernet: [[u8; frame::ETHERNET_BYTES]; 2],
+    /// Destination, source and type, for each direction, and two bytes of zeros.
+    ethernet: [[u64; 2]; 2],
 }
 
 impl PacketRender {
@@ -109,17 +111,19 @@ impl PacketRender {
         }
         let fields = Fields::new(schema);
         let ethernet = |destination: Mac, source: Mac| {
-            let mut header = [0; frame::ETHERNET_BYTES];
-            header[..6].copy_from_slice(&destination);
-            header[6..12].copy_from_slice(&source);
-            header[12..].copy_from_slice(&[0x08, 0x00]);
-            header
+            let mut header = [[0; 8]; 2];
+            let bytes = header.as_flattened_mut();
+            bytes[..6].copy_from_slice(&destination);
+            bytes[6..12].copy_from_slice(&source);
+            bytes[12..14].copy_from_slice(&ETHERTYPE_IPV4);
+            header.map(u64::from_be_bytes)
         };
         let (one, other) = (options.source, options.destination);
         Ok(PacketRender {
             keeps_attributes: fields.needs_attributes(),
             tuple_varies: fields.tuple_varies(),
-            fields: Arc::new(fields),
+            schema: Arc::new(schema.clone()),
+            fields,
             ethernet: [ethernet(other, one), ethernet(one, other)],
             options,
         })
@@ -136,14 +140,14 @@ impl PacketRender {
         // flow; it is counted on the packets by `record`.
         let mut repairs = Repairs::NONE;
         let fields = &self.fields;
-        let port = |source: &fields::Source, repairs: &mut Repairs| {
+        let port = |source: fields::Source, repairs: &mut Repairs| {
             source.number(values, 0xffff, repairs).unwrap_or(0) as u16
         };
         let ips = [
             fields.src_ip.address(values, &mut repairs).unwrap_or(0x0a00_0001),
             fields.dst_ip.address(values, &mut repairs).unwrap_or(0x0a00_0002),
         ];
-        let ports = [port(&fields.src_port, &mut repairs), port(&fields.dst_port, &mut repairs)];
+        let ports = [port(fields.src_port, &mut repairs), port(fields.dst_port, &mut repairs)];
         let protocol = fields.proto.protocol(values, &mut repairs).unwrap_or(UDP);
         let ip_sum = words(ips[0]) + words(ips[1]);
         Tuple {
@@ -180,6 +184,7 @@ pub struct PacketFlow {
     next_id: [u16; 2],
     connection: Connection,
     icmp_identifier: u16,
+    /// Sequence numbers of the last echo request and of the last reply.
     icmp_sequence: [u16; 2],
     attributes: Box<[Value]>,
 }
@@ -192,7 +197,7 @@ impl Render for PacketRender {
         let mut stream = Stream::new(self.options.seed, Purpose::Packets, flow);
         let initial = [stream.next_u32(), stream.next_u32()];
         let ids = stream.next_u32();
-        let tuple = self.tuple(&Values { attributes, measurements: &[] });
+        let tuple = self.tuple(&Values { schema: &self.schema, attributes, measurements: &[] });
         PacketFlow {
             tuple,
             started: false,
@@ -205,12 +210,16 @@ impl Render for PacketRender {
     }
 
     fn record(&mut self, flow: &mut PacketFlow, time_ns: u64, measurements: &[Value]) -> Frame {
-        let fields = &*self.fields;
+        let fields = &self.fields;
         if self.tuple_varies {
-            flow.tuple = self.tuple(&Values { attributes: &flow.attributes, measurements });
+            flow.tuple = self.tuple(&Values {
+                schema: &self.schema,
+                attributes: &flow.attributes,
+                measurements,
+            });
         }
         let PacketFlow { tuple, next_id, connection, attributes, .. } = flow;
-        let values = Values { attributes, measurements };
+        let values = Values { schema: &self.schema, attributes, measurements };
         let mut repairs = tuple.repairs;
 
         let modelled = fields.direction.number(&values, 1, &mut repairs).unwrap_or(0);
@@ -255,37 +264,27 @@ impl Render for PacketRender {
         let ip_len = modelled.clamp(least, most);
         repairs.add_if(ip_len != modelled, Repairs::LENGTH);
 
-        let mut frame = Frame {
-            header: [0; HEADER_BYTES],
-            header_len: (L4 + l4_least) as u8,
-            block: tuple.block,
-            repairs: Repairs::NONE,
-            ip_len: ip_len as u16,
-        };
         let payload = &self.options.payload;
-        let ports = [tuple.ports[from], tuple.ports[to]];
+        let ports = u64::from(tuple.ports[from]) << 16 | u64::from(tuple.ports[to]);
+        let mut ip_len = ip_len as u16;
+        let mut l4 = Transport { len: l4_least as u8, ..Transport::default() };
         match protocol {
             TCP => {
                 let flags = fields.tcp_flags.number(&values, 0xff, &mut repairs);
                 let window = fields.tcp_window.number(&values, 0xffff, &mut repairs);
-                let window = window.unwrap_or(64_240) as u16;
+                let window = window.unwrap_or(64_240);
                 let flags = flags.map(|flags| flags as u8);
-                let segment = connection.segment(from, flags, ip_len, &mut repairs);
-                frame.ip_len = segment.ip_len as u16;
+                let segment = connection.segment(from, flags, ip_len.into(), &mut repairs);
+                ip_len = segment.ip_len as u16;
                 let header = TCP_BYTES + segment.options;
-                frame.header_len = (L4 + header) as u8;
                 let payload_len = segment.ip_len - IPV4_BYTES - header;
+                l4.len = header as u8;
                 let mut sum = 0;
                 if segment.options > 0 {
-                    let at = L4 + TCP_BYTES;
-                    let options = &mut frame.header[at..at + segment.options];
-                    connection.write_options(&segment, time_ns, options);
-                    for word in options.chunks_exact(2) {
-                        sum += u64::from(u16::from_be_bytes([word[0], word[1]]));
-                    }
+                    sum = l4.add_options(connection, &segment, time_ns);
                 }
-                let urgent = if segment.flags & tcp::URG != 0 { payload_len as u16 } else { 0 };
-                let offset_and_flags = (header as u16 / 4) << 12 | u16::from(segment.flags);
+                let urgent = if segment.flags & tcp::URG != 0 { payload_len as u32 } else { 0 };
+                let offset_and_flags = (header as u32 / 4) << 12 | u32::from(segment.flags);
                 sum += tuple.l4_sum
                     + (header + payload_len) as u64
                     + words(segment.sequence)
@@ -294,61 +293,99 @@ impl Render for PacketRender {
                     + u64::from(window)
                     + u64::from(urgent)
                     + payload.sum(tuple.block, payload_len);
-                frame.put_u16(L4, ports[0]);
-                frame.put_u16(L4 + 2, ports[1]);
-                frame.put_u32(L4 + 4, segment.sequence);
-                frame.put_u32(L4 + 8, segment.acknowledgement);
-                frame.put_u16(L4 + 12, offset_and_flags);
-                frame.put_u16(L4 + 14, window);
-                frame.put_u16(L4 + 16, checksum::finish(sum));
-                frame.put_u16(L4 + 18, urgent);
+                let checksum = u64::from(checksum::finish(sum));
+                l4.words = [
+                    ports << 32 | u64::from(segment.sequence),
+                    u64::from(segment.acknowledgement) << 32
+                        | u64::from(offset_and_flags << 16 | window),
+                    checksum << 48 | u64::from(urgent) << 32,
+                ];
             }
             UDP => {
-                let len = ip_len - IPV4_BYTES;
-                let payload_sum = payload.sum(tuple.block, len - SHORT_HEADER_BYTES);
-                let checksum = checksum::finish(tuple.l4_sum + 2 * len as u64 + payload_sum);
-                frame.put_u16(L4, ports[0]);
-                frame.put_u16(L4 + 2, ports[1]);
-                frame.put_u16(L4 + 4, len as u16);
+                let len = ip_len as u64 - IPV4_BYTES as u64;
+                let payload_sum = payload.sum(tuple.block, len as usize - SHORT_HEADER_BYTES);
+                let checksum = checksum::finish(tuple.l4_sum + 2 * len + payload_sum);
                 // Zero would say that there is no checksum (RFC 768).
-                frame.put_u16(L4 + 6, if checksum == 0 { 0xffff } else { checksum });
+                let checksum = if checksum == 0 { 0xffff } else { checksum };
+                l4.words[0] = ports << 32 | len << 16 | u64::from(checksum);
             }
             ICMP => {
                 // Echo, and echo reply from the other side (RFC 792).
-                let kind: u16 = if from == 0 { 8 << 8 } else { 0 };
-                flow.icmp_sequence[from] = flow.icmp_sequence[from].wrapping_add(1);
-                let (identifier, sequence) = (flow.icmp_identifier, flow.icmp_sequence[from]);
-                let payload_len = ip_len - IPV4_BYTES - SHORT_HEADER_BYTES;
-                let sum = u64::from(kind) + u64::from(identifier) + u64::from(sequence);
-                let sum = sum + payload.sum(tuple.block, payload_len);
-                frame.put_u16(L4, kind);
-                frame.put_u16(L4 + 2, checksum::finish(sum));
-                frame.put_u16(L4 + 4, identifier);
-                frame.put_u16(L4 + 6, sequence);
+                let kind = if from == 0 { 8 << 8 } else { 0 };
+                // A reply answers the oldest request without one, or the last again.
+                let [asked, answered] = &mut flow.icmp_sequence;
+                let sequence = if from == 0 {
+                    *asked = asked.wrapping_add(1);
+                    *asked
+                } else {
+                    if answered != asked {
+                        *answered = answered.wrapping_add(1);
+                    }
+                    *answered
+                };
+                let (identifier, sequence) = (u64::from(flow.icmp_identifier), u64::from(sequence));
+                let payload_len = usize::from(ip_len) - IPV4_BYTES - SHORT_HEADER_BYTES;
+                let payload_sum = payload.sum(tuple.block, payload_len);
+                let sum = kind + identifier + sequence + payload_sum;
+                let checksum = u64::from(checksum::finish(sum));
+                l4.words[0] = kind << 48 | checksum << 32 | identifier << 16 | sequence;
             }
             _ => {}
         }
 
-        let fragment = legal_fragment(flag, off, usize::from(frame.ip_len), &mut repairs);
-        let version_and_tos = 0x4500 | tos as u16;
-        let ttl_and_protocol = (ttl as u16) << 8 | u16::from(tuple.protocol);
-        let sum = tuple.ip_sum
-            + u64::from(version_and_tos)
-            + u64::from(frame.ip_len)
-            + u64::from(id)
-            + u64::from(fragment)
-            + u64::from(ttl_and_protocol);
-        frame.header[..IP].copy_from_slice(&self.ethernet[from]);
-        frame.put_u16(IP, version_and_tos);
-        frame.put_u16(IP + 2, frame.ip_len);
-        frame.put_u16(IP + 4, id);
-        frame.put_u16(IP + 6, fragment);
-        frame.put_u16(IP + 8, ttl_and_protocol);
-        frame.put_u16(IP + 10, checksum::finish(sum));
-        frame.put_u32(IP + 12, tuple.ips[from]);
-        frame.put_u32(IP + 16, tuple.ips[to]);
-        frame.repairs = repairs;
-        frame
+        let fragment = legal_fragment(flag, off, ip_len.into(), &mut repairs);
+        let version_and_tos = 0x4500 | u64::from(tos);
+        let ttl_and_protocol = u64::from(ttl << 8) | u64::from(tuple.protocol);
+        let (len, id, fragment) = (u64::from(ip_len), u64::from(id), u64::from(fragment));
+        let sum = tuple.ip_sum + version_and_tos + len + id + fragment + ttl_and_protocol;
+        let checksum = u64::from(checksum::finish(sum));
+        let (source, destination) = (u64::from(tuple.ips[from]), u64::from(tuple.ips[to]));
+        let [ethernet_0, ethernet_1] = self.ethernet[from];
+        let [l4_0, l4_1, l4_2] = l4.words;
+        let [options_0, options_1, options_2] = l4.options;
+        // The Ethernet header's 14 bytes leave every later field 2 bytes before
+        // the end of a word.
+        let header = [
+            ethernet_0,
+            ethernet_1 | version_and_tos,
+            len << 48 | id << 32 | fragment << 16 | ttl_and_protocol,
+            checksum << 48 | source << 16 | destination >> 16,
+            destination << 48 | l4_0 >> 16,
+            l4_0 << 48 | l4_1 >> 16,
+            l4_1 << 48 | l4_2 >> 16 | options_0 >> 48,
+            options_0 << 16 | options_1 >> 48,
+            options_1 << 16 | options_2 >> 48,
+            options_2 << 16,
+        ];
+        Frame {
+            header: header.map(u64::to_be_bytes),
+            header_len: L4 as u8 + l4.len,
+            block: tuple.block,
+            repairs,
+            ip_len,
+        }
+    }
+}
+
+/// A transport header in registers, from its first byte on.
+#[derive(Default)]
+struct Transport {
+    /// Bytes of it, options included.
+    len: u8,
+    /// The header without options.
+    words: [u64; 3],
+    options: [u64; 3],
+}
+
+impl Transport {
+    /// Adds a SYN's options; returns their sum.
+    #[inline(never)]
+    fn add_options(&mut self, connection: &Connection, segment: &Segment, time_ns: u64) -> u64 {
+        let mut options = [[0; 8]; 3];
+        let bytes = &mut options.as_flattened_mut()[..segment.options.min(MOST_OPTION_BYTES)];
+        connection.write_options(segment, time_ns, bytes);
+        self.options = options.map(u64::from_be_bytes);
+        self.options.iter().map(|&word| words((word >> 32) as u32) + words(word as u32)).sum()
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) const URG: u8 = 0x20;
 /// TCP header without options.
 pub(super) const TCP_BYTES: usize = 20;
 /// The most that our SYNs carry.
-const MOST_OPTION_BYTES: usize = 20;
+pub(super) const MOST_OPTION_BYTES: usize = 20;
 /// Bytes of an IPv4 packet that holds a TCP header without options or payload.
 const BARE: usize = 20 + TCP_BYTES;
 
