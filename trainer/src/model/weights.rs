@@ -99,11 +99,11 @@ impl GeneratorWeights {
     /// Every tensor with a name and a shape, for `weights.safetensors`.
     #[must_use]
     pub fn tensors(&self) -> Vec<(String, Vec<usize>, &[f32])> {
-        fn matrix<'a>(
+        fn matrix(
             name: impl Into<String>,
-            values: &'a [f32],
+            values: &[f32],
             columns: usize,
-        ) -> (String, Vec<usize>, &'a [f32]) {
+        ) -> (String, Vec<usize>, &[f32]) {
             (name.into(), vec![values.len() / columns.max(1), columns], values)
         }
         let mut tensors: Vec<(String, Vec<usize>, &[f32])> = Vec::new();
