@@ -129,18 +129,19 @@ impl Kernel for Forward {
                         .zip(cell_after.chunks_exact_mut(hidden))
                         .zip(cell_before.chunks_exact(hidden))
                     {
+                        // Passes over few slices each: one over all of them does not vectorise.
                         let [input, forget, candidate, output] = quarters(gates);
-                        for (((i, f), (g, o)), ((h, c), c_before)) in input
-                            .iter_mut()
-                            .zip(forget)
-                            .zip(candidate.iter_mut().zip(output))
-                            .zip(h.iter_mut().zip(c).zip(c_before))
-                        {
-                            *i = i.logistic();
-                            *f = f.logistic();
-                            *g = g.hyperbolic_tangent();
-                            *o = o.logistic();
-                            *c = *f * *c_before + *i * *g;
+                        input.iter_mut().for_each(|x| *x = x.logistic());
+                        forget.iter_mut().for_each(|x| *x = x.logistic());
+                        candidate.iter_mut().for_each(|x| *x = x.hyperbolic_tangent());
+                        output.iter_mut().for_each(|x| *x = x.logistic());
+                        for ((c, c_before), f) in c.iter_mut().zip(c_before).zip(&*forget) {
+                            *c = *f * *c_before;
+                        }
+                        for ((c, i), g) in c.iter_mut().zip(&*input).zip(&*candidate) {
+                            *c += *i * *g;
+                        }
+                        for ((h, c), o) in h.iter_mut().zip(&*c).zip(&*output) {
                             *h = *o * c.hyperbolic_tangent();
                         }
                     }
