@@ -97,9 +97,8 @@ impl AttributeGenerator {
             let inverse_deviation =
                 variance.affine(1.0, f64::from(BatchNorm::EPSILON))?.sqrt()?.recip()?;
             let normalized = centred.broadcast_mul(&inverse_deviation)?;
-            let output = normalized
-                .broadcast_mul(&layer.gamma.value)?
-                .broadcast_add(&layer.beta.value)?;
+            let output =
+                normalized.broadcast_mul(&layer.gamma.value)?.broadcast_add(&layer.beta.value)?;
             // The running variance is the unbiased one.
             let unbiased = batch as f64 / (batch - 1).max(1) as f64;
             let blend = |running: &Tensor, new: &Tensor, scale: f64| -> Result<Tensor> {

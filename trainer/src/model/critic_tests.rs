@@ -60,18 +60,15 @@ fn loss(critic: &Critic, weights: &Tensor) -> f64 {
             if let Some(mask) = masks.get(index) {
                 chain.iter_mut().zip(mask).for_each(|(u, &on)| *u *= f64::from(u8::from(on)));
             }
-            chain = weight
-                .iter()
-                .map(|row| row.iter().zip(&chain).map(|(w, u)| w * u).sum())
-                .collect();
+            chain =
+                weight.iter().map(|row| row.iter().zip(&chain).map(|(w, u)| w * u).sum()).collect();
         }
         (x[0], chain)
     };
     let mut total = 0.0;
     for ((real, fake), weight) in real.iter().zip(&fake).zip(numbers(weights)) {
         total += output_and_gradient(fake).0 - output_and_gradient(real).0;
-        let between: Vec<f64> =
-            real.iter().zip(fake).map(|(r, f)| r + weight * (f - r)).collect();
+        let between: Vec<f64> = real.iter().zip(fake).map(|(r, f)| r + weight * (f - r)).collect();
         let gradient = output_and_gradient(&between).1;
         let counted = |at: &usize| at % 4 != 3;
         let squares: f64 = (0..8).filter(counted).map(|at| gradient[at].powi(2)).sum();

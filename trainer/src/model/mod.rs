@@ -3,7 +3,7 @@
 //!
 //! Forward and backward passes are written out, without automatic
 //! differentiation: the gradient penalty of a ReLU critic needs no second
-//! derivative (see [`critic`](self) sources), so every step is an ordinary
+//! derivative (the critic says how), so every step is an ordinary
 //! matrix product. Weights are kept `[inputs, outputs]`.
 
 pub mod config;
@@ -15,8 +15,6 @@ pub(crate) mod critic;
 pub(crate) mod ops;
 pub(crate) mod parameter;
 pub(crate) mod records;
-
-
 
 #[cfg(test)]
 mod tests;

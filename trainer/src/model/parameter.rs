@@ -41,8 +41,7 @@ impl Initializer {
         let count = values.len();
         let rows = if self.amsgrad { 4 } else { 3 };
         values.resize(rows * count, 0.0);
-        let packed =
-            Tensor::from_vec(values, (rows, count), &self.device)?.to_dtype(self.dtype)?;
+        let packed = Tensor::from_vec(values, (rows, count), &self.device)?.to_dtype(self.dtype)?;
         let value = packed.narrow(0, 0, 1)?.reshape(shape)?;
         let gradient = Tensor::zeros(shape, self.dtype, &self.device)?;
         Ok(Parameter { packed, value, gradient })
@@ -176,15 +175,18 @@ impl AdamKernel {
         let (new1, new2) = (T::of(1.0 - self.0.beta1), T::of(1.0 - self.0.beta2));
         let epsilon = T::of(self.0.epsilon);
         if greatest.is_empty() {
-            wide(|| {
-                for (((value, first), second), gradient) in
-                    value.iter_mut().zip(first).zip(second).zip(gradient)
-                {
-                    *first = beta1 * *first + new1 * *gradient;
-                    *second = beta2 * *second + new2 * (*gradient * *gradient);
-                    *value -= rate * *first / (second.root() * correction + epsilon);
-                }
-            });
+            wide(
+                #[inline(always)]
+                || {
+                    for (((value, first), second), gradient) in
+                        value.iter_mut().zip(first).zip(second).zip(gradient)
+                    {
+                        *first = beta1 * *first + new1 * *gradient;
+                        *second = beta2 * *second + new2 * (*gradient * *gradient);
+                        *value -= rate * *first / (second.root() * correction + epsilon);
+                    }
+                },
+            );
         } else {
             for ((((value, first), second), greatest), gradient) in
                 value.iter_mut().zip(first).zip(second).zip(greatest).zip(gradient)

@@ -119,8 +119,7 @@ fn setup(dtype: DType) -> Setup {
     let widths = Widths { fixed: 5, noise: 2, hidden: 3 };
     let mut init = Initializer::new(2, dtype, &CPU, false);
     let segments = Segments::new(&record_layout());
-    let generator =
-        RecordGenerator::new(&mut init, &widths, segments, shape, dtype, &CPU).unwrap();
+    let generator = RecordGenerator::new(&mut init, &widths, segments, shape, dtype, &CPU).unwrap();
     let draw = |shape: &[usize], index| normals(shape, index).to_dtype(dtype).unwrap();
     // Large noise makes some flags say stop.
     let noise = (draw(&[12, 2], 3) * 3.0).unwrap();
@@ -247,17 +246,16 @@ fn running_statistics_follow_pytorch() {
         }
         // The plain forward takes them.
         let noise = [0.3, -0.2];
-        let attributes =
-            reference::forward_attributes(
-                &GeneratorWeights {
-                    attribute_hidden: hidden,
-                    attribute_head: generator.export().unwrap().1,
-                    ..GeneratorWeights::default()
-                },
-                &layout(),
-                &noise,
-                &[],
-            );
+        let attributes = reference::forward_attributes(
+            &GeneratorWeights {
+                attribute_hidden: hidden,
+                attribute_head: generator.export().unwrap().1,
+                ..GeneratorWeights::default()
+            },
+            &layout(),
+            &noise,
+            &[],
+        );
         assert_eq!(attributes.len(), 10);
         assert!((attributes[0] + attributes[1] - 1.0).abs() < 1e-6);
     }

@@ -10,4 +10,4 @@ mod tests;
 pub use crate::model::ops::set_threads;
 pub use batch::Samples;
 pub use error::TrainError;
-pub use step::{Losses, Trainer};
+pub use step::{Losses, NamedTensor, Trainer};

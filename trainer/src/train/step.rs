@@ -30,6 +30,9 @@ pub struct Losses {
     pub attribute_gradient_penalty: f32,
 }
 
+/// A tensor's name, shape and numbers, row by row.
+pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
+
 /// Trains a DoppelGANger on samples.
 pub struct Trainer {
     samples: Samples,
@@ -107,8 +110,7 @@ impl Trainer {
             hidden: config.generator_feature_num_units,
         };
         let segments = Segments::new(&samples.measurement_layout);
-        let records =
-            RecordGenerator::new(&mut init, &widths, segments, shape, dtype, device)?;
+        let records = RecordGenerator::new(&mut init, &widths, segments, shape, dtype, device)?;
         let width = samples.row_dim(padded);
         let critic = Critic::new(
             &mut init,
@@ -379,7 +381,7 @@ impl Trainer {
     /// # Errors
     ///
     /// As [`Self::generator_weights`].
-    pub fn named_tensors(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>, TrainError> {
+    pub fn named_tensors(&self) -> Result<Vec<NamedTensor>, TrainError> {
         let mut tensors: Vec<_> = self
             .generator_weights()?
             .tensors()

@@ -1,4 +1,4 @@
-use super::{Losses, Samples, TrainError, Trainer};
+use super::{Losses, NamedTensor, Samples, TrainError, Trainer};
 use crate::model::config::{ConfigError, DoppelgangerConfig, GradientPenaltyAt, NoiseDraw};
 use crate::model::ops::Ops;
 use crate::model::reference::{self, StepInput};
@@ -57,9 +57,7 @@ fn small() -> DoppelgangerConfig {
     }
 }
 
-type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
-
-fn train(samples: Samples, config: DoppelgangerConfig, ops: Ops) -> (Losses, Tensors) {
+fn train(samples: Samples, config: DoppelgangerConfig, ops: Ops) -> (Losses, Vec<NamedTensor>) {
     let mut trainer = Trainer::with_ops(samples, config, 11, &Device::Cpu, ops).unwrap();
     let mut losses = Losses::default();
     for _ in 0..4 {

@@ -17,13 +17,16 @@ impl Kernel for BiasRelu {
     const NAME: &'static str = "bias and ReLU";
 
     fn run<T: Real>(&self, out: &mut [T], bias: &[T], _: &[T]) -> Result<()> {
-        wide(|| {
-            for row in out.chunks_exact_mut(bias.len().max(1)) {
-                for (value, bias) in row.iter_mut().zip(bias) {
-                    *value = rectify(*value + *bias);
+        wide(
+            #[inline(always)]
+            || {
+                for row in out.chunks_exact_mut(bias.len().max(1)) {
+                    for (value, bias) in row.iter_mut().zip(bias) {
+                        *value = rectify(*value + *bias);
+                    }
                 }
-            }
-        });
+            },
+        );
         Ok(())
     }
 }
@@ -39,22 +42,25 @@ impl Kernel for Interpolate {
         let (real, rest) = out.split_at_mut(block);
         let (fake, between) = rest.split_at_mut(block);
         let width = bias.len().max(1);
-        wide(|| {
-            for (((real, fake), between), weight) in real
-                .chunks_exact_mut(width)
-                .zip(fake.chunks_exact_mut(width))
-                .zip(between.chunks_exact_mut(width))
-                .zip(weights)
-            {
-                for (((real, fake), between), bias) in
-                    real.iter_mut().zip(fake).zip(between).zip(bias)
+        wide(
+            #[inline(always)]
+            || {
+                for (((real, fake), between), weight) in real
+                    .chunks_exact_mut(width)
+                    .zip(fake.chunks_exact_mut(width))
+                    .zip(between.chunks_exact_mut(width))
+                    .zip(weights)
                 {
-                    *between = rectify(*real + *weight * (*fake - *real) + *bias);
-                    *real = rectify(*real + *bias);
-                    *fake = rectify(*fake + *bias);
+                    for (((real, fake), between), bias) in
+                        real.iter_mut().zip(fake).zip(between).zip(bias)
+                    {
+                        *between = rectify(*real + *weight * (*fake - *real) + *bias);
+                        *real = rectify(*real + *bias);
+                        *fake = rectify(*fake + *bias);
+                    }
                 }
-            }
-        });
+            },
+        );
         Ok(())
     }
 }
@@ -67,11 +73,14 @@ impl Kernel for TakeWherePositive {
 
     fn run<T: Real>(&self, out: &mut [T], source: &[T], _: &[T]) -> Result<()> {
         expect_lengths(Self::NAME, &[out.len()], &[source.len()])?;
-        wide(|| {
-            for (value, source) in out.iter_mut().zip(source) {
-                *value = if *value > T::of(0.0) { *source } else { T::of(0.0) };
-            }
-        });
+        wide(
+            #[inline(always)]
+            || {
+                for (value, source) in out.iter_mut().zip(source) {
+                    *value = if *value > T::of(0.0) { *source } else { T::of(0.0) };
+                }
+            },
+        );
         Ok(())
     }
 }
@@ -83,11 +92,14 @@ impl Kernel for Mask {
 
     fn run<T: Real>(&self, out: &mut [T], activation: &[T], _: &[T]) -> Result<()> {
         expect_lengths(Self::NAME, &[out.len()], &[activation.len()])?;
-        wide(|| {
-            for (value, activation) in out.iter_mut().zip(activation) {
-                *value = if *activation > T::of(0.0) { *value } else { T::of(0.0) };
-            }
-        });
+        wide(
+            #[inline(always)]
+            || {
+                for (value, activation) in out.iter_mut().zip(activation) {
+                    *value = if *activation > T::of(0.0) { *value } else { T::of(0.0) };
+                }
+            },
+        );
         Ok(())
     }
 }
@@ -104,22 +116,26 @@ impl Kernel for MaskedOuter {
         expect_lengths(Self::NAME, &[out.len()], &[activation.len()])?;
         let block = (out.len() / self.scales.len().max(1)).max(1);
         let width = weight.len().max(1);
-        wide(|| {
-            for ((out, activation), scale) in
-                out.chunks_mut(block).zip(activation.chunks(block)).zip(&self.scales)
-            {
-                let scale = T::of(*scale);
-                for (out, activation) in
-                    out.chunks_exact_mut(width).zip(activation.chunks_exact(width))
+        wide(
+            #[inline(always)]
+            || {
+                for ((out, activation), scale) in
+                    out.chunks_mut(block).zip(activation.chunks(block)).zip(&self.scales)
                 {
-                    for ((value, activation), weight) in out.iter_mut().zip(activation).zip(weight)
+                    let scale = T::of(*scale);
+                    for (out, activation) in
+                        out.chunks_exact_mut(width).zip(activation.chunks_exact(width))
                     {
-                        *value =
-                            if *activation > T::of(0.0) { scale * *weight } else { T::of(0.0) };
+                        for ((value, activation), weight) in
+                            out.iter_mut().zip(activation).zip(weight)
+                        {
+                            *value =
+                                if *activation > T::of(0.0) { scale * *weight } else { T::of(0.0) };
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
         Ok(())
     }
 }
@@ -155,16 +171,19 @@ impl Kernel for Norms {
 
     fn run<T: Real>(&self, out: &mut [T], gradient: &[T], _: &[T]) -> Result<()> {
         let width = gradient.len() / out.len().max(1);
-        wide(|| {
-            for (norm, row) in out.iter_mut().zip(gradient.chunks_exact(width.max(1))) {
-                let mut total = T::of(NORM_FLOOR);
-                for sample in row.chunks(self.columns.of_sample) {
-                    let counted = self.columns.counted.min(sample.len());
-                    total += sum_of_squares(&sample[..counted]);
+        wide(
+            #[inline(always)]
+            || {
+                for (norm, row) in out.iter_mut().zip(gradient.chunks_exact(width.max(1))) {
+                    let mut total = T::of(NORM_FLOOR);
+                    for sample in row.chunks(self.columns.of_sample) {
+                        let counted = self.columns.counted.min(sample.len());
+                        total += sum_of_squares(&sample[..counted]);
+                    }
+                    *norm = total.root();
                 }
-                *norm = total.root();
-            }
-        });
+            },
+        );
         Ok(())
     }
 }
@@ -179,16 +198,19 @@ impl Kernel for ScaleRows {
 
     fn run<T: Real>(&self, out: &mut [T], factors: &[T], _: &[T]) -> Result<()> {
         let width = (out.len() / factors.len().max(1)).max(1);
-        wide(|| {
-            for (row, factor) in out.chunks_exact_mut(width).zip(factors) {
-                for sample in row.chunks_mut(self.columns.of_sample) {
-                    let counted = self.columns.counted.min(sample.len());
-                    let (kept, rest) = sample.split_at_mut(counted);
-                    kept.iter_mut().for_each(|value| *value *= *factor);
-                    rest.fill(T::of(0.0));
+        wide(
+            #[inline(always)]
+            || {
+                for (row, factor) in out.chunks_exact_mut(width).zip(factors) {
+                    for sample in row.chunks_mut(self.columns.of_sample) {
+                        let counted = self.columns.counted.min(sample.len());
+                        let (kept, rest) = sample.split_at_mut(counted);
+                        kept.iter_mut().for_each(|value| *value *= *factor);
+                        rest.fill(T::of(0.0));
+                    }
                 }
-            }
-        });
+            },
+        );
         Ok(())
     }
 }
@@ -213,14 +235,17 @@ impl Kernel for ColumnSums {
     const NAME: &'static str = "column sums";
 
     fn run<T: Real>(&self, out: &mut [T], rows: &[T], _: &[T]) -> Result<()> {
-        wide(|| {
-            out.fill(T::of(0.0));
-            for row in rows.chunks_exact(out.len().max(1)) {
-                for (sum, value) in out.iter_mut().zip(row) {
-                    *sum += *value;
+        wide(
+            #[inline(always)]
+            || {
+                out.fill(T::of(0.0));
+                for row in rows.chunks_exact(out.len().max(1)) {
+                    for (sum, value) in out.iter_mut().zip(row) {
+                        *sum += *value;
+                    }
                 }
-            }
-        });
+            },
+        );
         Ok(())
     }
 }
@@ -232,13 +257,16 @@ impl Kernel for AddRepeated {
     const NAME: &'static str = "repeated addition";
 
     fn run<T: Real>(&self, out: &mut [T], block: &[T], _: &[T]) -> Result<()> {
-        wide(|| {
-            for out in out.chunks_exact_mut(block.len().max(1)) {
-                for (value, addend) in out.iter_mut().zip(block) {
-                    *value += *addend;
+        wide(
+            #[inline(always)]
+            || {
+                for out in out.chunks_exact_mut(block.len().max(1)) {
+                    for (value, addend) in out.iter_mut().zip(block) {
+                        *value += *addend;
+                    }
                 }
-            }
-        });
+            },
+        );
         Ok(())
     }
 }
@@ -263,7 +291,12 @@ impl Ops {
 
     /// `x` holds `x_r W` and `x_f W` in its first two thirds. Sets its last to
     /// `((1 - w) x_r + w x_f) W`, adds the bias everywhere and rectifies.
-    pub(crate) fn interpolate_relu(self, x: &Tensor, weights: &Tensor, bias: &Tensor) -> Result<()> {
+    pub(crate) fn interpolate_relu(
+        self,
+        x: &Tensor,
+        weights: &Tensor,
+        bias: &Tensor,
+    ) -> Result<()> {
         if self.fused() {
             return x.inplace_op3(weights, bias, &InPlace(Interpolate));
         }

@@ -116,8 +116,6 @@ pub(crate) fn gemm_into<T: Real>(
 pub(crate) struct Product {
     /// Threads it may use.
     pub(crate) threads: usize,
-    /// Whether what is there is kept and added to.
-    pub(crate) add: bool,
 }
 
 impl Product {
@@ -129,10 +127,8 @@ impl Product {
     ) -> Result<()> {
         let views = (View::of(out.1)?, View::of(a.1)?, View::of(b.1)?);
         let out_values = T::values_mut(out.0)?.get_mut(out.1.start_offset()..).unwrap_or_default();
-        let a_values =
-            T::cpu_storage_as_slice(a.0)?.get(a.1.start_offset()..).unwrap_or_default();
-        let b_values =
-            T::cpu_storage_as_slice(b.0)?.get(b.1.start_offset()..).unwrap_or_default();
+        let a_values = T::cpu_storage_as_slice(a.0)?.get(a.1.start_offset()..).unwrap_or_default();
+        let b_values = T::cpu_storage_as_slice(b.0)?.get(b.1.start_offset()..).unwrap_or_default();
         if views.1.rows != views.0.rows
             || views.2.columns != views.0.columns
             || views.1.columns != views.2.rows
@@ -144,7 +140,7 @@ impl Product {
             (out_values, views.0),
             (a_values, views.1),
             (b_values, views.2),
-            self.add,
+            false,
         );
         Ok(())
     }
@@ -165,9 +161,7 @@ impl InplaceOp3 for Product {
         b_layout: &Layout,
     ) -> Result<()> {
         match out {
-            CpuStorage::F64(_) => {
-                self.run::<f64>((out, out_layout), (a, a_layout), (b, b_layout))
-            }
+            CpuStorage::F64(_) => self.run::<f64>((out, out_layout), (a, a_layout), (b, b_layout)),
             _ => self.run::<f32>((out, out_layout), (a, a_layout), (b, b_layout)),
         }
     }

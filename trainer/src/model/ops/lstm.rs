@@ -120,29 +120,33 @@ impl Kernel for Forward {
                 true,
             );
             let (cell_before, cell_after) = cells[at..].split_at_mut(sizes.state());
-            wide(|| {
-                for (((gates, h), c), c_before) in gates
-                    .chunks_exact_mut(4 * hidden)
-                    .zip(after.chunks_exact_mut(hidden))
-                    .zip(cell_after.chunks_exact_mut(hidden))
-                    .zip(cell_before.chunks_exact(hidden))
-                {
-                    let [input, forget, candidate, output] = quarters(gates);
-                    for (((i, f), (g, o)), ((h, c), c_before)) in input
-                        .iter_mut()
-                        .zip(forget)
-                        .zip(candidate.iter_mut().zip(output))
-                        .zip(h.iter_mut().zip(c).zip(c_before))
+            wide(
+                #[inline(always)]
+                || {
+                    for (((gates, h), c), c_before) in gates
+                        .chunks_exact_mut(4 * hidden)
+                        .zip(after.chunks_exact_mut(hidden))
+                        .zip(cell_after.chunks_exact_mut(hidden))
+                        .zip(cell_before.chunks_exact(hidden))
                     {
-                        *i = i.logistic();
-                        *f = f.logistic();
-                        *g = g.hyperbolic_tangent();
-                        *o = o.logistic();
-                        *c = *f * *c_before + *i * *g;
-                        *h = *o * c.hyperbolic_tangent();
+                        // Passes over few slices each: one over all of them does not vectorise.
+                        let [input, forget, candidate, output] = quarters(gates);
+                        input.iter_mut().for_each(|x| *x = x.logistic());
+                        forget.iter_mut().for_each(|x| *x = x.logistic());
+                        candidate.iter_mut().for_each(|x| *x = x.hyperbolic_tangent());
+                        output.iter_mut().for_each(|x| *x = x.logistic());
+                        for ((c, c_before), f) in c.iter_mut().zip(c_before).zip(&*forget) {
+                            *c = *f * *c_before;
+                        }
+                        for ((c, i), g) in c.iter_mut().zip(&*input).zip(&*candidate) {
+                            *c += *i * *g;
+                        }
+                        for ((h, c), o) in h.iter_mut().zip(&*c).zip(&*output) {
+                            *h = *o * c.hyperbolic_tangent();
+                        }
                     }
-                }
-            });
+                },
+            );
         }
         Ok(())
     }
@@ -171,33 +175,36 @@ impl Kernel for Backward {
             let gates = &mut gates[step * step_gates..(step + 1) * step_gates];
             let at = step * sizes.state();
             let (before, after) = cells[at..].split_at(sizes.state());
-            wide(|| {
-                for (((gates, (d_h, d_c)), (c_before, c)), d_above) in gates
-                    .chunks_exact_mut(4 * hidden)
-                    .zip(d_hidden.chunks_exact(hidden).zip(d_cell.chunks_exact_mut(hidden)))
-                    .zip(before.chunks_exact(hidden).zip(after.chunks_exact(hidden)))
-                    .zip(upstream[at..].chunks_exact(hidden))
-                {
-                    let [input, forget, candidate, output] = quarters(gates);
-                    for ((((i, f), (g, o)), (d_h, d_c)), ((c_before, c), d_above)) in input
-                        .iter_mut()
-                        .zip(forget)
-                        .zip(candidate.iter_mut().zip(output))
-                        .zip(d_h.iter().zip(d_c))
-                        .zip(c_before.iter().zip(c).zip(d_above))
+            wide(
+                #[inline(always)]
+                || {
+                    for (((gates, (d_h, d_c)), (c_before, c)), d_above) in gates
+                        .chunks_exact_mut(4 * hidden)
+                        .zip(d_hidden.chunks_exact(hidden).zip(d_cell.chunks_exact_mut(hidden)))
+                        .zip(before.chunks_exact(hidden).zip(after.chunks_exact(hidden)))
+                        .zip(upstream[at..].chunks_exact(hidden))
                     {
-                        let squashed = c.hyperbolic_tangent();
-                        let d_h = *d_h + *d_above;
-                        let d_cell = *d_c + d_h * *o * (one - squashed * squashed);
-                        *d_c = d_cell * *f;
-                        *o = d_h * squashed * *o * (one - *o);
-                        *f = d_cell * *c_before * *f * (one - *f);
-                        let d_input = d_cell * *g * *i * (one - *i);
-                        *g = d_cell * *i * (one - *g * *g);
-                        *i = d_input;
+                        let [input, forget, candidate, output] = quarters(gates);
+                        for ((((i, f), (g, o)), (d_h, d_c)), ((c_before, c), d_above)) in input
+                            .iter_mut()
+                            .zip(forget)
+                            .zip(candidate.iter_mut().zip(output))
+                            .zip(d_h.iter().zip(d_c))
+                            .zip(c_before.iter().zip(c).zip(d_above))
+                        {
+                            let squashed = c.hyperbolic_tangent();
+                            let d_h = *d_h + *d_above;
+                            let d_cell = *d_c + d_h * *o * (one - squashed * squashed);
+                            *d_c = d_cell * *f;
+                            *o = d_h * squashed * *o * (one - *o);
+                            *f = d_cell * *c_before * *f * (one - *f);
+                            let d_input = d_cell * *g * *i * (one - *i);
+                            *g = d_cell * *i * (one - *g * *g);
+                            *i = d_input;
+                        }
                     }
-                }
-            });
+                },
+            );
             if step > 0 {
                 gemm_into(
                     threads,

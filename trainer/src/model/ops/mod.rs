@@ -10,6 +10,7 @@ pub(crate) mod segments;
 
 use candle_core::{Device, Result, Tensor};
 use gemm::Product;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// 0 while nobody has said.
@@ -23,8 +24,10 @@ pub fn set_threads(threads: usize) {
 
 /// Threads that CPU work may use.
 pub(crate) fn threads() -> usize {
+    // Asking the system reads files, far too slow for every product.
+    static AVAILABLE: OnceLock<usize> = OnceLock::new();
     match THREADS.load(Ordering::Relaxed) {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        0 => *AVAILABLE.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from)),
         threads => threads,
     }
 }
@@ -55,17 +58,9 @@ impl Ops {
     /// `out = a b` into a matrix whose rows follow one another.
     pub(crate) fn matmul_into(self, out: &Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
         if self.fused {
-            return out.inplace_op3(a, b, &Product { threads: threads(), add: false });
+            return out.inplace_op3(a, b, &Product { threads: threads() });
         }
         out.slice_set(&product(a, b)?, 0, 0)
-    }
-
-    /// `out += a b`.
-    pub(crate) fn matmul_add(self, out: &Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
-        if self.fused {
-            return out.inplace_op3(a, b, &Product { threads: threads(), add: true });
-        }
-        out.slice_set(&(out + product(a, b)?)?, 0, 0)
     }
 
     /// `a b` as a new matrix.

@@ -99,7 +99,10 @@ impl Kernel for Activate<'_> {
                     values.iter_mut().for_each(|x| *x -= most);
                 }
             });
-            wide(|| piece.iter_mut().for_each(|x| *x = x.exponential()));
+            wide(
+                #[inline(always)]
+                || piece.iter_mut().for_each(|x| *x = x.exponential()),
+            );
             self.0.for_each(piece, |activation, values| match activation {
                 Activation::Sigmoid => values.iter_mut().for_each(|x| *x = one / (one + *x)),
                 Activation::Tanh => {
@@ -309,9 +312,7 @@ impl Ops {
             match activation {
                 Activation::Sigmoid => d * (y * y.affine(-1.0, 1.0)?)?,
                 Activation::Tanh => d * y.sqr()?.affine(-1.0, 1.0)?,
-                Activation::Softmax => {
-                    y * d.broadcast_sub(&(d * y)?.sum_keepdim(D::Minus1)?)?
-                }
+                Activation::Softmax => y * d.broadcast_sub(&(d * y)?.sum_keepdim(D::Minus1)?)?,
             }
         })?;
         gradient.slice_set(&result, 0, 0)
@@ -341,8 +342,7 @@ impl Ops {
     pub(crate) fn alive(self, records: &Tensor, shape: Shape) -> Result<Tensor> {
         let Shape { steps, batch, per_step, dim } = shape;
         if self.fused() {
-            let alive =
-                Tensor::zeros((steps, batch, per_step), records.dtype(), records.device())?;
+            let alive = Tensor::zeros((steps, batch, per_step), records.dtype(), records.device())?;
             alive.inplace_op2(records, &InPlace(Alive(shape)))?;
             return Ok(alive);
         }
