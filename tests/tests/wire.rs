@@ -1,0 +1,392 @@
+//! Frames over a wire that exists only here: a veth pair between two network
+//! namespaces. Nothing leaves them. Needs root and `ip`; says so and passes
+//! where there is neither.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::UdpSocket;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use ns_model_format::codec::{BitCodec, Codec, FloatCodec, FloatOptions};
+use ns_model_format::schema::{TimeEncoding, TimeUnit, Timestamp, TraceKind, packet_field as name};
+use ns_model_format::{Column, Field, FieldKind, Schema, Value};
+use ns_runtime::drive::{Control, Limits, drive};
+use ns_runtime::exit::{Exit, sink_hint};
+use ns_runtime::pace::Pace;
+use ns_runtime::sink::{Interface, InterfaceSink, Oversize, PcapSink, Target};
+use ns_runtime::{Event, Frame, PacketOptions, PacketRender, Payload, Render, Sink, SinkError};
+
+/// Two namespaces with `wire0` in each, removed at the end whatever happens.
+struct Namespaces([String; 2]);
+
+impl Namespaces {
+    /// `None`, and the reason printed, where there can be none.
+    fn new(mtu: u32) -> Option<Namespaces> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        // SAFETY: takes nothing and cannot fail.
+        #[allow(unsafe_code)]
+        let root = unsafe { libc::geteuid() } == 0;
+        if !root || Command::new("ip").arg("-V").output().is_err() {
+            println!("skipped: needs root and `ip`");
+            return None;
+        }
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = |side| format!("ns-wire-{}-{number}-{side}", std::process::id());
+        let made = Namespaces([name('a'), name('b')]);
+        let [a, b] = &made.0;
+        let up = format!("link set wire0 mtu {mtu} up");
+        let commands = [
+            format!("netns add {a}"),
+            format!("netns add {b}"),
+            format!("-n {a} link add wire0 type veth peer name wire0 netns {b}"),
+        ];
+        // No neighbour discovery of the kernel's own between our frames.
+        let quiet = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1";
+        let exec = [format!("netns exec {a} {quiet}"), format!("netns exec {b} {quiet}")];
+        let ups = [format!("-n {a} {up}"), format!("-n {b} {up}")];
+        for command in commands.iter().chain(&exec).chain(&ups) {
+            let done = Command::new("ip").args(command.split(' ')).output().unwrap();
+            if !done.status.success() {
+                let reason = String::from_utf8_lossy(&done.stderr);
+                println!("skipped: `ip {command}`: {}", reason.trim());
+                return None;
+            }
+        }
+        Some(made)
+    }
+
+    /// Runs in a thread of its own within a namespace.
+    fn within<T: Send>(&self, side: usize, work: impl FnOnce() -> T + Send) -> T {
+        let path = format!("/run/netns/{}", self.0[side]);
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let namespace = File::open(path).unwrap();
+                // SAFETY: moves this thread only, which ends here.
+                #[allow(unsafe_code)]
+                let moved = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+                assert_eq!(moved, 0, "{}", io::Error::last_os_error());
+                work()
+            });
+            thread.join().unwrap()
+        })
+    }
+
+    fn ip(&self, side: usize, arguments: &str) {
+        let arguments = format!("-n {} {arguments}", self.0[side]);
+        assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success());
+    }
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        for name in &self.0 {
+            let _ = Command::new("ip").args(["netns", "del", name]).output();
+        }
+    }
+}
+
+/// A socket in this thread's namespace that receives every frame.
+fn receiver() -> File {
+    let everything = (libc::ETH_P_ALL as u16).to_be();
+    // SAFETY: takes no pointers; the result is checked.
+    #[allow(unsafe_code)]
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, everything.into()) };
+    assert!(fd >= 0, "{}", io::Error::last_os_error());
+    let room: libc::c_int = 64 << 20;
+    let timeout = libc::timeval { tv_sec: 2, tv_usec: 0 };
+    // SAFETY: both values live through the calls, and their sizes are given.
+    #[allow(unsafe_code)]
+    unsafe {
+        let size = size_of::<libc::c_int>() as u32;
+        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, (&raw const room).cast(), size);
+        let size = size_of::<libc::timeval>() as u32;
+        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, (&raw const timeout).cast(), size);
+    }
+    // SAFETY: the descriptor was just opened and nobody else owns it.
+    #[allow(unsafe_code)]
+    unsafe {
+        File::from_raw_fd(fd)
+    }
+}
+
+fn schema() -> Schema {
+    let field = |name: &str| Field {
+        name: name.to_owned(),
+        kind: FieldKind::Integer,
+        codec: Codec::Bit(BitCodec::new(name, 32).unwrap()),
+    };
+    let time = Column::floats("time", vec![0.0, 1.0]);
+    let attributes = [name::SRC_IP, name::DST_IP, name::SRC_PORT, name::DST_PORT, name::PROTO];
+    Schema {
+        kind: TraceKind::Packets,
+        columns: Vec::new(),
+        timestamp: Timestamp {
+            column: "time".to_owned(),
+            unit: TimeUnit::Microseconds,
+            decimals: 0,
+            encoding: TimeEncoding::Interarrival,
+            codec: FloatCodec::fit(&time, FloatOptions::default()).unwrap(),
+        },
+        conversations: true,
+        attributes: attributes.map(field).into(),
+        measurements: [name::LEN, name::DIRECTION].map(field).into(),
+        segmentation: None,
+        word2vec: Default::default(),
+    }
+}
+
+/// Conversations of 20 packets, 10 us apart.
+fn frames(payload: &Payload, count: u64, longest: u64) -> Vec<Event<Frame>> {
+    let options = PacketOptions { payload: payload.clone(), ..PacketOptions::default() };
+    let mut render = PacketRender::new(&schema(), options).unwrap();
+    let mut state = None;
+    let event = |number: u64| {
+        let (flow, record) = (number / 20, number % 20);
+        if record == 0 {
+            let proto = [6, 17, 1, 47][flow as usize % 4];
+            let tuple = [0x0a00_0001 + flow as i64, 0x0a01_0001, 40_000, 80, proto];
+            state = Some(render.begin_flow(flow, &tuple.map(Value::Int)));
+        }
+        let len = 20 + number * 37 % (longest - 19);
+        let values = [Value::Int(len as i64), Value::Int((number / 3 % 2) as i64)];
+        let time_ns = number * 10_000;
+        let item = render.record(state.as_mut().unwrap(), time_ns, &values);
+        Event { time_ns, flow, record: record as u32, item }
+    };
+    (0..count).map(event).collect()
+}
+
+#[test]
+fn frames_cross_a_veth_pair_byte_for_byte_as_root() {
+    let Some(namespaces) = Namespaces::new(1500) else { return };
+    let payload = Payload::random(3);
+    let count = 5000;
+    for pace in [Pace::TopSpeed, Pace::Speed(1.0)] {
+        let mut receiver = namespaces.within(1, receiver);
+        let driven = namespaces.within(0, || {
+            let interface = Interface::find("wire0").unwrap();
+            assert_eq!(interface.mtu, 1500);
+            let mut sink =
+                InterfaceSink::open(interface, payload.clone(), Oversize::Error).unwrap();
+            let events = frames(&payload, count, 1500).into_iter().map(Ok::<_, io::Error>);
+            let control = Control::default();
+            let (driven, result) =
+                drive(events, &mut sink, pace, true, Limits::default(), &control);
+            result.unwrap();
+            driven
+        });
+        assert_eq!((driven.sent.records, driven.sent.flows, driven.sent.dropped), (count, 250, 0));
+        let mut buffer = vec![0; 70_000];
+        for event in frames(&payload, count, 1500) {
+            let mut expected = Vec::new();
+            event.item.append_to(&payload, usize::MAX, &mut expected);
+            let len = receiver.read(&mut buffer).expect("a frame is missing");
+            assert_eq!(buffer[..len], expected[..], "record {}", event.record);
+        }
+        if let Some(late) = driven.lateness.summary() {
+            println!("{late:?}");
+        }
+    }
+}
+
+#[test]
+fn frames_above_the_mtu_are_refused_skipped_or_shortened_as_root() {
+    let Some(namespaces) = Namespaces::new(1000) else { return };
+    let payload = Payload::zero();
+    let send = |oversize| {
+        namespaces.within(0, || {
+            let interface = Interface::find("wire0").unwrap();
+            let mut sink = InterfaceSink::open(interface, payload.clone(), oversize).unwrap();
+            let result = sink.write(&frames(&payload, 400, 1500));
+            (sink.sent(), result)
+        })
+    };
+    let long = frames(&payload, 400, 1500).iter().filter(|e| e.item.len() > 1014).count() as u64;
+    let (_, result) = send(Oversize::Error);
+    let error = result.unwrap_err();
+    assert!(matches!(error, SinkError::Oversize { mtu: 1000, bytes: 1001.., .. }));
+    assert_eq!(Exit::of_sink(&error), Exit::Interface);
+    let (sent, result) = send(Oversize::Skip);
+    result.unwrap();
+    assert_eq!((sent.records, sent.oversize_skipped), (400 - long, long));
+    let mut receiver = namespaces.within(1, receiver);
+    let (sent, result) = send(Oversize::Truncate);
+    result.unwrap();
+    assert_eq!((sent.records, sent.oversize_truncated), (400, long));
+    let mut buffer = vec![0; 70_000];
+    for _ in 0..400 {
+        let len = receiver.read(&mut buffer).expect("a frame is missing");
+        assert!(len <= 1014);
+        let packet = etherparse::SlicedPacket::from_ethernet(&buffer[..len]).unwrap();
+        let Some(etherparse::NetSlice::Ipv4(ip)) = &packet.net else { panic!("no IPv4") };
+        let header = ip.header().to_header();
+        assert_eq!(usize::from(header.total_len), len - 14);
+        assert_eq!(header.header_checksum, header.calc_header_checksum());
+        match &packet.transport {
+            Some(etherparse::TransportSlice::Tcp(tcp)) => {
+                let expected = tcp.to_header().calc_checksum_ipv4(&header, tcp.payload());
+                assert_eq!(tcp.checksum(), expected.unwrap());
+            }
+            Some(etherparse::TransportSlice::Udp(udp)) => {
+                let expected = udp.to_header().calc_checksum_ipv4(&header, udp.payload());
+                assert_eq!(udp.checksum(), expected.unwrap());
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn an_interface_that_cannot_be_used_is_named_as_root() {
+    let Some(namespaces) = Namespaces::new(1500) else { return };
+    let find = |name: &str| namespaces.within(0, || Interface::find(name).unwrap_err());
+    let error = find("eth7");
+    assert_eq!(error.to_string(), "no interface `eth7`; there are `lo`, `wire0`");
+    assert_eq!(Exit::of_sink(&error), Exit::Interface);
+    // The other end down is a cable pulled.
+    namespaces.ip(1, "link set wire0 down");
+    assert_eq!(find("wire0").to_string(), "interface `wire0` has no carrier");
+    namespaces.ip(0, "link set wire0 down");
+    let error = find("wire0");
+    assert_eq!(error.to_string(), "interface `wire0` is down");
+    assert_eq!(sink_hint(&error).unwrap(), "`ip link set wire0 up` brings it up");
+}
+
+#[test]
+fn an_interface_that_goes_down_ends_the_run_as_root() {
+    let Some(namespaces) = Namespaces::new(1500) else { return };
+    let payload = Payload::zero();
+    let error = namespaces.within(0, || {
+        let interface = Interface::find("wire0").unwrap();
+        let mut sink = InterfaceSink::open(interface, payload.clone(), Oversize::Error).unwrap();
+        sink.write(&frames(&payload, 10, 1500)).unwrap();
+        namespaces.ip(0, "link set wire0 down");
+        sink.write(&frames(&payload, 10, 1500)).unwrap_err()
+    });
+    assert_eq!(error.to_string(), "interface `wire0` went down");
+    assert_eq!(Exit::of_sink(&error), Exit::Interface);
+}
+
+#[test]
+fn without_permission_the_hint_is_setcap_as_root() {
+    let Some(namespaces) = Namespaces::new(1500) else { return };
+    let error = namespaces.within(0, || {
+        let interface = Interface::find("wire0").unwrap();
+        // SAFETY: the system call changes this thread only, which loses the
+        // capabilities that come with being root.
+        #[allow(unsafe_code)]
+        let dropped = unsafe { libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534) };
+        assert_eq!(dropped, 0);
+        InterfaceSink::open(interface, Payload::zero(), Oversize::Error).unwrap_err()
+    });
+    assert_eq!(error.to_string(), "no permission to send raw frames on `wire0`");
+    assert_eq!(Exit::of_sink(&error), Exit::Permission);
+    assert!(sink_hint(&error).unwrap().contains("setcap cap_net_raw"));
+}
+
+#[test]
+fn a_full_disk_keeps_whole_records_as_root() {
+    let Some(_namespaces) = Namespaces::new(1500) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.pcap");
+    let payload = Payload::zero();
+    let disk_full = || -> Option<(SinkError, Vec<u8>)> {
+        let target = std::ffi::CString::new(folder.path().to_str()?).ok()?;
+        // SAFETY: a mount namespace of this thread's own, so that the small
+        // file system is seen nowhere else and goes with the thread; all
+        // strings end in a zero and live through the calls.
+        #[allow(unsafe_code)]
+        let mounted = unsafe {
+            libc::unshare(libc::CLONE_NEWNS) == 0
+                && libc::mount(
+                    c"none".as_ptr(),
+                    c"/".as_ptr(),
+                    std::ptr::null(),
+                    libc::MS_REC | libc::MS_PRIVATE,
+                    std::ptr::null(),
+                ) == 0
+                && libc::mount(
+                    c"tmpfs".as_ptr(),
+                    target.as_ptr(),
+                    c"tmpfs".as_ptr(),
+                    0,
+                    c"size=512k".as_ptr().cast(),
+                ) == 0
+        };
+        if !mounted {
+            println!("skipped: cannot mount: {}", io::Error::last_os_error());
+            return None;
+        }
+        let to = Target::File(path.clone());
+        let mut sink = PcapSink::create(&to, payload.clone(), 262_144, 0).unwrap();
+        let events = frames(&payload, 5000, 1500).into_iter().map(Ok::<_, io::Error>);
+        let (limits, control) = (Limits::default(), Control::default());
+        let (driven, result) =
+            drive(events, &mut sink, Pace::TopSpeed, false, limits, &control);
+        match result.unwrap_err() {
+            ns_runtime::drive::DriveError::Sink(error) => {
+                if let SinkError::Full { records, .. } = error {
+                    assert_eq!(driven.sent.records, records);
+                }
+                Some((error, std::fs::read(&path).unwrap()))
+            }
+            other => panic!("{other}"),
+        }
+    };
+    let Some((error, bytes)) = std::thread::scope(|scope| scope.spawn(disk_full).join().unwrap())
+    else {
+        return;
+    };
+    assert_eq!(Exit::of_sink(&error), Exit::Output);
+    let SinkError::Full { records, bytes: kept, .. } = error else { panic!("{error}") };
+    assert_eq!(kept as usize, bytes.len());
+    assert!((400_000..=524_288).contains(&bytes.len()));
+    let mut reader = pcap_file::pcap::PcapReader::new(&bytes[..]).unwrap();
+    let mut count = 0;
+    while let Some(packet) = reader.next_packet() {
+        packet.unwrap();
+        count += 1;
+    }
+    assert_eq!(count, records);
+}
+
+#[test]
+fn full_frames_are_accepted_by_a_real_stack_as_root() {
+    let Some(namespaces) = Namespaces::new(1500) else { return };
+    namespaces.ip(1, "addr add 10.9.0.2/24 dev wire0");
+    let listener = namespaces.within(1, || UdpSocket::bind("10.9.0.2:7000").unwrap());
+    listener.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let payload = Payload::random(1);
+    namespaces.within(0, || {
+        let interface = Interface::find("wire0").unwrap();
+        let source = interface.mac;
+        let mut sink = InterfaceSink::open(interface, payload.clone(), Oversize::Error).unwrap();
+        // Broadcast at the link, so that the stack takes it for its own.
+        let options = PacketOptions {
+            source,
+            destination: [0xff; 6],
+            payload: payload.clone(),
+            ..PacketOptions::default()
+        };
+        let mut render = PacketRender::new(&schema(), options).unwrap();
+        let tuple = [0x0a09_0001, 0x0a09_0002, 40_000, 7000, 17].map(Value::Int);
+        let mut flow = render.begin_flow(0, &tuple);
+        let events: Vec<_> = [28, 29, 128, 1500]
+            .map(|len| Event {
+                time_ns: 0,
+                flow: 0,
+                record: 0,
+                item: render.record(&mut flow, 0, &[Value::Int(len), Value::Int(0)]),
+            })
+            .into();
+        sink.write(&events).unwrap();
+    });
+    let mut buffer = [0; 2000];
+    for len in [0, 1, 100, 1472] {
+        let (found, from) = listener.recv_from(&mut buffer).expect("the stack dropped a packet");
+        assert_eq!((found, from.to_string()), (len, "10.9.0.1:40000".to_owned()));
+    }
+}
