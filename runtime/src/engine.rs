@@ -180,7 +180,7 @@ fn check_outlets(what: &str, found: &[Outlet], expected: &[Tensor]) -> Result<()
 }
 
 /// The graphs of a chunk.
-pub(crate) struct Engine {
+pub struct Engine {
     attributes: Graph,
     gates: Graph,
     step: Graph,
@@ -196,7 +196,7 @@ impl Engine {
     ///
     /// # Errors
     /// No ONNX Runtime; a graph that is not what the manifest says.
-    pub(crate) fn load(
+    pub fn load(
         bundle: &Bundle,
         chunk: &Chunk,
         onnxruntime: Option<&Path>,

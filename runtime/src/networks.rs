@@ -6,7 +6,7 @@ use crate::error::RuntimeError;
 
 /// The three networks of a chunk. Rows are flows; a row's result depends on
 /// that row alone, bit for bit, whatever else is in the batch.
-pub(crate) trait Networks: Send + 'static {
+pub trait Networks: Send + 'static {
     /// `noise [rows, Z]`, `condition [rows, C]` to `out [rows, A]`.
     fn attributes(
         &mut self,

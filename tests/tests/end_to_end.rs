@@ -280,7 +280,7 @@ fn bad_input_is_one_clear_error_and_nothing_is_left_behind() {
         (&["--input", "text.pcap"], "is no capture, so it needs a configuration"),
         (&["--input", "cut.pcap"], "`cut.pcap`: record 12335, at byte"),
         (&["--input", "empty.csv", "--config", "netflow.json"], "no column `ts`"),
-        (&["--input", "columns.csv", "--config", "netflow.json"], "no column `srcport`"),
+        (&["--input", "columns.csv", "--config", "netflow.json"], "no column `dstip`; it has `srcip`, `ts`"),
         (
             &["--input", "cell.csv", "--config", "netflow.json"],
             "`cell.csv`: row 1, column `srcport`: expected a whole number or an IPv4 address, \

@@ -3,24 +3,32 @@
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use ns_model_format::Bundle;
 use ns_model_format::schema::TraceKind;
+use ns_model_format::{Bundle, BundleError};
+use ns_runtime::exit::Exit;
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::{self, ConfigFile, Resolved, TrainingLength};
 use crate::fit::{self, Limits, Prepared};
 use crate::ingest::{OnError, pcap};
 use crate::{device, evaluate};
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0 done, 1 training failed, 2 wrong usage or input, 7 output not written,
+  130 or 143 stopped by SIGINT or SIGTERM (the model so far is kept)";
+
 /// Fits a generative model to a capture or CSV, for ns-replay to stream from.
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100, arg_required_else_help = true)]
-pub struct Cli {
+#[command(name = "ns-train", version, about, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = EXIT_CODES)]
+struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -95,18 +103,35 @@ fn minutes(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(minutes * 60.0))
 }
 
-/// Runs a parsed command line. Returns the process's exit code.
-///
-/// # Errors
-/// Whatever keeps the command from its result; nothing half-written is left.
-pub fn run(cli: Cli) -> anyhow::Result<u8> {
-    match cli.command {
+/// Parses the command line and runs it; errors go to standard error.
+#[must_use]
+pub fn main() -> std::process::ExitCode {
+    let result = match Cli::parse().command {
         Command::Train(args) => train(&args),
-        Command::Evaluate(args) => evaluate::cli::run(&args),
+        Command::Evaluate(args) => evaluate::cli::run(&args).map(|()| Exit::Done),
+    };
+    result
+        .unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            exit_of(&error)
+        })
+        .into()
+}
+
+/// The exit code of an error: training that diverged has failed, an output
+/// that cannot be written is one, everything else is wrong input.
+fn exit_of(error: &anyhow::Error) -> Exit {
+    match error.downcast_ref() {
+        Some(fit::FitError::Train(_)) => Exit::Failed,
+        Some(fit::FitError::Bundle(BundleError::Io { .. })) => Exit::Output,
+        _ => match error.downcast_ref() {
+            Some(BundleError::Io { .. }) => Exit::Output,
+            _ => Exit::Usage,
+        },
     }
 }
 
-fn train(args: &TrainArgs) -> anyhow::Result<u8> {
+fn train(args: &TrainArgs) -> anyhow::Result<Exit> {
     let say = |text: std::fmt::Arguments<'_>| {
         if !args.quiet {
             eprintln!("{text}");
@@ -129,27 +154,21 @@ fn train(args: &TrainArgs) -> anyhow::Result<u8> {
     let prepared = fit::prepare(&input, &resolved, args.seed, args.on_error)?;
     describe(&prepared, &input, args, &say);
     if args.dry_run {
-        return Ok(0);
+        return Ok(Exit::Done);
     }
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // A second signal ends the process at once.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
-            .context("cannot listen for Ctrl-C")?;
-    }
+    let stopped_by = listen_for_signals().context("cannot listen for Ctrl-C")?;
+    let signal = || stopped_by.load(Ordering::Relaxed) as i32;
     let limits = Limits { time: args.max_minutes };
     let bar = progress_bar(args);
     let mut last = None;
     let result = fit::train(prepared, &resolved, args.seed, limits, &device, |progress| {
         show_progress(&bar, progress, args.max_minutes);
         last = Some(*progress);
-        !stop.load(Ordering::Relaxed)
+        signal() == 0
     });
     bar.finish_and_clear();
     let bundle = result?;
     bundle.write(&args.out)?;
-    let interrupted = stop.load(Ordering::Relaxed);
     if let Some(progress) = last {
         let seconds = progress.elapsed.as_secs_f64();
         say(format_args!(
@@ -158,14 +177,33 @@ fn train(args: &TrainArgs) -> anyhow::Result<u8> {
             progress.iteration as f64 / progress.iterations_per_epoch as f64,
             seconds,
             1e3 * seconds / progress.iteration as f64,
-            if interrupted { "; stopped early, the model so far is kept" } else { "" },
+            if signal() == 0 { "" } else { "; stopped early, the model so far is kept" },
         ));
     }
     say(format_args!("wrote `{}`", args.out.display()));
     if args.json {
         println!("{}", summary(&bundle, &args.out));
     }
-    Ok(if interrupted { 130 } else { 0 })
+    Ok(match signal() {
+        SIGINT => Exit::Interrupted,
+        SIGTERM => Exit::Terminated,
+        _ => Exit::Done,
+    })
+}
+
+/// Where the number of a signal that asks to stop will stand; 0 until then. A
+/// second one ends the process at once.
+fn listen_for_signals() -> std::io::Result<Arc<AtomicUsize>> {
+    let stopped_by = Arc::new(AtomicUsize::new(0));
+    let again = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // Handlers run in the order of registration: on the first signal the flag is not set yet.
+        let code = 128 + signal;
+        signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&again))?;
+        signal_hook::flag::register(signal, Arc::clone(&again))?;
+        signal_hook::flag::register_usize(signal, Arc::clone(&stopped_by), signal as usize)?;
+    }
+    Ok(stopped_by)
 }
 
 /// The configuration, and the input that it or `--input` names.

@@ -1,14 +1,5 @@
-//! `ns-train`: fits a model to a trace.
-
-use clap::Parser;
+//! Fits a model to a trace and writes it as a `model.ns` bundle.
 
 fn main() -> std::process::ExitCode {
-    let cli = ns_trainer::cli::Cli::parse();
-    match ns_trainer::cli::run(cli) {
-        Ok(code) => code.into(),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            2.into()
-        }
-    }
+    ns_trainer::cli::main()
 }

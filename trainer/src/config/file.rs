@@ -296,4 +296,6 @@ pub struct ModelConfig {
     pub feature_latent_dim: Option<usize>,
     /// Where the gradient penalty is taken: `interpolate` or `fake`; ours.
     pub gp_at: Option<String>,
+    /// Decay an iteration of the moving average of the generator's weights; ours.
+    pub generator_ema: Option<f64>,
 }

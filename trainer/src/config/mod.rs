@@ -42,6 +42,9 @@ pub enum ConfigError {
         /// What is wrong.
         reason: String,
     },
+    /// A hyperparameter that cannot be.
+    #[error(transparent)]
+    Model(#[from] crate::model::config::ConfigError),
     /// A value that cannot be.
     #[error("`{key}`: {reason}")]
     Value {

@@ -337,7 +337,6 @@ fn resolve_model(
         config.self_norm == Some(true),
         "it is not available yet; set it to false",
     )?;
-    refuse("leaky_relu", config.leaky_relu == Some(true), "the penalty needs ReLU critics")?;
     refuse("noise", config.noise == Some(false), "a generator without noise repeats itself")?;
     let layers = config.generator_feature_num_layers;
     refuse(
@@ -377,106 +376,52 @@ fn resolve_model(
             return Err(value("gp_at", &reason));
         }
     };
-    let at_least = |key: &str, found: Option<usize>, default: usize, least: usize| {
-        let found = found.unwrap_or(default);
-        if found < least {
-            return Err(value(key, &format!("{found} is too few; expected {least} or more")));
-        }
-        Ok(found)
-    };
-    let rate = |key: &str, found: Option<f64>, default: f64| {
-        let found = found.unwrap_or(default);
-        if !(found >= 0.0 && found.is_finite()) {
-            return Err(value(key, &format!("{found} is not a number of 0 or more")));
-        }
-        Ok(found)
-    };
-    let beta = |key: &str, found: Option<f64>, default: f64| {
-        let found = found.unwrap_or(default);
-        if !(0.0..1.0).contains(&found) {
-            return Err(value(key, &format!("{found} is not in 0 to 1")));
-        }
-        Ok(found)
-    };
-    if !(1..=4096).contains(&sample_len) {
-        return Err(value("sample_len", &format!("{sample_len}; expected 1 to 4096")));
-    }
-    Ok(DoppelgangerConfig {
-        batch_size: at_least("batch_size", config.batch_size, d.batch_size, 2)?,
+    let c = config;
+    let model = DoppelgangerConfig {
+        batch_size: c.batch_size.unwrap_or(d.batch_size),
         sample_len,
-        d_rounds: at_least("d_rounds", config.d_rounds, d.d_rounds, 1)?,
-        g_rounds: at_least("g_rounds", config.g_rounds, d.g_rounds, 1)?,
-        num_packing: at_least("num_packing", config.num_packing, d.num_packing, 1)?,
-        g_lr: rate("g_lr", config.g_lr, d.g_lr)?,
-        d_lr: rate("d_lr", config.d_lr, d.d_lr)?,
-        attr_d_lr: rate("attr_d_lr", config.attr_d_lr, d.attr_d_lr)?,
-        g_beta1: beta("g_beta1", config.g_beta1, d.g_beta1)?,
-        d_beta1: beta("d_beta1", config.d_beta1, d.d_beta1)?,
-        attr_d_beta1: beta("attr_d_beta1", config.attr_d_beta1, d.attr_d_beta1)?,
-        d_gp_coe: rate("d_gp_coe", config.d_gp_coe, d.d_gp_coe)?,
-        attr_d_gp_coe: rate("attr_d_gp_coe", config.attr_d_gp_coe, d.attr_d_gp_coe)?,
-        g_attr_d_coe: rate("g_attr_d_coe", config.g_attr_d_coe, d.g_attr_d_coe)?,
-        adam_eps: rate("adam_eps", config.adam_eps, d.adam_eps)?,
-        adam_amsgrad: config.adam_amsgrad.unwrap_or(d.adam_amsgrad),
-        generator_feature_num_units: at_least(
-            "generator_feature_num_units",
-            config.generator_feature_num_units,
-            d.generator_feature_num_units,
-            1,
-        )?,
-        generator_attribute_num_layers: at_least(
-            "generator_attribute_num_layers",
-            config.generator_attribute_num_layers,
-            d.generator_attribute_num_layers,
-            2,
-        )?,
-        generator_attribute_num_units: at_least(
-            "generator_attribute_num_units",
-            config.generator_attribute_num_units,
-            d.generator_attribute_num_units,
-            1,
-        )?,
-        discriminator_num_layers: at_least(
-            "discriminator_num_layers",
-            config.discriminator_num_layers,
-            d.discriminator_num_layers,
-            2,
-        )?,
-        discriminator_num_units: at_least(
-            "discriminator_num_units",
-            config.discriminator_num_units,
-            d.discriminator_num_units,
-            1,
-        )?,
-        attr_discriminator_num_layers: at_least(
-            "attr_discriminator_num_layers",
-            config.attr_discriminator_num_layers,
-            d.attr_discriminator_num_layers,
-            2,
-        )?,
-        attr_discriminator_num_units: at_least(
-            "attr_discriminator_num_units",
-            config.attr_discriminator_num_units,
-            d.attr_discriminator_num_units,
-            1,
-        )?,
-        use_attr_discriminator: config.use_attr_discriminator.unwrap_or(d.use_attr_discriminator),
-        attribute_latent_dim: at_least(
-            "attribute_latent_dim",
-            config.attribute_latent_dim,
-            d.attribute_latent_dim,
-            1,
-        )?,
-        feature_latent_dim: at_least(
-            "feature_latent_dim",
-            config.feature_latent_dim,
-            d.feature_latent_dim,
-            1,
-        )?,
+        d_rounds: c.d_rounds.unwrap_or(d.d_rounds),
+        g_rounds: c.g_rounds.unwrap_or(d.g_rounds),
+        num_packing: c.num_packing.unwrap_or(d.num_packing),
+        g_lr: c.g_lr.unwrap_or(d.g_lr),
+        d_lr: c.d_lr.unwrap_or(d.d_lr),
+        attr_d_lr: c.attr_d_lr.unwrap_or(d.attr_d_lr),
+        g_beta1: c.g_beta1.unwrap_or(d.g_beta1),
+        d_beta1: c.d_beta1.unwrap_or(d.d_beta1),
+        attr_d_beta1: c.attr_d_beta1.unwrap_or(d.attr_d_beta1),
+        d_gp_coe: c.d_gp_coe.unwrap_or(d.d_gp_coe),
+        attr_d_gp_coe: c.attr_d_gp_coe.unwrap_or(d.attr_d_gp_coe),
+        g_attr_d_coe: c.g_attr_d_coe.unwrap_or(d.g_attr_d_coe),
+        adam_eps: c.adam_eps.unwrap_or(d.adam_eps),
+        adam_amsgrad: c.adam_amsgrad.unwrap_or(d.adam_amsgrad),
+        generator_feature_num_units: c
+            .generator_feature_num_units
+            .unwrap_or(d.generator_feature_num_units),
+        generator_attribute_num_layers: c
+            .generator_attribute_num_layers
+            .unwrap_or(d.generator_attribute_num_layers),
+        generator_attribute_num_units: c
+            .generator_attribute_num_units
+            .unwrap_or(d.generator_attribute_num_units),
+        discriminator_num_layers: c.discriminator_num_layers.unwrap_or(d.discriminator_num_layers),
+        discriminator_num_units: c.discriminator_num_units.unwrap_or(d.discriminator_num_units),
+        attr_discriminator_num_layers: c
+            .attr_discriminator_num_layers
+            .unwrap_or(d.attr_discriminator_num_layers),
+        attr_discriminator_num_units: c
+            .attr_discriminator_num_units
+            .unwrap_or(d.attr_discriminator_num_units),
+        use_attr_discriminator: c.use_attr_discriminator.unwrap_or(d.use_attr_discriminator),
+        attribute_latent_dim: c.attribute_latent_dim.unwrap_or(d.attribute_latent_dim),
+        feature_latent_dim: c.feature_latent_dim.unwrap_or(d.feature_latent_dim),
         initial_state,
         gp_at,
+        generator_ema: c.generator_ema.unwrap_or(d.generator_ema),
+        leaky_relu: c.leaky_relu.unwrap_or(d.leaky_relu),
         ..d
-    })
+    };
+    model.validate()?;
+    Ok(model)
 }
 
 fn refuse(key: &str, asked: bool, reason: &str) -> Result<(), ConfigError> {

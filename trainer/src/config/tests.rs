@@ -103,8 +103,8 @@ fn values_that_cannot_be_are_refused_by_key() {
         let tail = SMALL.trim_end().trim_end_matches('}').trim_end().trim_end_matches(',');
         error(&format!("{tail}, \"model\": {{ \"config\": {{ {keys} }} }} }}"))
     };
-    assert_eq!(model("\"batch_size\": 1"), "`batch_size`: 1 is too few; expected 2 or more");
-    assert_eq!(model("\"d_beta1\": 1.5"), "`d_beta1`: 1.5 is not in 0 to 1");
+    assert_eq!(model("\"batch_size\": 1"), "`batch_size`: 1 is not in 2 to 65536");
+    assert_eq!(model("\"d_beta1\": 1.5"), "`d_beta1`: 1.5 is not in 0 to 1 (exclusive)");
     assert_eq!(model("\"sample_len\": []"), "`sample_len`: the list is empty");
     assert!(model("\"leaky_relu\": true").starts_with("`leaky_relu`: "));
     assert!(model("\"initial_state\": \"one\"").contains("expected `random` or `zero`"));

@@ -32,11 +32,11 @@ pub struct EvaluateArgs {
     json: bool,
 }
 
-/// Runs the command. Returns the exit code.
+/// Runs the command.
 ///
 /// # Errors
 /// A capture that cannot be read, or has too few flows to halve.
-pub fn run(args: &EvaluateArgs) -> anyhow::Result<u8> {
+pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let read = |path: &Path| -> anyhow::Result<Vec<Packet>> {
         Ok(pcap::read(path, OnError::Stop)?.packets)
     };
@@ -63,7 +63,7 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<u8> {
             })
             .collect();
         println!("{}", json!({ "summary": { "median_r": median }, "metrics": metrics }));
-        return Ok(0);
+        return Ok(());
     }
     println!("{:30} {:>12} {:>12}", "", "real", "synthetic");
     let row = |name: &str, of: &dyn Fn(&[Packet], usize) -> String| {
@@ -99,5 +99,5 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<u8> {
     if let Some(median) = median {
         println!("median R {median:.2} (1: as near as two random halves of the real capture)");
     }
-    Ok(0)
+    Ok(())
 }

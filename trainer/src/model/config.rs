@@ -87,6 +87,9 @@ pub struct DoppelgangerConfig {
     pub gp_at: GradientPenaltyAt,
     /// When noise is drawn anew.
     pub noise: NoiseDraw,
+    /// Decay a step of the moving average of the generator's weights, which is
+    /// then what is exported (Yazici et al., ICLR '19); 0: the weights as they are.
+    pub generator_ema: f64,
     /// Leaky ReLU in the critics: not available, the exact penalty is derived for ReLU.
     pub leaky_relu: bool,
 }
@@ -124,6 +127,7 @@ impl Default for DoppelgangerConfig {
             initial_state: InitialState::Normal,
             gp_at: GradientPenaltyAt::Interpolate,
             noise: NoiseDraw::PerIteration,
+            generator_ema: 0.0,
             leaky_relu: false,
         }
     }
@@ -200,6 +204,7 @@ impl DoppelgangerConfig {
             ("attr_d_gp_coe", self.attr_d_gp_coe, f64::INFINITY),
             ("g_attr_d_coe", self.g_attr_d_coe, f64::INFINITY),
             ("adam_eps", self.adam_eps, f64::INFINITY),
+            ("generator_ema", self.generator_ema, 1.0),
         ];
         for (name, found, below) in numbers {
             if !(found >= 0.0 && found < below) {

@@ -96,6 +96,37 @@ impl GeneratorWeights {
         (first.weight.len() / first.bias.len().max(1)).saturating_sub(condition_dim)
     }
 
+    /// Moves every number a part of the way towards `other`'s, which has the same shapes.
+    pub fn approach(&mut self, other: &GeneratorWeights, part: f32) {
+        let theirs = other.tensors();
+        for (ours, (_, _, theirs)) in self.tensors_mut().into_iter().zip(theirs) {
+            for (ours, theirs) in ours.iter_mut().zip(theirs) {
+                *ours += part * (theirs - *ours);
+            }
+        }
+    }
+
+    /// In the order of [`Self::tensors`].
+    fn tensors_mut(&mut self) -> Vec<&mut Vec<f32>> {
+        let mut tensors = Vec::new();
+        for HiddenLayer { linear, norm } in &mut self.attribute_hidden {
+            tensors.extend([&mut linear.weight, &mut linear.bias]);
+            tensors.extend([&mut norm.gamma, &mut norm.beta, &mut norm.mean, &mut norm.variance]);
+        }
+        tensors.extend([
+            &mut self.attribute_head.weight,
+            &mut self.lstm_attributes,
+            &mut self.lstm_condition,
+            &mut self.lstm_noise,
+            &mut self.lstm_hidden,
+            &mut self.record_head.weight,
+            &mut self.attribute_head.bias,
+            &mut self.lstm_bias,
+            &mut self.record_head.bias,
+        ]);
+        tensors
+    }
+
     /// Every tensor with a name and a shape, for `weights.safetensors`.
     #[must_use]
     pub fn tensors(&self) -> Vec<(String, Vec<usize>, &[f32])> {

@@ -51,7 +51,13 @@ pub struct Trainer {
     attribute_critic_adam: Adam,
     /// Padded length in records.
     padded: usize,
+    /// The moving average of the generator's weights, where wanted.
+    averaged: Option<GeneratorWeights>,
 }
+
+/// The moving average takes the weights in every so many iterations: often
+/// enough to be smooth, seldom enough to cost nothing.
+const AVERAGE_EVERY: u64 = 5;
 
 /// What generated samples are made from.
 struct Drawn {
@@ -147,6 +153,7 @@ impl Trainer {
             critic_adam: adam(config.d_lr, config.d_beta1),
             attribute_critic_adam: adam(config.attr_d_lr, config.attr_d_beta1),
             padded,
+            averaged: None,
             samples,
             config,
         })
@@ -197,7 +204,9 @@ impl Trainer {
             }
             generator = Some(self.train_generator(&drawn, &alive)?);
         }
-        self.losses(judged, generator)
+        let losses = self.losses(judged, generator)?;
+        self.average()?;
+        Ok(losses)
     }
 
     /// Draws real samples and noise, and generates attributes.
@@ -357,12 +366,37 @@ impl Trainer {
         Err(TrainError::Diverged { iteration: self.iteration, what, value })
     }
 
-    /// The generator's weights as they are now, ready to export.
+    /// Takes the generator's weights into their moving average. Early on the
+    /// average forgets faster, so that the first weights do not linger.
+    fn average(&mut self) -> Result<(), TrainError> {
+        let decay = self.config.generator_ema;
+        if decay == 0.0 || !self.iteration.is_multiple_of(AVERAGE_EVERY) {
+            return Ok(());
+        }
+        let now = self.current_weights()?;
+        let taken = (self.iteration / AVERAGE_EVERY) as f64;
+        let part = (1.0 - decay.powi(AVERAGE_EVERY as i32)).max(1.0 / (1.0 + taken / 10.0));
+        match &mut self.averaged {
+            Some(averaged) => averaged.approach(&now, part as f32),
+            None => self.averaged = Some(now),
+        }
+        Ok(())
+    }
+
+    /// The generator's weights, ready to export: their moving average where
+    /// [`DoppelgangerConfig::generator_ema`] asks for it, else as they are now.
     ///
     /// # Errors
     ///
     /// A weight that is not finite, or a failing device.
     pub fn generator_weights(&self) -> Result<GeneratorWeights, TrainError> {
+        match &self.averaged {
+            Some(averaged) => Ok(averaged.clone()),
+            None => self.current_weights(),
+        }
+    }
+
+    fn current_weights(&self) -> Result<GeneratorWeights, TrainError> {
         let (attribute_hidden, attribute_head) = self.attributes.export()?;
         let mut weights =
             GeneratorWeights { attribute_hidden, attribute_head, ..GeneratorWeights::default() };
