@@ -246,9 +246,13 @@ fn an_interface_that_cannot_be_used_is_named_as_root() {
     let error = find("eth7");
     assert_eq!(error.to_string(), "no interface `eth7`; there are `lo`, `wire0`");
     assert_eq!(Exit::of_sink(&error), Exit::Interface);
-    // The other end down is a cable pulled.
+    // The other end down is a cable pulled, which the kernel notices in its own time.
     namespaces.ip(1, "link set wire0 down");
-    assert_eq!(find("wire0").to_string(), "interface `wire0` has no carrier");
+    let error = namespaces.within(0, || {
+        let tries = std::iter::repeat_with(|| Interface::find("wire0")).take(100);
+        tries.inspect(|_| std::thread::sleep(Duration::from_millis(50))).find_map(Result::err)
+    });
+    assert_eq!(error.unwrap().to_string(), "interface `wire0` has no carrier");
     namespaces.ip(0, "link set wire0 down");
     let error = find("wire0");
     assert_eq!(error.to_string(), "interface `wire0` is down");
