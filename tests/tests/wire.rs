@@ -101,9 +101,21 @@ fn receiver() -> File {
     #[allow(unsafe_code)]
     unsafe {
         let size = size_of::<libc::c_int>() as u32;
-        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, (&raw const room).cast(), size);
+        libc::setsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const room).cast(),
+            size,
+        );
         let size = size_of::<libc::timeval>() as u32;
-        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, (&raw const timeout).cast(), size);
+        libc::setsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_RCVTIMEO,
+            (&raw const timeout).cast(),
+            size,
+        );
     }
     // SAFETY: the descriptor was just opened and nobody else owns it.
     #[allow(unsafe_code)]
@@ -328,8 +340,7 @@ fn a_full_disk_keeps_whole_records_as_root() {
         let mut sink = PcapSink::create(&to, payload.clone(), 262_144, 0).unwrap();
         let events = frames(&payload, 5000, 1500).into_iter().map(Ok::<_, io::Error>);
         let (limits, control) = (Limits::default(), Control::default());
-        let (driven, result) =
-            drive(events, &mut sink, Pace::TopSpeed, false, limits, &control);
+        let (driven, result) = drive(events, &mut sink, Pace::TopSpeed, false, limits, &control);
         match result.unwrap_err() {
             ns_runtime::drive::DriveError::Sink(error) => {
                 if let SinkError::Full { records, .. } = error {

@@ -177,11 +177,7 @@ impl InterfaceSink {
 
     fn oversize_error(&self, frame: &Frame) -> SinkError {
         let bytes = frame.len() - ETHERNET_BYTES;
-        SinkError::Oversize {
-            name: self.interface.name.clone(),
-            bytes,
-            mtu: self.interface.mtu,
-        }
+        SinkError::Oversize { name: self.interface.name.clone(), bytes, mtu: self.interface.mtu }
     }
 }
 
