@@ -148,7 +148,9 @@ fn parse_mac(text: &str) -> Result<Mac, String> {
     let mut mac = Mac::default();
     let mut parts = text.split([':', '-']);
     for byte in &mut mac {
-        let part = parts.next().filter(|part| (1..=2).contains(&part.len()));
+        let part = parts.next().filter(|part| {
+            (1..=2).contains(&part.len()) && part.bytes().all(|digit| digit.is_ascii_hexdigit())
+        });
         *byte = part.and_then(|part| u8::from_str_radix(part, 16).ok()).ok_or_else(expected)?;
     }
     if parts.next().is_some() { Err(expected()) } else { Ok(mac) }
