@@ -148,7 +148,9 @@ fn parse_mac(text: &str) -> Result<Mac, String> {
     let mut mac = Mac::default();
     let mut parts = text.split([':', '-']);
     for byte in &mut mac {
-        let part = parts.next().filter(|part| (1..=2).contains(&part.len()));
+        let part = parts.next().filter(|part| {
+            (1..=2).contains(&part.len()) && part.bytes().all(|digit| digit.is_ascii_hexdigit())
+        });
         *byte = part.and_then(|part| u8::from_str_radix(part, 16).ok()).ok_or_else(expected)?;
     }
     if parts.next().is_some() { Err(expected()) } else { Ok(mac) }
@@ -196,7 +198,8 @@ mod tests {
     #[test]
     fn values_are_checked() {
         assert_eq!(parse_mac("02:00:0a:0:00:ff"), Ok([2, 0, 10, 0, 0, 255]));
-        for wrong in ["", "02:00:00:00:00", "02:00:00:00:00:02:03", "g2:00:00:00:00:02", "+1:0:0:0:0:0"]
+        for wrong in
+            ["", "02:00:00:00:00", "02:00:00:00:00:02:03", "g2:00:00:00:00:02", "+1:0:0:0:0:0"]
         {
             assert!(parse_mac(wrong).is_err(), "{wrong}");
         }

@@ -163,10 +163,9 @@ impl Description {
         for (name, value) in rows {
             let _ = writeln!(text, "{name:<14}{value}");
         }
-        for (title, fields) in [
-            ("fixed in a flow", &self.attributes),
-            ("of every record", &self.measurements),
-        ] {
+        for (title, fields) in
+            [("fixed in a flow", &self.attributes), ("of every record", &self.measurements)]
+        {
             let _ = writeln!(text, "\n{title}:");
             let width = fields.iter().map(|field| field.name.len()).max().unwrap_or(0);
             for FieldDescription { name, encoding } in fields {

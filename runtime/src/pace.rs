@@ -90,7 +90,7 @@ pub fn make_timers_exact() {
     }
 }
 
-/// Waits for a due time, at most [`LONGEST_SLEEP_NS`]; returns the time, which
+/// Waits for a due time, at most 50 ms; returns the time, which
 /// is before `due_ns` if there is more to wait.
 pub fn sleep_towards(due_ns: u64) -> u64 {
     let now = now_ns();

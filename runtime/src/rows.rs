@@ -119,9 +119,7 @@ impl Render for RowRender {
 
 #[cfg(test)]
 mod tests {
-    use ns_model_format::codec::{
-        BitCodec, CategoricalCodec, Codec, FloatCodec, FloatOptions,
-    };
+    use ns_model_format::codec::{BitCodec, CategoricalCodec, Codec, FloatCodec, FloatOptions};
     use ns_model_format::schema::{TimeEncoding, TimeUnit, Timestamp, TraceKind};
     use ns_model_format::{Column, Field, FieldKind};
 

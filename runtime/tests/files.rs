@@ -91,7 +91,10 @@ fn a_pcap_is_read_back_as_it_was_written() {
         let mut sink = pcap(&path, snaplen);
         let (driven, result) = play(&mut sink, frames(3000), Limits::default());
         result.unwrap();
-        assert_eq!((driven.ending, driven.sent.records, driven.sent.flows), (Ending::Done, 3000, 300));
+        assert_eq!(
+            (driven.ending, driven.sent.records, driven.sent.flows),
+            (Ending::Done, 3000, 300)
+        );
         assert_eq!(files(folder.path()), ["out.pcap"]);
         let file = std::fs::File::open(&path).unwrap();
         let mut reader = pcap_file::pcap::PcapReader::new(file).unwrap();

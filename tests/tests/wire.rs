@@ -101,9 +101,21 @@ fn receiver() -> File {
     #[allow(unsafe_code)]
     unsafe {
         let size = size_of::<libc::c_int>() as u32;
-        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, (&raw const room).cast(), size);
+        libc::setsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const room).cast(),
+            size,
+        );
         let size = size_of::<libc::timeval>() as u32;
-        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, (&raw const timeout).cast(), size);
+        libc::setsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_RCVTIMEO,
+            (&raw const timeout).cast(),
+            size,
+        );
     }
     // SAFETY: the descriptor was just opened and nobody else owns it.
     #[allow(unsafe_code)]
@@ -246,9 +258,13 @@ fn an_interface_that_cannot_be_used_is_named_as_root() {
     let error = find("eth7");
     assert_eq!(error.to_string(), "no interface `eth7`; there are `lo`, `wire0`");
     assert_eq!(Exit::of_sink(&error), Exit::Interface);
-    // The other end down is a cable pulled.
+    // The other end down is a cable pulled, which the kernel notices in its own time.
     namespaces.ip(1, "link set wire0 down");
-    assert_eq!(find("wire0").to_string(), "interface `wire0` has no carrier");
+    let error = namespaces.within(0, || {
+        let tries = std::iter::repeat_with(|| Interface::find("wire0")).take(100);
+        tries.inspect(|_| std::thread::sleep(Duration::from_millis(50))).find_map(Result::err)
+    });
+    assert_eq!(error.unwrap().to_string(), "interface `wire0` has no carrier");
     namespaces.ip(0, "link set wire0 down");
     let error = find("wire0");
     assert_eq!(error.to_string(), "interface `wire0` is down");
@@ -324,8 +340,7 @@ fn a_full_disk_keeps_whole_records_as_root() {
         let mut sink = PcapSink::create(&to, payload.clone(), 262_144, 0).unwrap();
         let events = frames(&payload, 5000, 1500).into_iter().map(Ok::<_, io::Error>);
         let (limits, control) = (Limits::default(), Control::default());
-        let (driven, result) =
-            drive(events, &mut sink, Pace::TopSpeed, false, limits, &control);
+        let (driven, result) = drive(events, &mut sink, Pace::TopSpeed, false, limits, &control);
         match result.unwrap_err() {
             ns_runtime::drive::DriveError::Sink(error) => {
                 if let SinkError::Full { records, .. } = error {

@@ -21,9 +21,7 @@ use crate::error::RuntimeError;
 use crate::exit::{Exit, sink_hint};
 use crate::generate::{GenerateOptions, Generator};
 use crate::pace::{Pace, show_duration};
-use crate::packets::{
-    DEFAULT_DESTINATION, DEFAULT_SOURCE, PacketOptions, PacketRender, Payload,
-};
+use crate::packets::{DEFAULT_DESTINATION, DEFAULT_SOURCE, PacketOptions, PacketRender, Payload};
 use crate::render::Render;
 use crate::rows::RowRender;
 use crate::sink::{
@@ -115,8 +113,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             let interface = Interface::find(name)?;
             options.source = cli.src_mac.unwrap_or(interface.mac);
             // Opened even for a dry run, which is to tell what would fail.
-            let mut sink =
-                InterfaceSink::open(interface, options.payload.clone(), cli.oversize)?;
+            let mut sink = InterfaceSink::open(interface, options.payload.clone(), cli.oversize)?;
             return plan.play(options, &mut sink);
         }
         if let Some(target) = &cli.pcap {
@@ -195,9 +192,9 @@ impl<'a> Plan<'a> {
         if let (Some(time), Pace::Speed(speed), true) = (duration, pace, cli.iface.is_some()) {
             duration = Duration::try_from_secs_f64(time.as_secs_f64() * speed).ok();
         }
-        let duration_ns = duration.filter(|_| !by_clock).map(|time| {
-            u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-        });
+        let duration_ns = duration
+            .filter(|_| !by_clock)
+            .map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         let endless = cli.forever || cli.packets.is_some() || cli.iface.is_some();
         let generate = GenerateOptions {
             seed,

@@ -27,9 +27,8 @@ impl Repairs {
     pub const RANGE: Repairs = Repairs(128);
 
     /// The names of all kinds, in the order of their bits.
-    pub const NAMES: [&str; 8] = [
-        "length", "direction", "tcp_flags", "tcp_order", "fragment", "ttl", "protocol", "range",
-    ];
+    pub const NAMES: [&str; 8] =
+        ["length", "direction", "tcp_flags", "tcp_order", "fragment", "ttl", "protocol", "range"];
 
     /// Adds the repairs of another set.
     #[inline]

@@ -211,8 +211,7 @@ struct Said {
 
 impl Conversation {
     fn new(proto: i64, names: &[&str]) -> Conversation {
-        let mut render =
-            PacketRender::new(&schema(true, names), PacketOptions::default()).unwrap();
+        let mut render = PacketRender::new(&schema(true, names), PacketOptions::default()).unwrap();
         let attributes = ints(&[0x0a00_0001, 0x0a00_0002, 40_000, 80, proto]);
         let flow = render.begin_flow(1, &attributes);
         Conversation { render, flow }
@@ -456,9 +455,8 @@ fn time_a_packet() {
         let mut render =
             PacketRender::new(&schema(true, &ALL_MEASURED), PacketOptions::default()).unwrap();
         let mut flow = render.begin_flow(1, &ints(&[1, 2, 3, 4, proto]));
-        let records: Vec<Vec<Value>> = (0..64)
-            .map(|i| ints(&[40 + i * 22, 0, i, 2, 0, 64, 0x10, 64_240, i % 2]))
-            .collect();
+        let records: Vec<Vec<Value>> =
+            (0..64).map(|i| ints(&[40 + i * 22, 0, i, 2, 0, 64, 0x10, 64_240, i % 2])).collect();
         // The best of many short runs: others share the machine.
         let rounds = 100;
         let mut best = f64::INFINITY;

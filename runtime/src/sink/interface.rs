@@ -13,6 +13,8 @@ const DEADLINE: Duration = Duration::from_millis(100);
 /// How long once the queue has been full for that long.
 const STUCK: Duration = Duration::from_millis(1);
 
+const NO_CARRIER: &str = "has no carrier";
+
 /// What becomes of packets above the MTU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Oversize {
@@ -48,8 +50,20 @@ impl Interface {
     /// Looks an interface up.
     ///
     /// # Errors
-    /// There is none of this name, it is not Ethernet, or it is down.
+    /// There is none of this name, it is not Ethernet, it is down, or it has
+    /// had no carrier for a second: the kernel takes a while to notice one.
     pub fn find(name: &str) -> Result<Interface, SinkError> {
+        let mut tries = 20;
+        loop {
+            match Interface::find_once(name) {
+                Err(SinkError::Down { state: NO_CARRIER, .. }) if tries > 0 => tries -= 1,
+                result => return result,
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn find_once(name: &str) -> Result<Interface, SinkError> {
         let interfaces = pnet_datalink::interfaces();
         let Some(found) = interfaces.iter().find(|interface| interface.name == name) else {
             let known: Vec<String> = interfaces.iter().map(|i| format!("`{}`", i.name)).collect();
@@ -65,7 +79,7 @@ impl Interface {
             return down("is down");
         }
         if found.flags & libc::IFF_RUNNING as u32 == 0 {
-            return down("has no carrier");
+            return down(NO_CARRIER);
         }
         let mtu = raw::mtu(&found.name).map_err(|source| SinkError::Interface {
             action: "read the MTU",
@@ -163,11 +177,7 @@ impl InterfaceSink {
 
     fn oversize_error(&self, frame: &Frame) -> SinkError {
         let bytes = frame.len() - ETHERNET_BYTES;
-        SinkError::Oversize {
-            name: self.interface.name.clone(),
-            bytes,
-            mtu: self.interface.mtu,
-        }
+        SinkError::Oversize { name: self.interface.name.clone(), bytes, mtu: self.interface.mtu }
     }
 }
 

@@ -117,10 +117,7 @@ impl Output {
 
     /// After a write that stopped `done` bytes into the buffer.
     fn fail(&mut self, done: usize, source: io::Error) -> Result<(), SinkError> {
-        let full = matches!(
-            source.raw_os_error(),
-            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG)
-        );
+        let full = matches!(source.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG));
         if source.kind() == io::ErrorKind::BrokenPipe {
             self.buffer.clear();
             self.ends.clear();

@@ -135,7 +135,8 @@ pub(super) fn mtu(name: &str) -> io::Result<usize> {
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     #[allow(unsafe_code)]
     // SAFETY: SIOCGIFMTU reads and writes one ifreq, whose name ends in a zero.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU as _, &raw mut request) };
+    let result =
+        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU as _, &raw mut request) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
