@@ -20,7 +20,7 @@ fn generate(bundle: &Arc<Bundle>, flows: u64) -> u64 {
     let render = PacketRender::new(schema, PacketOptions::default()).expect("packets");
     let generator = Generator::open(Arc::clone(bundle), options).expect("onnxruntime");
     let mut packets = 0;
-    for event in generator.stream(render) {
+    for event in generator.stream(render).expect("a stream") {
         black_box(event.expect("a packet"));
         packets += 1;
     }

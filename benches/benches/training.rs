@@ -28,7 +28,8 @@ fn samples(records: usize) -> Samples {
     let measurement_layout = Layout { segments: [flag_and_choice.concat(), pairs(1)].concat() };
     let mut random = Stream::new(1, Purpose::Training, 0);
     let (attribute_dim, record_dim) = (attribute_layout.dim(), measurement_layout.dim());
-    let mut uniforms = |count: usize| -> Vec<f32> { (0..count).map(|_| random.uniform()).collect() };
+    let mut uniforms =
+        |count: usize| -> Vec<f32> { (0..count).map(|_| random.uniform()).collect() };
     let attributes = uniforms(SAMPLES * attribute_dim);
     let conditions = uniforms(SAMPLES);
     let mut encoded = uniforms(SAMPLES * records * record_dim);

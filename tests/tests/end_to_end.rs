@@ -266,7 +266,8 @@ fn bad_input_is_one_clear_error_and_nothing_is_left_behind() {
         ("columns.csv", b"srcip,ts\n1,2\n".to_vec()),
         (
             "cell.csv",
-            b"srcip,dstip,srcport,dstport,proto,ts,td,pkt,byt,type\n1,2,x,4,TCP,5,6,7,8,a\n".to_vec(),
+            b"srcip,dstip,srcport,dstport,proto,ts,td,pkt,byt,type\n1,2,x,4,TCP,5,6,7,8,a\n"
+                .to_vec(),
         ),
         ("netflow.json", config.clone().into_bytes()),
         ("typo.json", config.replace("\"metadata\"", "\"metdata\"").into_bytes()),
@@ -280,7 +281,10 @@ fn bad_input_is_one_clear_error_and_nothing_is_left_behind() {
         (&["--input", "text.pcap"], "is no capture, so it needs a configuration"),
         (&["--input", "cut.pcap"], "`cut.pcap`: record 12335, at byte"),
         (&["--input", "empty.csv", "--config", "netflow.json"], "no column `ts`"),
-        (&["--input", "columns.csv", "--config", "netflow.json"], "no column `dstip`; it has `srcip`, `ts`"),
+        (
+            &["--input", "columns.csv", "--config", "netflow.json"],
+            "no column `dstip`; it has `srcip`, `ts`",
+        ),
         (
             &["--input", "cell.csv", "--config", "netflow.json"],
             "`cell.csv`: row 1, column `srcport`: expected a whole number or an IPv4 address, \

@@ -40,7 +40,8 @@ fn the_graphs_compute_what_the_weights_say() {
     let schema = &bundle.manifest().schema;
     let weights = random_weights(schema, model);
     let chunk = &bundle.manifest().model.chunks[0];
-    let (attribute_layout, record_layout) = (schema.attribute_layout(), schema.measurement_layout());
+    let (attribute_layout, record_layout) =
+        (schema.attribute_layout(), schema.measurement_layout());
     let mut engine = Engine::load(&bundle, chunk, None).expect("onnxruntime and good graphs");
     let rows = 7;
     let mut random = Stream::new(5, Purpose::Training, 0);
