@@ -58,7 +58,7 @@ fn examples_in_help_are_accepted() {
                 .expect("the program starts");
             let stderr = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(2), "{words:?}: {stderr}");
-            assert!(stderr.starts_with("error: cannot read `"), "{words:?}: {stderr}");
+            assert!(stderr.contains("cannot read `"), "{words:?}: {stderr}");
             seen += 1;
         }
     }
