@@ -152,7 +152,7 @@ fn limits_are_kept() {
 fn a_trained_model_is_nearer_than_an_untrained_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut medians = Vec::new();
-    for (name, epochs) in [("untrained", "0"), ("trained", "30")] {
+    for (name, epochs) in [("untrained", "0"), ("trained", "60")] {
         let (bundle, capture) = (format!("{name}.ns"), format!("{name}.pcap"));
         train(folder.path(), &bundle, &["--epochs", epochs]);
         let arguments = ["--bundle", &bundle, "--pcap", &capture, "--flows", "905", "--seed", "7"];
@@ -291,7 +291,10 @@ fn bad_input_is_one_clear_error_and_nothing_is_left_behind() {
              found `x`",
         ),
         (&["--input", "cell.csv", "--config", "typo.json"], "did you mean `metadata`?"),
-        (&["--input", "cell.csv", "--config", "broken.json"], "broken.json: EOF while parsing"),
+        (
+            &["--input", "cell.csv", "--config", "broken.json"],
+            "broken.json: global_config: EOF while parsing",
+        ),
         (&["--input", "cut.pcap", "--out", "no/such/folder/x.ns"], "cannot write `no/such/folder"),
     ];
     let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();

@@ -65,13 +65,13 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
     for field in &config.metadata {
         let (column, kind) = configured(trace, field)?;
         let column = pick(column, &firsts);
-        attributes.push(fit(field, &column, kind, &spaces)?);
+        attributes.push(fit(field, &column, kind, false, &spaces)?);
         attribute_columns.push(column);
     }
     let mut measurements = Vec::new();
     for field in &config.timeseries {
         let (column, kind) = configured(trace, field)?;
-        measurements.push(fit(field, column, kind, &spaces)?);
+        measurements.push(fit(field, column, kind, true, &spaces)?);
     }
     let origin_ns = trace.times_ns[0];
     let last_ns = trace.times_ns[trace.times_ns.len() - 1];
@@ -166,10 +166,13 @@ fn word2vec_name(field: &FieldConfig) -> Option<&str> {
     field.encoding.as_deref()?.strip_prefix("word2vec_")
 }
 
+/// Fits a field's encoder. What is fixed in a flow names something; a
+/// measurement is a quantity.
 fn fit(
     field: &FieldConfig,
     column: &Column,
     kind: FieldKind,
+    quantity: bool,
     spaces: &BTreeMap<String, Arc<Word2VecSpace>>,
 ) -> Result<Field, CodecError> {
     let option = |reason: &str| CodecError::Option {
@@ -184,6 +187,7 @@ fn fit(
         (Some("categorical"), _) => {
             Codec::Categorical(CategoricalCodec::fit(column, field.choices.as_deref())?)
         }
+        (Some("bit"), _) if quantity => Codec::Bit(BitCodec::fit(column, field.n_bits)?),
         (Some("bit"), _) => {
             let default = if field.kind == FieldType::IpString { Some(32) } else { None };
             let bits = field.n_bits.or(default).ok_or_else(|| option("`bit` needs `n_bits`"))?;

@@ -105,6 +105,20 @@ proptest! {
 }
 
 #[test]
+fn a_quantity_in_bits_stays_within_what_was_seen() {
+    let lengths = Column::ints("len", vec![40, 52, 1500]);
+    let codec = Codec::Bit(BitCodec::fit(&lengths, None).unwrap());
+    assert_eq!(codec.segments().len(), 11);
+    assert_eq!(round_trip(&codec, &lengths), [Value::Int(40), Value::Int(52), Value::Int(1500)]);
+    assert_eq!(codec.decode(&[1.0; 11]), Value::Int(1500));
+    assert_eq!(codec.decode(&[0.0; 11]), Value::Int(40));
+    let zeros = Column::ints("off", vec![0, 0]);
+    let codec = Codec::Bit(BitCodec::fit(&zeros, None).unwrap());
+    assert_eq!(codec.decode(&[1.0]), Value::Int(0));
+    json_round_trip(&codec);
+}
+
+#[test]
 fn a_constant_column_decodes_to_its_constant() {
     for log1p in [false, true] {
         let column = Column::floats("x", vec![64.0; 5]);

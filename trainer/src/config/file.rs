@@ -163,7 +163,7 @@ pub struct FieldConfig {
     /// Largest value, instead of the largest seen.
     #[serde(default)]
     pub max_x: Option<f64>,
-    /// Width of a `bit` field.
+    /// Width of a `bit` field; in `timeseries`, if missing, what the largest value needs.
     #[serde(default)]
     pub n_bits: Option<u8>,
     /// The values of a `categorical` field, instead of those seen.

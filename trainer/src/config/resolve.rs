@@ -177,7 +177,9 @@ fn check_fields(fields: &FieldsConfig) -> Result<(), ConfigError> {
     if let Some(timestamp) = &fields.timestamp {
         seen.insert(timestamp.column.as_str());
     }
-    for field in fields.metadata.iter().chain(&fields.timeseries) {
+    let names = fields.metadata.iter().map(|field| (field, true));
+    let quantities = fields.timeseries.iter().map(|field| (field, false));
+    for (field, is_name) in names.chain(quantities) {
         let wrong = |reason: &str| {
             let (column, reason) = (field.column.clone(), reason.to_owned());
             Err(ConfigError::Column { column, reason })
@@ -193,7 +195,7 @@ fn check_fields(fields: &FieldsConfig) -> Result<(), ConfigError> {
             (FieldType::String, Some("bit")) => {
                 return wrong("text has no bits; use `categorical` or `word2vec_NAME`");
             }
-            (FieldType::Integer, Some("bit")) if field.n_bits.is_none() => {
+            (FieldType::Integer, Some("bit")) if is_name && field.n_bits.is_none() => {
                 return wrong("`bit` needs `n_bits`");
             }
             (_, Some("bit")) => {}
