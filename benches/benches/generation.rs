@@ -31,7 +31,14 @@ fn generation(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("generation");
     group.sample_size(10);
     for (name, goes_on_bias, flows) in [("long flows", 9.0, 2_000), ("short flows", 1.0, 10_000)] {
-        let model = SampleModel { seed: 1, sample_len: 10, hidden: 100, units: 512, goes_on_bias };
+        let model = SampleModel {
+            seed: 1,
+            sample_len: 10,
+            hidden: 100,
+            units: 512,
+            goes_on_bias,
+            self_norm: false,
+        };
         let bundle = Arc::new(sample_bundle(model));
         let packets = generate(&bundle, flows);
         let a_flow = packets as f64 / flows as f64;

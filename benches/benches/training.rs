@@ -41,6 +41,7 @@ fn samples(records: usize) -> Samples {
         attribute_layout,
         measurement_layout,
         condition_dim: 1,
+        additional_dim: 0,
         attributes,
         conditions,
         records: encoded,

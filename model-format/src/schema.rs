@@ -253,6 +253,11 @@ pub struct Schema {
     pub attributes: Vec<Field>,
     /// One vector a record.
     pub measurements: Vec<Field>,
+    /// Whether every float measurement, the time too, is on each flow's own
+    /// scale, which two additional attributes a measurement tell: half the sum
+    /// and half the difference of its largest and smallest encoded value.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub self_norm: bool,
     /// How long flows were cut, if any were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segmentation: Option<Segmentation>,
@@ -263,7 +268,7 @@ pub struct Schema {
 
 impl Schema {
     /// The generated attributes of a flow: all attribute fields in order, then,
-    /// where flows were cut, the yes/no "goes on".
+    /// where flows were cut, the yes/no "goes on", then [`Self::additional_layout`].
     #[must_use]
     pub fn attribute_layout(&self) -> Layout {
         let mut segments: Vec<Segment> =
@@ -271,7 +276,35 @@ impl Schema {
         if self.segmentation.is_some() {
             segments.push(Segment::new(2, Activation::Softmax));
         }
+        segments.extend(self.additional_layout().segments);
         Layout { segments }
+    }
+
+    /// The additional attributes under [`Self::self_norm`], generated from the
+    /// others: two a float measurement, in order.
+    #[must_use]
+    pub fn additional_layout(&self) -> Layout {
+        let segments = self.own_scales().flat_map(|(_, codec)| {
+            let middle = Codec::Float(codec.clone()).segments();
+            middle.into_iter().chain([Segment::new(1, Activation::Sigmoid)])
+        });
+        Layout { segments: segments.collect() }
+    }
+
+    /// The measurements on a flow's own scale, with where each lies in a folded
+    /// record; none without [`Self::self_norm`].
+    pub fn own_scales(&self) -> impl Iterator<Item = (usize, &FloatCodec)> {
+        let mut offset = 1;
+        let fields = self.measurements.iter().filter_map(move |field| {
+            let at = offset;
+            offset += field.folded_dim();
+            match &field.codec {
+                Codec::Float(codec) => Some((at, codec)),
+                _ => None,
+            }
+        });
+        let all = std::iter::once((0, &self.timestamp.codec)).chain(fields);
+        all.take(if self.self_norm { usize::MAX } else { 0 })
     }
 
     /// One record: the time, all measurement fields in order, then the

@@ -7,7 +7,7 @@ use ns_model_format::manifest::Chunk;
 use ns_model_format::random::{Purpose, Stream};
 use ns_model_format::{Schema, Value};
 
-use crate::decode::AttributeDecoder;
+use crate::decode::{AttributeDecoder, Scales};
 use crate::error::RuntimeError;
 use crate::networks::Networks;
 use crate::timeline::Key;
@@ -92,6 +92,8 @@ pub(crate) struct Prepared {
     /// For a flow that goes on after its first segment, its attributes made
     /// discrete: the next segment's gates come from them.
     pub(crate) goes_on: Option<Box<[f32]>>,
+    /// Bounds of the measurements that are on the flow's own scale.
+    pub(crate) scales: Scales,
 }
 
 /// Runs the attribute networks ahead of the slots, in batches.
@@ -178,6 +180,7 @@ impl Preparer {
                 values,
                 gates: gates.into(),
                 goes_on: goes_on.then(|| row.into()),
+                scales: self.decoder.scales(row),
             });
         }
         Ok(())

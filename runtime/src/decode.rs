@@ -10,13 +10,22 @@ pub(crate) struct AttributeDecoder {
     codecs: Vec<(usize, Codec)>,
     /// What to make discrete: first column, how many; one column is yes or no.
     discrete: Vec<(usize, usize)>,
-    segmented: bool,
+    /// The column that says whether the flow goes on after its first segment.
+    goes_on: Option<usize>,
+    /// Columns of half the sum and half the difference of a measurement's bounds.
+    scales: Vec<(usize, usize)>,
     vector: Vec<f32>,
 }
+
+/// The smallest and largest encoded value of each measurement that is on a
+/// flow's own scale, in the order of [`Schema::own_scales`].
+pub(crate) type Scales = Box<[(f32, f32)]>;
 
 impl AttributeDecoder {
     pub(crate) fn new(schema: &Schema, columns: &FoldedLayout) -> AttributeDecoder {
         let Layout { segments } = schema.attribute_layout();
+        let additional = schema.additional_layout().segments.len();
+        let (own, additional) = columns.segments.split_at(columns.segments.len() - additional);
         let discrete = segments
             .iter()
             .zip(&columns.segments)
@@ -31,9 +40,22 @@ impl AttributeDecoder {
             columns: columns.columns(0),
             codecs: schema.attributes.iter().map(|f| (f.folded_dim(), f.codec.clone())).collect(),
             discrete,
-            segmented: schema.segmentation.is_some(),
+            goes_on: schema.segmentation.is_some().then(|| own[own.len() - 1].offset),
+            scales: additional.chunks_exact(2).map(|p| (p[0].offset, p[1].offset)).collect(),
             vector: vec![0.0; columns.vector_dim()],
         }
+    }
+
+    /// The column that says whether the flow goes on, where flows are cut.
+    pub(crate) fn goes_on_column(&self) -> Option<usize> {
+        self.goes_on
+    }
+
+    /// A flow's own scales.
+    pub(crate) fn scales(&self, row: &[f32]) -> Scales {
+        let bounds =
+            |&(middle, half): &(usize, usize)| (row[middle] - row[half], row[middle] + row[half]);
+        self.scales.iter().map(bounds).collect()
     }
 
     /// Rounds a row to what its flow gets: see [`ns_model_format::manifest::GatesGraph`].
@@ -71,8 +93,7 @@ impl AttributeDecoder {
                 value
             })
             .collect();
-        let goes_on = self.segmented && self.vector.last().is_some_and(|&flag| flag > 0.5);
-        (values, goes_on)
+        (values, self.goes_on.is_some_and(|column| row[column] > 0.5))
     }
 }
 
@@ -83,6 +104,8 @@ pub(crate) struct RecordDecoder {
     columns: Vec<Vec<usize>>,
     time: FloatCodec,
     codecs: Vec<(usize, Codec)>,
+    /// Measurements on a flow's own scale: where, and how to read them.
+    own_scales: Vec<(usize, FloatCodec)>,
     vector: Vec<f32>,
     values: Vec<Value>,
 }
@@ -93,6 +116,7 @@ impl RecordDecoder {
             columns: (0..columns.repeat).map(|record| columns.columns(record)).collect(),
             time: schema.timestamp.codec.clone(),
             codecs: schema.measurements.iter().map(|f| (f.folded_dim(), f.codec.clone())).collect(),
+            own_scales: schema.own_scales().map(|(at, codec)| (at, codec.clone())).collect(),
             vector: vec![0.0; columns.vector_dim()],
             values: vec![Value::Int(0); schema.measurements.len()],
         }
@@ -106,8 +130,16 @@ impl RecordDecoder {
     /// Record `index` of a row: what its time says, in microseconds, and
     /// whether another follows. [`Self::values`] then has the rest.
     #[inline]
-    pub(crate) fn decode(&mut self, row: &[f32], index: usize) -> (f64, bool) {
+    pub(crate) fn decode(
+        &mut self,
+        row: &[f32],
+        index: usize,
+        scales: &[(f32, f32)],
+    ) -> (f64, bool) {
         gather(row, &self.columns[index], &mut self.vector);
+        for ((at, codec), &(smallest, largest)) in self.own_scales.iter().zip(scales) {
+            self.vector[*at] = codec.from_own_scale(self.vector[*at], smallest, largest);
+        }
         let mut from = 1;
         for (value, (dim, codec)) in self.values.iter_mut().zip(&self.codecs) {
             // By parts: copied whole right after it was written by parts, a

@@ -7,7 +7,7 @@
 
 /// What a model of ours may compute with. Each is a bounded amount of work for
 /// the sizes of its inputs.
-const OPERATORS: [&str; 44] = [
+const OPERATORS: [&str; 45] = [
     "Abs",
     "Add",
     "ArgMax",
@@ -24,6 +24,7 @@ const OPERATORS: [&str; 44] = [
     "Gelu",
     "Gemm",
     "Greater",
+    "Hardmax",
     "Identity",
     "LayerNormalization",
     "Less",

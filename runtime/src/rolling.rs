@@ -15,7 +15,7 @@ use ns_model_format::schema::{Segmentation, TimeEncoding};
 
 use crate::attributes::Prepared;
 use crate::counters::Counters;
-use crate::decode::RecordDecoder;
+use crate::decode::{AttributeDecoder, RecordDecoder, Scales};
 use crate::error::RuntimeError;
 use crate::networks::Networks;
 use crate::render::{Event, Render};
@@ -48,6 +48,8 @@ pub(crate) struct Live<F> {
     position: f32,
     /// For a flow that goes on after this segment, its discrete attributes.
     goes_on: Option<Box<[f32]>>,
+    /// Bounds of the measurements that are on the flow's own scale.
+    scales: Scales,
     /// Where the span lies that it started in, for times told from the span's beginning.
     span_start_ns: u64,
     context: F,
@@ -95,6 +97,8 @@ pub(crate) struct Slots<N, R: Render> {
     decoder: RecordDecoder,
     encoding: TimeEncoding,
     segmentation: Option<Segmentation>,
+    /// Where the attributes say whether a flow goes on.
+    goes_on_column: Option<usize>,
     span_ns: u64,
     limits: FlowLimits,
     seed: u64,
@@ -144,6 +148,8 @@ impl<N: Networks, R: Render> Slots<N, R> {
             decoder: RecordDecoder::new(schema, &chunk.step.layout),
             encoding: schema.timestamp.encoding,
             segmentation: schema.segmentation.clone(),
+            goes_on_column: AttributeDecoder::new(schema, &chunk.attributes.layout)
+                .goes_on_column(),
             span_ns,
             limits,
             seed,
@@ -196,6 +202,7 @@ impl<N: Networks, R: Render> Slots<N, R> {
             in_segment: 0,
             position: flow.position,
             goes_on: flow.goes_on,
+            scales: flow.scales,
             span_start_ns: start_ns - start_ns % self.span_ns,
             context: self.render.begin_flow(number, &flow.values),
         };
@@ -315,7 +322,7 @@ impl<N: Networks, R: Render> Slots<N, R> {
         for (slot, (flow, row)) in live.iter_mut().zip(all.chunks_exact(width)).enumerate() {
             flow.step = flow.step.wrapping_add(1);
             for index in 0..decoder.repeat() {
-                let (time_us, more) = decoder.decode(row, index);
+                let (time_us, more) = decoder.decode(row, index, &flow.scales);
                 // A cast saturates, and takes NaN to 0. Half up: `round` is a call.
                 let time_ns = (time_us.max(0.0) * 1_000.0 + 0.5) as u64;
                 flow.clock_ns = match self.encoding {
@@ -371,13 +378,16 @@ impl<N: Networks, R: Render> Slots<N, R> {
             flow.in_segment = 0;
             // Not the flow's start: the second value says so.
             condition.extend([flow.position, 0.0]);
-            if let Some(row) = &flow.goes_on {
-                attributes.extend_from_slice(row);
-            }
             let entry = (flow.segment as usize - 1).min(cut.goes_on.len() - 1);
             let block = GOES_ON_BLOCK.wrapping_add(flow.segment);
             let draw = Stream::at(self.seed, Purpose::State, flow.number, block).uniform();
-            if draw >= cut.goes_on[entry] {
+            let ends = draw >= cut.goes_on[entry];
+            if let (Some(row), Some(column)) = (&mut flow.goes_on, self.goes_on_column) {
+                // The segment is told whether it is the flow's last.
+                row[column] = if ends { 0.0 } else { 1.0 };
+                attributes.extend_from_slice(row);
+            }
+            if ends {
                 flow.goes_on = None;
             }
         }

@@ -152,6 +152,7 @@ mod tests {
                 FieldKind::Text,
                 Codec::Categorical(CategoricalCodec::fit(&words, None).unwrap()),
             )],
+            self_norm: false,
             segmentation: None,
             word2vec: Default::default(),
         };

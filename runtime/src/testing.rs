@@ -45,6 +45,7 @@ pub(crate) fn bundle(encoding: TimeEncoding, segmentation: Option<Segmentation>)
             kind: FieldKind::Integer,
             codec: Codec::Bit(BitCodec::new("bits", 4).unwrap()),
         }],
+        self_norm: false,
         segmentation,
         word2vec: BTreeMap::new(),
     };

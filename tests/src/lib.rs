@@ -27,18 +27,27 @@ pub struct SampleModel {
     pub units: usize,
     /// Added to the generation flag's yes: the larger, the longer the flows.
     pub goes_on_bias: f32,
+    /// Whether float measurements are on each flow's own scale.
+    pub self_norm: bool,
 }
 
 impl Default for SampleModel {
     fn default() -> SampleModel {
-        SampleModel { seed: 1, sample_len: 5, hidden: 24, units: 32, goes_on_bias: 1.0 }
+        SampleModel {
+            seed: 1,
+            sample_len: 5,
+            hidden: 24,
+            units: 32,
+            goes_on_bias: 1.0,
+            self_norm: false,
+        }
     }
 }
 
 /// A packet model with random weights: structure without training.
 #[must_use]
 pub fn sample_bundle(model: SampleModel) -> Bundle {
-    let schema = packet_schema();
+    let schema = packet_schema(model);
     let weights = random_weights(&schema, model);
     let starts: Vec<u64> = (0..500).map(|flow| flow * 20_000_000).collect();
     let timeline = Timeline {
@@ -53,7 +62,7 @@ pub fn sample_bundle(model: SampleModel) -> Bundle {
         .expect("a bundle whose parts fit")
 }
 
-fn packet_schema() -> Schema {
+fn packet_schema(model: SampleModel) -> Schema {
     let bits = |name: &str, n_bits, kind| Field {
         name: name.to_owned(),
         kind,
@@ -101,6 +110,7 @@ fn packet_schema() -> Schema {
         conversations: true,
         attributes,
         measurements,
+        self_norm: model.self_norm,
         segmentation: None,
         word2vec: BTreeMap::new(),
     }
@@ -110,7 +120,7 @@ fn packet_schema() -> Schema {
 #[must_use]
 pub fn random_weights(schema: &Schema, model: SampleModel) -> GeneratorWeights {
     let (attributes, record) = (schema.attribute_layout().dim(), schema.measurement_layout().dim());
-    let SampleModel { seed, sample_len, hidden, units, goes_on_bias } = model;
+    let SampleModel { seed, sample_len, hidden, units, goes_on_bias, .. } = model;
     let condition = schema.condition_dim();
     let mut random = Stream::new(seed, Purpose::Weights, 0);
     let mut normals = |count: usize, scale: f32| -> Vec<f32> {
@@ -131,7 +141,15 @@ pub fn random_weights(schema: &Schema, model: SampleModel) -> GeneratorWeights {
         HiddenLayer { linear: linear(noise + condition, units, 1.4), norm: norm() },
         HiddenLayer { linear: linear(units, units, 1.4), norm: norm() },
     ];
-    let attribute_head = linear(units, attributes, 3.0);
+    let additional = schema.additional_layout().dim();
+    let own = attributes - additional;
+    let attribute_head = linear(units, own, 3.0);
+    let (mut additional_hidden, mut additional_head) = (Vec::new(), Linear::default());
+    if additional > 0 {
+        let inputs = linear(noise + condition + own, units, 1.4);
+        additional_hidden = vec![HiddenLayer { linear: inputs, norm: norm() }];
+        additional_head = linear(units, additional, 1.0);
+    }
     let mut record_head = linear(hidden, sample_len * record, 4.0);
     for repeat in 0..sample_len {
         record_head.bias[(repeat + 1) * record - 1] += goes_on_bias;
@@ -139,6 +157,8 @@ pub fn random_weights(schema: &Schema, model: SampleModel) -> GeneratorWeights {
     GeneratorWeights {
         attribute_hidden,
         attribute_head,
+        additional_hidden,
+        additional_head,
         lstm_attributes: linear(attributes, 4 * hidden, 1.0).weight,
         lstm_condition: linear(condition, 4 * hidden, 1.0).weight,
         lstm_noise: linear(noise, 4 * hidden, 1.0).weight,

@@ -190,12 +190,30 @@ fn flow_records_come_back_in_their_columns() {
     }
     std::fs::write(folder.path().join("flows.csv"), csv).expect("written");
     let config = ns_tests::repository().join("configs/netflow.json");
-    let config = config.to_str().expect("a plain path");
+    let config = std::fs::read_to_string(config).expect("a configuration");
+    std::fs::write(folder.path().join("plain.json"), &config).expect("written");
+    // The same with every flow on its own scale.
+    let own_scale = config.replace("\"epochs\": 400", "\"epochs\": 400, \"self_norm\": true");
+    assert_ne!(own_scale, config);
+    std::fs::write(folder.path().join("own-scale.json"), own_scale).expect("written");
+    for config in ["plain.json", "own-scale.json"] {
+        check_flow_records(folder.path(), config);
+    }
+    // Flow records are no packets.
+    let output = run("ns-replay", &["--bundle", "n.ns", "--pcap", "n.pcap"], folder.path());
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("--csv"), "{stderr}");
+    assert!(!folder.path().join("n.pcap").exists());
+}
+
+/// Trains on `flows.csv` and reads what comes out.
+fn check_flow_records(folder: &Path, config: &str) {
     let train = ["train", "--config", config, "--input", "flows.csv", "--out", "n.ns"];
-    succeed("ns-train", &[&train[..], &["--epochs", "3"]].concat(), folder.path());
+    succeed("ns-train", &[&train[..], &["--epochs", "3"]].concat(), folder);
     let replay = ["--bundle", "n.ns", "--csv", "n.csv", "--flows", "500", "--seed", "1"];
-    succeed("ns-replay", &replay, folder.path());
-    let text = String::from_utf8(read(folder.path().join("n.csv"))).expect("text");
+    succeed("ns-replay", &replay, folder);
+    let text = String::from_utf8(read(folder.join("n.csv"))).expect("text");
     let mut lines = text.lines();
     assert_eq!(lines.next(), Some("srcip,dstip,srcport,dstport,proto,ts,td,pkt,byt,type"));
     let mut last = 0;
@@ -215,12 +233,6 @@ fn flow_records_come_back_in_their_columns() {
         rows += 1;
     }
     assert!(rows >= 500, "{rows} rows of 500 flows");
-    // Flow records are no packets.
-    let output = run("ns-replay", &["--bundle", "n.ns", "--pcap", "n.pcap"], folder.path());
-    assert_eq!(output.status.code(), Some(2));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("--csv"), "{stderr}");
-    assert!(!folder.path().join("n.pcap").exists());
 }
 
 #[test]

@@ -35,7 +35,17 @@ fn assert_near(what: &str, found: &[f32], expected: &[f32]) {
 
 #[test]
 fn the_graphs_compute_what_the_weights_say() {
-    let model = SampleModel { hidden: 20, units: 32, sample_len: 3, ..SampleModel::default() };
+    check(false);
+}
+
+#[test]
+fn so_does_the_network_of_additional_attributes() {
+    check(true);
+}
+
+fn check(self_norm: bool) {
+    let sizes = SampleModel { hidden: 20, units: 32, sample_len: 3, ..SampleModel::default() };
+    let model = SampleModel { self_norm, ..sizes };
     let bundle = sample_bundle(model);
     let schema = &bundle.manifest().schema;
     let weights = random_weights(schema, model);
@@ -50,7 +60,9 @@ fn the_graphs_compute_what_the_weights_say() {
         random.fill_normal(&mut values);
         values
     };
-    let (noise, condition) = (normals(5), normals(schema.condition_dim()));
+    let noise_dim = chunk.attributes.noise.dim;
+    assert_eq!(noise_dim, if self_norm { 10 } else { 5 });
+    let (noise, condition) = (normals(noise_dim), normals(schema.condition_dim()));
     let condition_of = |row: usize| {
         let dim = schema.condition_dim();
         &condition[row * dim..(row + 1) * dim]
@@ -62,7 +74,7 @@ fn the_graphs_compute_what_the_weights_say() {
     let mut discrete = Vec::new();
     let mut discrete_columns = Vec::new();
     for row in 0..rows {
-        let noise = &noise[row * 5..(row + 1) * 5];
+        let noise = &noise[row * noise_dim..(row + 1) * noise_dim];
         let expected = forward_attributes(&weights, &attribute_layout, noise, condition_of(row));
         let columns = in_columns(&expected, &attribute_layout, &chunk.attributes.layout);
         assert_near("attributes", &attributes[row * width..(row + 1) * width], &columns);

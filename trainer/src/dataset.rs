@@ -104,6 +104,7 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
         conversations: config.flow == crate::config::FlowKind::Conversation,
         attributes,
         measurements,
+        self_norm: config.self_norm,
         segmentation: segmentation(trace, config.max_flow_len),
         word2vec: spaces,
     };
@@ -279,11 +280,14 @@ fn encode(
         }
         offset += dim(&field.codec);
     }
+    let additional_dim = schema.additional_layout().dim();
+    let own_scales = own_scales(schema);
     let cut = schema.segmentation.as_ref().map_or(usize::MAX, |cut| cut.max_records as usize);
     let mut samples = Samples {
         attribute_layout,
         measurement_layout,
         condition_dim,
+        additional_dim,
         attributes: Vec::new(),
         conditions: Vec::new(),
         records: Vec::with_capacity(by_time.len()),
@@ -298,14 +302,15 @@ fn encode(
             samples.conditions.push(arrivals.position(starts[flow]));
             if schema.segmentation.is_some() {
                 let goes_on = segment + 1 < segments;
-                let at = samples.attributes.len();
-                samples.attributes[at - 2..].copy_from_slice(if goes_on {
+                let at = samples.attributes.len() - additional_dim;
+                samples.attributes[at - 2..at].copy_from_slice(if goes_on {
                     &[0.0, 1.0]
                 } else {
                     &[1.0, 0.0]
                 });
                 samples.conditions.push(if segment == 0 { 1.0 } else { 0.0 });
             }
+            let first_value = samples.records.len();
             for (index, &row) in rows.iter().enumerate() {
                 let row = row as usize;
                 samples
@@ -319,11 +324,56 @@ fn encode(
                     &[1.0, 0.0]
                 });
             }
+            let at = samples.attributes.len() - additional_dim;
+            to_own_scales(
+                &mut samples.records[first_value..],
+                record_dim,
+                &own_scales,
+                &mut samples.attributes[at..],
+            );
             records += rows.len();
             samples.offsets.push(records);
         }
     }
     Ok(samples)
+}
+
+/// The measurements on a flow's own scale, with where each lies in an encoded record.
+fn own_scales(schema: &Schema) -> Vec<(usize, FloatCodec)> {
+    if !schema.self_norm {
+        return Vec::new();
+    }
+    let time = Codec::Float(schema.timestamp.codec.clone());
+    let mut offset = 0;
+    let mut scales = Vec::new();
+    for codec in std::iter::once(&time).chain(schema.measurements.iter().map(|f| &f.codec)) {
+        if let Codec::Float(float) = codec {
+            scales.push((offset, float.clone()));
+        }
+        offset += codec.segments().iter().map(|segment| segment.dim).sum::<usize>();
+    }
+    scales
+}
+
+/// Puts a sample's float measurements on their own scale, and the scale into
+/// its additional attributes.
+fn to_own_scales(
+    records: &mut [f32],
+    record_dim: usize,
+    scales: &[(usize, FloatCodec)],
+    additional: &mut [f32],
+) {
+    /// Keeps a scale from having no width (NetShare's value).
+    const MARGIN: f32 = 1e-4;
+    for ((at, codec), told) in scales.iter().zip(additional.chunks_exact_mut(2)) {
+        let column = || records.iter().skip(*at).step_by(record_dim).copied();
+        let smallest = column().fold(f32::INFINITY, f32::min) - MARGIN;
+        let largest = column().fold(f32::NEG_INFINITY, f32::max) + MARGIN;
+        told.copy_from_slice(&[(largest + smallest) / 2.0, (largest - smallest) / 2.0]);
+        for value in records.iter_mut().skip(*at).step_by(record_dim) {
+            *value = codec.to_own_scale(*value, smallest, largest);
+        }
+    }
 }
 
 /// A codec counts rows of the column it was given; users know the input's.

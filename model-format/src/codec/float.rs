@@ -175,6 +175,27 @@ impl FloatCodec {
         if self.integer { Value::Int(value as i64) } else { Value::Float(value) }
     }
 
+    /// An encoded value on a flow's own scale, by the encoded smallest and
+    /// largest value of the flow (NetShare's `normalize_per_sample`).
+    #[must_use]
+    pub fn to_own_scale(&self, encoded: f32, smallest: f32, largest: f32) -> f32 {
+        let unit = (encoded - smallest) / (largest - smallest);
+        match self.range {
+            Range::ZeroOne => unit,
+            Range::MinusOneOne => 2.0 * unit - 1.0,
+        }
+    }
+
+    /// The encoded value that one on a flow's own scale stands for.
+    #[must_use]
+    pub fn from_own_scale(&self, own: f32, smallest: f32, largest: f32) -> f32 {
+        let unit = match self.range {
+            Range::ZeroOne => own,
+            Range::MinusOneOne => (own + 1.0) / 2.0,
+        };
+        unit * (largest - smallest) + smallest
+    }
+
     /// The fitted smallest and largest value.
     #[must_use]
     pub fn bounds(&self) -> (f64, f64) {

@@ -31,6 +31,7 @@ fn schema(conversations: bool, measurements: &[&str]) -> Schema {
         conversations,
         attributes: ATTRIBUTES.map(field).into(),
         measurements: measurements.iter().map(|name| field(name)).collect(),
+        self_norm: false,
         segmentation: None,
         word2vec: Default::default(),
     }

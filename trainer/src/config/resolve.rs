@@ -62,6 +62,8 @@ pub struct Resolved {
     pub idle_timeout: Option<f64>,
     /// Records after which a flow is cut into segments.
     pub max_flow_len: Option<u32>,
+    /// Whether float measurements are on each flow's own scale.
+    pub self_norm: bool,
     /// Length of word vectors.
     pub vec_size: usize,
     /// Fixed in a flow.
@@ -147,6 +149,7 @@ pub fn resolve(file: &ConfigFile, folder: &Path) -> Result<Resolved, ConfigError
         flow,
         idle_timeout: fields.idle_timeout,
         max_flow_len: fields.max_flow_len,
+        self_norm: config.self_norm == Some(true),
         vec_size: fields.word2vec.vec_size.unwrap_or(DEFAULT_VEC_SIZE),
         metadata: fields.metadata.clone(),
         timeseries: fields.timeseries.clone(),
@@ -334,11 +337,6 @@ fn resolve_model(
 ) -> Result<DoppelgangerConfig, ConfigError> {
     let d = DoppelgangerConfig::default();
     refuse("feed_back", config.feed_back == Some(true), "the generator has no feedback")?;
-    refuse(
-        "self_norm",
-        config.self_norm == Some(true),
-        "it is not available yet; set it to false",
-    )?;
     refuse("noise", config.noise == Some(false), "a generator without noise repeats itself")?;
     let layers = config.generator_feature_num_layers;
     refuse(

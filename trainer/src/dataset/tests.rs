@@ -67,6 +67,31 @@ fn flows_that_fit_are_not_cut() {
 }
 
 #[test]
+fn self_normalised_measurements_tell_their_scale() {
+    let config =
+        CONFIG.replace("} }\n}", "} },\n    \"model\": { \"config\": { \"self_norm\": true } }\n}");
+    let rows = "0,1,tcp,10\n100,1,tcp,30\n300,1,tcp,20\n0,2,udp,50\n";
+    let dataset = build_from(rows, &config).expect("good rows");
+    let samples = &dataset.samples;
+    // Time and bytes, two attributes each, after everything else.
+    assert_eq!(samples.additional_dim, 4);
+    let attributes = samples.attribute_layout.dim();
+    let scales = |sample: usize| &samples.attributes[(sample + 1) * attributes - 4..][..4];
+    // Bytes are 0, .5, .25 of 10..50 in the first flow; time 0, .5, 1 of 0..200 us.
+    let near = |a: f32, b: f32| (a - b).abs() < 2e-4;
+    assert!(near(scales(0)[0], 0.5) && near(scales(0)[1], 0.5), "{:?}", scales(0));
+    assert!(near(scales(0)[2], 0.25) && near(scales(0)[3], 0.25), "{:?}", scales(0));
+    assert!(near(scales(1)[2], 1.0) && near(scales(1)[3], 0.0), "{:?}", scales(1));
+    let record = samples.measurement_layout.dim();
+    let bytes: Vec<f32> = samples.records.chunks(record).map(|record| record[1]).collect();
+    let expected = [0.0, 1.0, 0.5, 0.5];
+    assert!(bytes.iter().zip(expected).all(|(&a, b)| near(a, b)), "{bytes:?}");
+    // The runtime finds them where they are.
+    let own: Vec<usize> = dataset.schema.own_scales().map(|(at, _)| at).collect();
+    assert_eq!(own, [0, 1]);
+}
+
+#[test]
 fn a_trace_of_one_instant_has_a_span() {
     let dataset = build_from("5,1,tcp,1\n5,2,udp,1", CONFIG).expect("good rows");
     assert_eq!(dataset.timeline.arrivals.span_ns(), SHORTEST_SPAN_NS);

@@ -10,7 +10,7 @@ use ns_model_format::manifest::{
 };
 
 use super::graph::GraphWriter;
-use crate::model::weights::{GeneratorWeights, Linear};
+use crate::model::weights::{GeneratorWeights, HiddenLayer, Linear};
 
 /// The networks' layouts, as training saw them.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +40,7 @@ pub fn graphs(
     let path = |file: &str| format!("{folder}/{file}");
     let (noise, hidden) = (weights.noise_dim(), weights.hidden_dim());
     let condition = Tensor::new("condition", layouts.condition_dim);
+    let (first_noise, second_noise) = weights.attribute_noise_dims(layouts.condition_dim);
     let gates = Tensor::new("gates", 4 * hidden);
     let state = |input: &str, output: &str| State {
         input: input.to_owned(),
@@ -50,7 +51,7 @@ pub fn graphs(
     let chunk = Chunk {
         attributes: AttributesGraph {
             file: path("attributes.onnx"),
-            noise: Tensor::new("noise", weights.attribute_noise_dim(layouts.condition_dim)),
+            noise: Tensor::new("noise", first_noise + second_noise),
             condition: condition.clone(),
             attributes: Tensor::new("attributes", attribute_columns.width()),
             layout: attribute_columns,
@@ -83,47 +84,87 @@ fn attributes_graph(weights: &GeneratorWeights, layout: &Layout, chunk: &Chunk) 
     let mut graph = GraphWriter::new("attributes", "noise and condition to a flow's attributes");
     let noise = graph.input(&described.noise.name, described.noise.dim);
     let condition = graph.input(&described.condition.name, described.condition.dim);
-    let mut value = graph.concat(&[&noise, &condition]);
+    let (first, second) = weights.attribute_noise_dims(described.condition.dim);
+    let parts = match second {
+        0 => vec![noise],
+        _ => graph.split(&noise, &[first, second]),
+    };
+    // The last segments are those of the additional attributes.
+    let (mut own, mut more) = (layout.clone(), Layout::default());
+    while own.dim() > weights.attribute_head.bias.len() {
+        more.segments.extend(own.segments.pop());
+    }
+    more.segments.reverse();
+    let own_columns = own.fold_layout(1);
+    let input = graph.concat(&[&parts[0], &condition]);
+    let head = (&weights.attribute_head, &own, &own_columns);
+    let mut out = network(&mut graph, input, &weights.attribute_hidden, head);
+    if let Some(noise) = parts.get(1) {
+        let mut yes_or_no = vec![false; own_columns.width()];
+        for (segment, folded) in own.segments.iter().zip(&own_columns.segments) {
+            if folded.dim != segment.dim {
+                yes_or_no[folded.offset] = true;
+            }
+        }
+        let sigmoids = own_columns
+            .segments
+            .iter()
+            .filter(|segment| segment.activation == Activation::Sigmoid)
+            .map(|segment| segment.dim)
+            .sum();
+        let discrete = graph.make_discrete(&out, &own_columns, &yes_or_no[..sigmoids]);
+        let input = graph.concat(&[noise, &condition, &discrete]);
+        let mut hidden = weights.additional_hidden.clone();
+        let mut last = weights.additional_head.clone();
+        let first = hidden.first_mut().map_or(&mut last, |layer| &mut layer.linear);
+        let units = first.bias.len();
+        let rest = first.weight.split_off((second + described.condition.dim) * units);
+        let folded = fold_inputs(&rest, &own, &own_columns, &mut first.bias);
+        first.weight.extend(folded);
+        let more_columns = more.fold_layout(1);
+        let additional = network(&mut graph, input, &hidden, (&last, &more, &more_columns));
+        let all = graph.concat(&[&out, &additional]);
+        let sources = own_columns.columns(0).into_iter();
+        let sources =
+            sources.chain(more_columns.columns(0).into_iter().map(|at| own_columns.width() + at));
+        let mut order = vec![0; described.layout.width()];
+        for (to, from) in described.layout.columns(0).into_iter().zip(sources) {
+            order[to] = from;
+        }
+        out = graph.reorder(&all, &order);
+    }
+    graph.output(&out, &described.attributes.name, described.attributes.dim);
+    graph.finish()
+}
+
+/// `[Linear, ReLU, BatchNorm] x n` and a head with its activations.
+fn network(
+    graph: &mut GraphWriter,
+    input: String,
+    hidden: &[HiddenLayer],
+    (head, layout, columns): (&Linear, &Layout, &FoldedLayout),
+) -> String {
+    let mut value = input;
     // The affine map that BatchNorm is at inference, of the layer before.
     let mut pending: Option<(Vec<f32>, Vec<f32>)> = None;
-    for layer in &weights.attribute_hidden {
+    for layer in hidden {
         let linear = fold_batch_norm(&layer.linear, pending.as_ref());
         let out = graph.linear(&value, &linear.weight, &linear.bias);
         value = graph.node("Relu", &[&out]);
         pending = Some(layer.norm.affine());
     }
-    let head = fold_batch_norm(&weights.attribute_head, pending.as_ref());
-    let head = fold_head(&head, layout, &described.layout);
+    let head = fold_batch_norm(head, pending.as_ref());
+    let head = fold_head(&head, layout, columns);
     let out = graph.linear(&value, &head.weight, &head.bias);
-    let out = graph.activate(&out, &described.layout);
-    graph.output(&out, &described.attributes.name, described.attributes.dim);
-    graph.finish()
+    graph.activate(&out, columns)
 }
 
 fn gates_graph(weights: &GeneratorWeights, layout: &Layout, chunk: &Chunk) -> Vec<u8> {
     let described = &chunk.gates;
     let columns = described.gates.dim;
     let mut bias = weights.lstm_bias.clone();
-    let mut rows = vec![0.0; described.attributes.dim * columns];
-    let mut from = 0;
-    for (segment, folded) in layout.segments.iter().zip(&chunk.attributes.layout.segments) {
-        let source = |row: usize| &weights.lstm_attributes[row * columns..(row + 1) * columns];
-        if folded.dim == segment.dim {
-            for row in 0..segment.dim {
-                let at = (folded.offset + row) * columns;
-                rows[at..at + columns].copy_from_slice(source(from + row));
-            }
-        } else {
-            // One-hot (1 - b, b) times two rows is the first plus b times their difference.
-            let (no, yes) = (source(from), source(from + 1));
-            let at = folded.offset * columns;
-            for column in 0..columns {
-                bias[column] += no[column];
-                rows[at + column] = yes[column] - no[column];
-            }
-        }
-        from += segment.dim;
-    }
+    let mut rows =
+        fold_inputs(&weights.lstm_attributes, layout, &chunk.attributes.layout, &mut bias);
     rows.extend_from_slice(&weights.lstm_condition);
     let mut graph = GraphWriter::new("gates", "a flow's attributes to its part of the gates");
     let attributes = graph.input(&described.attributes.name, described.attributes.dim);
@@ -134,6 +175,39 @@ fn gates_graph(weights: &GeneratorWeights, layout: &Layout, chunk: &Chunk) -> Ve
     let out = graph.linear(&value, &weight, &bias);
     graph.output(&out, &described.gates.name, columns);
     graph.finish()
+}
+
+/// The rows of a linear map that takes discrete attributes in training form
+/// (`[layout.dim(), bias.len()]`), as rows for their folded columns; what this
+/// adds at every input goes into the bias.
+fn fold_inputs(
+    weight: &[f32],
+    layout: &Layout,
+    columns: &FoldedLayout,
+    bias: &mut [f32],
+) -> Vec<f32> {
+    let outputs = bias.len();
+    let mut rows = vec![0.0; columns.width() * outputs];
+    let mut from = 0;
+    for (segment, folded) in layout.segments.iter().zip(&columns.segments) {
+        let source = |row: usize| &weight[row * outputs..(row + 1) * outputs];
+        if folded.dim == segment.dim {
+            for row in 0..segment.dim {
+                let at = (folded.offset + row) * outputs;
+                rows[at..at + outputs].copy_from_slice(source(from + row));
+            }
+        } else {
+            // One-hot (1 - b, b) times two rows is the first plus b times their difference.
+            let (no, yes) = (source(from), source(from + 1));
+            let at = folded.offset * outputs;
+            for output in 0..outputs {
+                bias[output] += no[output];
+                rows[at + output] = yes[output] - no[output];
+            }
+        }
+        from += segment.dim;
+    }
+    rows
 }
 
 fn step_graph(weights: &GeneratorWeights, layout: &Layout, chunk: &Chunk) -> Vec<u8> {

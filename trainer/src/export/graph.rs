@@ -14,6 +14,15 @@ const FLOAT: i32 = 1;
 const INT64: i32 = 7;
 const ATTRIBUTE_INT: i32 = 2;
 
+/// Adjacent columns of one kind.
+#[derive(Clone, Copy)]
+struct Run {
+    activation: Activation,
+    /// Of each softmax; 0 for other activations.
+    classes: usize,
+    width: usize,
+}
+
 /// A graph under construction. Values are known by name; every method that
 /// adds a node returns the name of its output.
 pub(super) struct GraphWriter {
@@ -94,10 +103,61 @@ impl GraphWriter {
     /// Applies the activations of a folded layout to its columns: one node a
     /// kind, since the layout keeps equal kinds together.
     pub(super) fn activate(&mut self, value: &str, layout: &FoldedLayout) -> String {
-        // Runs of equal activation, softmax by class count too.
+        self.by_run(value, layout, |graph, part, run| match run.activation {
+            Activation::Sigmoid => graph.node("Sigmoid", &[part]),
+            Activation::Tanh => graph.node("Tanh", &[part]),
+            Activation::Softmax => graph.grouped("Softmax", part, run),
+        })
+    }
+
+    /// Makes activated attributes discrete (see
+    /// [`ns_model_format::manifest::GatesGraph`]); `yes_or_no` says of each
+    /// column under a sigmoid whether it is a folded two-way softmax.
+    pub(super) fn make_discrete(
+        &mut self,
+        value: &str,
+        layout: &FoldedLayout,
+        yes_or_no: &[bool],
+    ) -> String {
+        let (ones, zeros): (Vec<f32>, Vec<f32>) =
+            yes_or_no.iter().map(|&yes| if yes { (1.0, 0.0) } else { (0.0, 1.0) }).unzip();
+        self.by_run(value, layout, |graph, part, run| match run.activation {
+            Activation::Sigmoid => {
+                let half = graph.floats(&[1], &[0.5]);
+                let above = graph.node("Greater", &[part, &half]);
+                let rounded = graph.fresh();
+                let to_float = [("to", i64::from(FLOAT))];
+                graph.push("Cast", &[&above], vec![rounded.clone()], &to_float);
+                let (ones, zeros) =
+                    (graph.floats(&[ones.len()], &ones), graph.floats(&[zeros.len()], &zeros));
+                let taken = graph.node("Mul", &[&rounded, &ones]);
+                let kept = graph.node("Mul", &[part, &zeros]);
+                graph.node("Add", &[&taken, &kept])
+            }
+            Activation::Tanh => part.to_owned(),
+            Activation::Softmax => graph.grouped("Hardmax", part, run),
+        })
+    }
+
+    /// The columns of a value in another order: output column `i` is `order[i]`.
+    pub(super) fn reorder(&mut self, value: &str, order: &[usize]) -> String {
+        let order: Vec<i64> = order.iter().map(|&column| column as i64).collect();
+        let order = self.integers(&order);
+        let output = self.fresh();
+        self.push("Gather", &[value, &order], vec![output.clone()], &[("axis", 1)]);
+        output
+    }
+
+    /// Applies `work` to each run of columns of one kind, and joins the results.
+    fn by_run(
+        &mut self,
+        value: &str,
+        layout: &FoldedLayout,
+        mut work: impl FnMut(&mut GraphWriter, &str, Run) -> String,
+    ) -> String {
         let mut segments = layout.segments.clone();
         segments.sort_by_key(|segment| segment.offset);
-        let mut runs: Vec<(Activation, usize, usize)> = Vec::new();
+        let mut runs: Vec<Run> = Vec::new();
         for segment in segments {
             let classes = match segment.activation {
                 Activation::Softmax => segment.dim,
@@ -105,30 +165,28 @@ impl GraphWriter {
             };
             let width = segment.dim * layout.repeat;
             match runs.last_mut() {
-                Some(run) if (run.0, run.1) == (segment.activation, classes) => run.2 += width,
-                _ => runs.push((segment.activation, classes, width)),
+                Some(run) if (run.activation, run.classes) == (segment.activation, classes) => {
+                    run.width += width;
+                }
+                _ => runs.push(Run { activation: segment.activation, classes, width }),
             }
         }
-        let widths: Vec<usize> = runs.iter().map(|run| run.2).collect();
+        let widths: Vec<usize> = runs.iter().map(|run| run.width).collect();
         let parts = self.split(value, &widths);
-        let parts: Vec<String> = parts
-            .iter()
-            .zip(runs)
-            .map(|(part, (activation, classes, width))| match activation {
-                Activation::Sigmoid => self.node("Sigmoid", &[part]),
-                Activation::Tanh => self.node("Tanh", &[part]),
-                Activation::Softmax => {
-                    let rows = self.integers(&[-1, classes as i64]);
-                    let back = self.integers(&[-1, width as i64]);
-                    let grouped = self.node("Reshape", &[part, &rows]);
-                    let softmax = self.fresh();
-                    self.push("Softmax", &[&grouped], vec![softmax.clone()], &[("axis", -1)]);
-                    self.node("Reshape", &[&softmax, &back])
-                }
-            })
-            .collect();
+        let parts: Vec<String> =
+            parts.iter().zip(runs).map(|(part, run)| work(self, part, run)).collect();
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         self.concat(&parts)
+    }
+
+    /// An operator over each softmax's classes.
+    fn grouped(&mut self, op_type: &str, part: &str, run: Run) -> String {
+        let rows = self.integers(&[-1, run.classes as i64]);
+        let back = self.integers(&[-1, run.width as i64]);
+        let grouped = self.node("Reshape", &[part, &rows]);
+        let output = self.fresh();
+        self.push(op_type, &[&grouped], vec![output.clone()], &[("axis", -1)]);
+        self.node("Reshape", &[&output, &back])
     }
 
     /// The finished file.

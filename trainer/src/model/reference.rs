@@ -1,7 +1,7 @@
 //! The generator in plain loops, with explicit noise and state: what exported
 //! graphs are compared with.
 
-use super::weights::{GeneratorWeights, Linear};
+use super::weights::{GeneratorWeights, HiddenLayer, Linear};
 use ns_model_format::layout::{Activation, Layout};
 
 fn linear(layer: &Linear, input: &[f32]) -> Vec<f32> {
@@ -65,6 +65,7 @@ pub fn made_discrete(attributes: &[f32], layout: &Layout) -> Vec<f32> {
 }
 
 /// One flow's attributes in training layout, BatchNorm with running statistics.
+/// `noise` is that of the first network, then that of the additional one.
 #[must_use]
 pub fn forward_attributes(
     weights: &GeneratorWeights,
@@ -72,16 +73,34 @@ pub fn forward_attributes(
     noise: &[f32],
     condition: &[f32],
 ) -> Vec<f32> {
-    let mut x = [noise, condition].concat();
-    for layer in &weights.attribute_hidden {
-        x = linear(&layer.linear, &x);
-        let (scale, shift) = layer.norm.affine();
-        for (x, (scale, shift)) in x.iter_mut().zip(scale.iter().zip(&shift)) {
-            *x = x.max(0.0) * scale + shift;
+    let (first, _) = weights.attribute_noise_dims(condition.len());
+    let (first, second) = noise.split_at(first.min(noise.len()));
+    let network = |hidden: &[HiddenLayer], head: &Linear, input: Vec<f32>| {
+        let mut x = input;
+        for layer in hidden {
+            x = linear(&layer.linear, &x);
+            let (scale, shift) = layer.norm.affine();
+            for (x, (scale, shift)) in x.iter_mut().zip(scale.iter().zip(&shift)) {
+                *x = x.max(0.0) * scale + shift;
+            }
         }
-    }
-    let mut attributes = linear(&weights.attribute_head, &x);
+        linear(head, &x)
+    };
+    let input = [first, condition].concat();
+    let mut attributes = network(&weights.attribute_hidden, &weights.attribute_head, input);
+    let own = attributes.len();
+    attributes.resize(layout.dim(), 0.0);
     activate(&mut attributes, layout);
+    if own < attributes.len() {
+        // One-hot rounding leaves what is not under a softmax, the rest of the row too.
+        let discrete = made_discrete(&attributes, layout);
+        let input = [second, condition, &discrete[..own]].concat();
+        let more = network(&weights.additional_hidden, &weights.additional_head, input);
+        attributes[own..].copy_from_slice(&more);
+        let mut all = attributes.clone();
+        activate(&mut all, layout);
+        attributes[own..].copy_from_slice(&all[own..]);
+    }
     attributes
 }
 

@@ -62,6 +62,11 @@ pub struct GeneratorWeights {
     pub attribute_hidden: Vec<HiddenLayer>,
     /// All attributes at once, `[units, A]`.
     pub attribute_head: Linear,
+    /// The hidden layers of the network of additional attributes, if there is
+    /// one; the first takes `[noise, condition, the other attributes made discrete]`.
+    pub additional_hidden: Vec<HiddenLayer>,
+    /// All additional attributes at once, `[units, additional]`; the last of the A.
+    pub additional_head: Linear,
     /// Gates in the order input, forget, candidate, output. `[A, 4H]`.
     pub lstm_attributes: Vec<f32>,
     /// `[C, 4H]`.
@@ -89,11 +94,20 @@ impl GeneratorWeights {
         self.lstm_noise.len() / self.lstm_bias.len().max(1)
     }
 
-    /// Noise values of the attribute generator.
+    /// Noise values of the attribute generator, and of the network of
+    /// additional attributes (0 without one).
     #[must_use]
-    pub fn attribute_noise_dim(&self, condition_dim: usize) -> usize {
-        let first = self.attribute_hidden.first().map_or(&self.attribute_head, |l| &l.linear);
-        (first.weight.len() / first.bias.len().max(1)).saturating_sub(condition_dim)
+    pub fn attribute_noise_dims(&self, condition_dim: usize) -> (usize, usize) {
+        let inputs = |hidden: &[HiddenLayer], head: &Linear| {
+            let first = hidden.first().map_or(head, |layer| &layer.linear).clone();
+            first.weight.len() / first.bias.len().max(1)
+        };
+        let own = self.attribute_head.bias.len();
+        (
+            inputs(&self.attribute_hidden, &self.attribute_head).saturating_sub(condition_dim),
+            inputs(&self.additional_hidden, &self.additional_head)
+                .saturating_sub(condition_dim + own),
+        )
     }
 
     /// Moves every number a part of the way towards `other`'s, which has the same shapes.
@@ -109,7 +123,8 @@ impl GeneratorWeights {
     /// In the order of [`Self::tensors`].
     fn tensors_mut(&mut self) -> Vec<&mut Vec<f32>> {
         let mut tensors = Vec::new();
-        for HiddenLayer { linear, norm } in &mut self.attribute_hidden {
+        let layers = self.attribute_hidden.iter_mut().chain(&mut self.additional_hidden);
+        for HiddenLayer { linear, norm } in layers {
             tensors.extend([&mut linear.weight, &mut linear.bias]);
             tensors.extend([&mut norm.gamma, &mut norm.beta, &mut norm.mean, &mut norm.variance]);
         }
@@ -120,10 +135,13 @@ impl GeneratorWeights {
             &mut self.lstm_noise,
             &mut self.lstm_hidden,
             &mut self.record_head.weight,
+            &mut self.additional_head.weight,
             &mut self.attribute_head.bias,
             &mut self.lstm_bias,
             &mut self.record_head.bias,
+            &mut self.additional_head.bias,
         ]);
+        tensors.retain(|values| !values.is_empty());
         tensors
     }
 
@@ -138,9 +156,14 @@ impl GeneratorWeights {
             (name.into(), vec![values.len() / columns.max(1), columns], values)
         }
         let mut tensors: Vec<(String, Vec<usize>, &[f32])> = Vec::new();
-        for (index, layer) in self.attribute_hidden.iter().enumerate() {
+        let networks =
+            [("attributes", &self.attribute_hidden), ("additional", &self.additional_hidden)];
+        let layers = networks.into_iter().flat_map(|(network, layers)| {
+            layers.iter().enumerate().map(move |(index, layer)| (network, index, layer))
+        });
+        for (network, index, layer) in layers {
             let (weight, bias) = (&layer.linear.weight, &layer.linear.bias);
-            tensors.push(matrix(format!("attributes.{index}.weight"), weight, bias.len()));
+            tensors.push(matrix(format!("{network}.{index}.weight"), weight, bias.len()));
             for (part, values) in [
                 ("bias", bias),
                 ("norm.gamma", &layer.norm.gamma),
@@ -148,7 +171,7 @@ impl GeneratorWeights {
                 ("norm.mean", &layer.norm.mean),
                 ("norm.variance", &layer.norm.variance),
             ] {
-                tensors.push((format!("attributes.{index}.{part}"), vec![values.len()], values));
+                tensors.push((format!("{network}.{index}.{part}"), vec![values.len()], values));
             }
         }
         let gates = self.lstm_bias.len();
@@ -159,6 +182,11 @@ impl GeneratorWeights {
             ("lstm.noise", &self.lstm_noise, gates),
             ("lstm.hidden", &self.lstm_hidden, gates),
             ("records.head.weight", &self.record_head.weight, self.record_head.bias.len()),
+            (
+                "additional.head.weight",
+                &self.additional_head.weight,
+                self.additional_head.bias.len(),
+            ),
         ] {
             tensors.push(matrix(name, values, columns));
         }
@@ -166,9 +194,12 @@ impl GeneratorWeights {
             ("attributes.head.bias", &self.attribute_head.bias),
             ("lstm.bias", &self.lstm_bias),
             ("records.head.bias", &self.record_head.bias),
+            ("additional.head.bias", &self.additional_head.bias),
         ] {
             tensors.push((name.to_owned(), vec![values.len()], values));
         }
+        // Without additional attributes those two are empty.
+        tensors.retain(|(_, _, values)| !values.is_empty());
         tensors
     }
 }

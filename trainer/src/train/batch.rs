@@ -15,6 +15,9 @@ pub struct Samples {
     pub measurement_layout: Layout,
     /// C, values that a flow is conditioned on.
     pub condition_dim: usize,
+    /// The last of the A attributes that a second network generates from the
+    /// others (the scale of a flow's measurements, see `self_norm`).
+    pub additional_dim: usize,
     /// `[n, A]`.
     pub attributes: Vec<f32>,
     /// `[n, C]`.
@@ -67,7 +70,7 @@ impl Samples {
         }
         let (attribute_dim, record_dim) =
             (self.attribute_layout.dim(), self.measurement_layout.dim());
-        if attribute_dim == 0 {
+        if attribute_dim <= self.additional_dim {
             return Err(TrainError::NoFields { which: "attributes" });
         }
         let flag = Segment::new(2, Activation::Softmax);
@@ -100,6 +103,33 @@ impl Samples {
             }
         }
         Ok(())
+    }
+
+    /// The layouts of the attributes that the first network generates, and of
+    /// the additional ones.
+    ///
+    /// # Errors
+    ///
+    /// The additional ones do not begin where a segment does.
+    pub(crate) fn attribute_layouts(&self) -> Result<(Layout, Layout), TrainError> {
+        let expected = self.attribute_layout.dim().saturating_sub(self.additional_dim);
+        let mut segments = self.attribute_layout.segments.clone();
+        let mut found = 0;
+        let own = segments.iter().take_while(|segment| {
+            let within = found < expected;
+            found += if within { segment.dim } else { 0 };
+            within
+        });
+        let own = own.count();
+        if found != expected {
+            return Err(TrainError::Sizes {
+                what: "attributes of the first network",
+                found,
+                expected,
+            });
+        }
+        let additional = segments.split_off(own);
+        Ok((Layout { segments }, Layout { segments: additional }))
     }
 
     /// Values of one row of [`Self::rows`]: `padded * M + A + C`.

@@ -12,6 +12,7 @@ use crate::model::parameter::{Adam, Initializer, Parameter};
 use crate::model::records::{Input, RecordGenerator, Widths};
 use crate::model::weights::GeneratorWeights;
 use candle_core::{DType, Device, Tensor};
+use ns_model_format::Layout;
 use ns_model_format::manifest::InitialState;
 use ns_model_format::random::{Purpose, Stream};
 
@@ -43,6 +44,8 @@ pub struct Trainer {
     visits: Visits,
     iteration: u64,
     attributes: AttributeGenerator,
+    /// Generates the additional attributes, given the others.
+    additional: Option<AttributeGenerator>,
     records: RecordGenerator,
     critic: Critic,
     attribute_critic: Option<Critic>,
@@ -62,6 +65,7 @@ const AVERAGE_EVERY: u64 = 5;
 /// What generated samples are made from.
 struct Drawn {
     pass: Pass,
+    additional: Option<Pass>,
     input: Input,
 }
 
@@ -96,14 +100,23 @@ impl Trainer {
             (samples.attribute_layout.dim(), samples.condition_dim);
         let batch = config.batch_size * config.num_packing;
         let mut init = Initializer::new(seed, dtype, device, config.adam_amsgrad);
-        let attributes = AttributeGenerator::new(
-            &mut init,
-            config.attribute_latent_dim + condition_dim,
-            (config.generator_attribute_num_layers, config.generator_attribute_num_units),
-            Segments::new(&samples.attribute_layout),
-            dtype,
-            device,
-        )?;
+        let (own, additional) = samples.attribute_layouts()?;
+        let mut generator = |inputs: usize, layout: &Layout| {
+            AttributeGenerator::new(
+                &mut init,
+                inputs,
+                (config.generator_attribute_num_layers, config.generator_attribute_num_units),
+                Segments::new(layout),
+                dtype,
+                device,
+            )
+        };
+        let inputs = config.attribute_latent_dim + condition_dim;
+        let attributes = generator(inputs, &own)?;
+        let additional = match samples.additional_dim {
+            0 => None,
+            _ => Some(generator(inputs + own.dim(), &additional)?),
+        };
         let shape = Shape {
             steps: padded / config.sample_len,
             batch,
@@ -146,6 +159,7 @@ impl Trainer {
             visits: Visits::new(seed, samples.len()),
             iteration: 0,
             attributes,
+            additional,
             records,
             critic,
             attribute_critic,
@@ -223,12 +237,16 @@ impl Trainer {
         let rows = upload(samples.rows(&picked, self.padded), batch)?;
         self.critic.real()?.slice_set(&rows, 0, 0)?;
         let conditions = samples.condition_rows(&picked);
-        let mut input = Vec::with_capacity(batch * (latent + condition_dim));
-        for sample in 0..batch {
-            input.extend((0..latent).map(|_| stream.normal()));
-            input.extend(&conditions[sample * condition_dim..(sample + 1) * condition_dim]);
-        }
-        let input = upload(input, batch)?;
+        let mut noise_and_condition = || {
+            let mut input = Vec::with_capacity(batch * (latent + condition_dim));
+            for sample in 0..batch {
+                input.extend((0..latent).map(|_| stream.normal()));
+                input.extend(&conditions[sample * condition_dim..(sample + 1) * condition_dim]);
+            }
+            upload(input, batch)
+        };
+        let input = noise_and_condition()?;
+        let second = self.additional.is_some().then(&mut noise_and_condition).transpose()?;
         let steps = self.padded / config.sample_len * batch;
         let mut noise = vec![0.0; steps * config.feature_latent_dim];
         stream.fill_normal(&mut noise);
@@ -238,14 +256,23 @@ impl Trainer {
         let fixed = upload(samples.fixed_rows(&picked), batch)?;
 
         let pass = self.attributes.forward(self.ops, &input)?;
-        let discrete = self.attributes.discrete(self.ops, &pass.attributes)?;
+        let mut discrete = self.attributes.discrete(self.ops, &pass.attributes)?;
+        let mut attributes = pass.attributes.clone();
+        let mut additional = None;
+        if let (Some(network), Some(input)) = (&mut self.additional, second) {
+            let pass = network.forward(self.ops, &Tensor::cat(&[&input, &discrete], 1)?)?;
+            // Scales are numbers: there is nothing to make discrete.
+            discrete = Tensor::cat(&[&discrete, &pass.attributes], 1)?;
+            attributes = Tensor::cat(&[&attributes, &pass.attributes], 1)?;
+            additional = Some(pass);
+        }
         // The condition of a generated sample is that of the real one beside
         // it, so it does not change in between either.
         let beside = |attributes: &Tensor| match &conditions {
             Some(conditions) => Tensor::cat(&[attributes, conditions], 1),
             None => Ok(attributes.clone()),
         };
-        let generated = beside(&pass.attributes)?;
+        let generated = beside(&attributes)?;
         let sequence = self.padded * self.samples.measurement_layout.dim();
         self.critic.fake()?.slice_set(&generated, 1, sequence)?;
         if let Some(critic) = &self.attribute_critic {
@@ -254,7 +281,7 @@ impl Trainer {
         }
         let input = Input { fixed: beside(&discrete)?, noise };
         self.records.prepare(self.ops, &input)?;
-        Ok(Drawn { pass, input })
+        Ok(Drawn { pass, additional, input })
     }
 
     /// Draws a first state and generates records.
@@ -315,8 +342,17 @@ impl Trainer {
             attribute_gradient = (attribute_gradient + gradient.narrow(1, 0, attribute_dim)?)?;
         }
         self.records.backward(ops, &drawn.input, alive, &gradient)?;
+        // The additional network's input is discrete: no gradient passes through it.
+        let own_dim = attribute_dim - self.samples.additional_dim;
+        if let (Some(network), Some(pass)) = (&self.additional, &drawn.additional) {
+            let part = attribute_gradient.narrow(1, own_dim, self.samples.additional_dim)?;
+            network.backward(ops, pass, &part.force_contiguous()?)?;
+            attribute_gradient = attribute_gradient.narrow(1, 0, own_dim)?.force_contiguous()?;
+        }
         self.attributes.backward(ops, &drawn.pass, &attribute_gradient)?;
-        let parameters = self.attributes.parameters().chain(self.records.parameters());
+        let additional = self.additional.iter().flat_map(AttributeGenerator::parameters);
+        let parameters =
+            self.attributes.parameters().chain(additional).chain(self.records.parameters());
         self.generator_adam.step(ops, parameters)?;
         Ok(loss)
     }
@@ -400,6 +436,9 @@ impl Trainer {
         let (attribute_hidden, attribute_head) = self.attributes.export()?;
         let mut weights =
             GeneratorWeights { attribute_hidden, attribute_head, ..GeneratorWeights::default() };
+        if let Some(network) = &self.additional {
+            (weights.additional_hidden, weights.additional_head) = network.export()?;
+        }
         self.records.export(self.samples.attribute_layout.dim(), &mut weights)?;
         for (_, _, values) in weights.tensors() {
             for &value in values {

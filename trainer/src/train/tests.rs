@@ -139,7 +139,7 @@ fn weights_exist_before_training_and_have_their_shapes() {
     let trainer = Trainer::new(toy(9), small(), 1, &Device::Cpu).unwrap();
     let weights = trainer.generator_weights().unwrap();
     assert_eq!((weights.hidden_dim(), weights.noise_dim()), (12, 5));
-    assert_eq!(weights.attribute_noise_dim(1), 5);
+    assert_eq!(weights.attribute_noise_dims(1), (5, 0));
     assert_eq!(weights.attribute_hidden.len(), 2);
     assert_eq!(weights.record_head.bias.len(), 2 * 3);
     for (name, shape, values) in weights.tensors() {
