@@ -1,7 +1,7 @@
 //! What the NetShare trainer and runtime share.
 //!
 //! * [`record`]: plain values, a [`FiveTuple`] and a [`Packet`].
-//! * [`column`]: a column of an input table, the form in which encoders are fitted.
+//! * [`mod@column`]: a column of an input table, the form in which encoders are fitted.
 //! * [`layout`]: how encoded fields lie in a network's output.
 //! * [`codec`]: one encoder a file; fit, encode and decode together.
 //! * [`random`]: counter-based random streams, the only source of chance.
