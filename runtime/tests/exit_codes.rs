@@ -34,6 +34,7 @@ fn bundle(kind: TraceKind, path: &Path) {
         conversations: false,
         attributes: vec![field("proto")],
         measurements: vec![field("pkt_len")],
+        self_norm: false,
         segmentation: None,
         word2vec: BTreeMap::new(),
     };

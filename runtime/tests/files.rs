@@ -39,6 +39,7 @@ fn schema() -> Schema {
         conversations: false,
         attributes: attributes.map(field).into(),
         measurements: vec![field(name::LEN)],
+        self_norm: false,
         segmentation: None,
         word2vec: Default::default(),
     }

@@ -145,6 +145,7 @@ fn schema() -> Schema {
         conversations: true,
         attributes: attributes.map(field).into(),
         measurements: [name::LEN, name::DIRECTION].map(field).into(),
+        self_norm: false,
         segmentation: None,
         word2vec: Default::default(),
     }

@@ -156,6 +156,7 @@ impl PacketRender {
             protocol,
             repairs,
             block: self.options.payload.block_for(protocol, ports),
+            shortest_message: payload::shortest_message(protocol, ports),
             ip_sum,
             l4_sum: ip_sum + u64::from(protocol) + u64::from(ports[0]) + u64::from(ports[1]),
         }
@@ -171,6 +172,8 @@ struct Tuple {
     protocol: u8,
     repairs: Repairs,
     block: u8,
+    /// Bytes that a payload has at least, if there is one.
+    shortest_message: u16,
     ip_sum: u64,
     l4_sum: u64,
 }
@@ -259,6 +262,19 @@ impl Render for PacketRender {
                 least + payload.unwrap_or(0) as usize
             }
         };
+        let flags = match protocol {
+            TCP => fields.tcp_flags.number(&values, 0xff, &mut repairs).map(|flags| flags as u8),
+            _ => None,
+        };
+        let may_speak = match protocol {
+            UDP => true,
+            TCP => flags.is_some_and(|flags| flags & (tcp::SYN | tcp::RST) == 0),
+            _ => false,
+        };
+        let least = match modelled > least && may_speak {
+            true => least + usize::from(tuple.shortest_message),
+            false => least,
+        };
         // A later fragment leaves room for the 8 bytes or more before it.
         let most = if off == 0 { MOST_BYTES } else { MOST_BYTES - 8 };
         let ip_len = modelled.clamp(least, most);
@@ -270,10 +286,8 @@ impl Render for PacketRender {
         let mut l4 = Transport { len: l4_least as u8, ..Transport::default() };
         match protocol {
             TCP => {
-                let flags = fields.tcp_flags.number(&values, 0xff, &mut repairs);
                 let window = fields.tcp_window.number(&values, 0xffff, &mut repairs);
                 let window = window.unwrap_or(64_240);
-                let flags = flags.map(|flags| flags as u8);
                 let segment = connection.segment(from, flags, ip_len.into(), &mut repairs);
                 ip_len = segment.ip_len as u16;
                 let header = TCP_BYTES + segment.options;

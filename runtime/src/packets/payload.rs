@@ -78,7 +78,7 @@ impl Block {
 /// byte that they leave alone: (IP protocol, port, index into [`QUIET_BYTES`]).
 /// Found by dissecting frames of 14 lengths from and to every port below 1024
 /// and the common ones above with tshark 4.0.
-const QUIET_SERVICES: [(u8, u16, u8); 27] = [
+const QUIET_SERVICES: [(u8, u16, u8); 28] = [
     (6, 42, 2),
     (6, 53, 1),
     (6, 88, 1),
@@ -103,10 +103,46 @@ const QUIET_SERVICES: [(u8, u16, u8); 27] = [
     (17, 938, 1),
     (17, 1194, 4),
     (17, 1719, 5),
+    (17, 3130, ICP_HIT),
     (17, 4569, 2),
     (17, 5683, 1),
     (17, 20000, 1),
 ];
+/// Services whose messages have a fixed part, and its length: no filler makes
+/// a shorter one valid. (SSH: RFC 4253 section 6; LDAP; PPTP: RFC 2637; DNS and its kin: RFC 1035;
+/// TFTP: RFC 1350; BOOTP: RFC 951 with RFC 1542's padding; NTP: RFC 5905;
+/// NetBIOS datagrams: RFC 1002; XDMCP; ICP: RFC 2186; the marker of IKE behind NAT: RFC 3948.)
+const SHORTEST_MESSAGES: [(u8, u16, u16); 15] = [
+    (6, 22, 5),
+    (6, 389, 4),
+    (6, 1723, 12),
+    (17, 53, 12),
+    (17, 67, 300),
+    (17, 68, 300),
+    (17, 69, 4),
+    (17, 123, 48),
+    (17, 137, 12),
+    (17, 138, 10),
+    (17, 177, 6),
+    (17, 3130, 21),
+    (17, 4500, 4),
+    (17, 5353, 12),
+    (17, 5355, 12),
+];
+
+/// The shortest payload, if there is any, that a packet between these ports can have.
+pub(super) fn shortest_message(protocol: u8, ports: [u16; 2]) -> u16 {
+    SHORTEST_MESSAGES
+        .iter()
+        .find(|&&(service, port, _)| service == protocol && ports.contains(&port))
+        .map_or(0, |&(_, _, bytes)| bytes)
+}
+
+/// The block after those of [`QUIET_BYTES`]: a cache's answer (RFC 2186) begins
+/// with opcode, version and length, and no repeated byte makes a valid one.
+const ICP_HIT: u8 = 6;
+const ICP_HIT_BYTES: [u8; 4] = [2, 2, 0, 20];
+
 const QUIET_BYTES: [u8; 6] = [0x00, 0xff, 0x41, 0x02, 0x30, 0x20];
 
 /// The fillers of a run; cheap to clone.
@@ -123,8 +159,11 @@ impl Payload {
     /// whatever it holds.
     #[must_use]
     pub fn quiet() -> Payload {
-        let blocks = QUIET_BYTES.map(|byte| Block::new(vec![byte; BLOCK_BYTES]));
-        Payload { blocks: Arc::new(blocks), by_service: true }
+        let repeated = QUIET_BYTES.map(|byte| vec![byte; BLOCK_BYTES]);
+        let mut icp_hit = vec![0; BLOCK_BYTES];
+        icp_hit[..ICP_HIT_BYTES.len()].copy_from_slice(&ICP_HIT_BYTES);
+        let blocks = repeated.into_iter().chain([icp_hit]).map(Block::new).collect();
+        Payload { blocks, by_service: true }
     }
 
     /// Zeros.
