@@ -129,19 +129,26 @@ impl Word2VecSpace {
         }
     }
 
-    /// The word whose vector has the largest cosine with `vector`; the first
-    /// of equals.
-    fn nearest(&self, vector: &[f32]) -> usize {
-        let mut best = (0, f32::NEG_INFINITY);
-        for (index, candidate) in self.vectors.chunks_exact(self.dim).enumerate() {
-            let dot: f32 = candidate.iter().zip(vector).map(|(a, b)| a * b).sum();
-            if dot > best.1 {
-                best = (index, dot);
+    /// The vectors by blocks of words, in a block dimension by dimension: so
+    /// that one instruction multiplies many words. The last block is padded
+    /// with zeros.
+    fn by_blocks(&self) -> Vec<[f32; BLOCK]> {
+        let mut blocks = Vec::new();
+        for words in self.vectors.chunks(BLOCK * self.dim.max(1)) {
+            for d in 0..self.dim {
+                let mut lane = [0.0; BLOCK];
+                for (value, word) in lane.iter_mut().zip(words.chunks_exact(self.dim)) {
+                    *value = word[d];
+                }
+                blocks.push(lane);
             }
         }
-        best.0
+        blocks
     }
 }
+
+/// Words that are compared at once.
+const BLOCK: usize = 32;
 
 /// Unit vectors, `words * dim`, by skip-gram with negative sampling.
 fn skip_gram(sentences: &[Vec<usize>], words: usize, options: Word2VecOptions) -> Vec<f32> {
@@ -221,13 +228,37 @@ pub struct Word2VecCodec {
     // In the manifest spaces stand once a NAME, beside the fields.
     #[serde(skip)]
     space: Arc<Word2VecSpace>,
+    #[serde(skip)]
+    blocks: Arc<[[f32; BLOCK]]>,
 }
 
 impl Word2VecCodec {
     /// The encoder of a column whose words `space` holds.
     #[must_use]
     pub fn new(name: &str, space: Arc<Word2VecSpace>) -> Word2VecCodec {
-        Word2VecCodec { name: name.to_owned(), space }
+        let blocks = space.by_blocks().into();
+        Word2VecCodec { name: name.to_owned(), space, blocks }
+    }
+
+    /// The word whose vector has the largest cosine with `vector`; the first
+    /// of equals.
+    fn nearest(&self, vector: &[f32]) -> usize {
+        let mut best = (0, f32::NEG_INFINITY);
+        for (block, lanes) in self.blocks.chunks_exact(self.space.dim.max(1)).enumerate() {
+            let mut products = [0.0_f32; BLOCK];
+            for (lane, &value) in lanes.iter().zip(vector) {
+                for (product, factor) in products.iter_mut().zip(lane) {
+                    *product += factor * value;
+                }
+            }
+            let words = (self.space.words.len() - block * BLOCK).min(BLOCK);
+            for (index, &product) in products[..words].iter().enumerate() {
+                if product > best.1 {
+                    best = (block * BLOCK + index, product);
+                }
+            }
+        }
+        best.0
     }
 
     /// Gives a codec that was read from a manifest its space.
@@ -236,7 +267,10 @@ impl Word2VecCodec {
         spaces: &BTreeMap<String, Arc<Word2VecSpace>>,
     ) -> Result<(), String> {
         let space = spaces.get(&self.name);
-        self.space = space.ok_or(format!("word2vec space `{}` is missing", self.name))?.clone();
+        let space = space.ok_or(format!("word2vec space `{}` is missing", self.name))?;
+        // Its sizes must agree before it is laid out anew.
+        space.validate()?;
+        *self = Word2VecCodec::new(&self.name, Arc::clone(space));
         Ok(())
     }
 
@@ -272,7 +306,7 @@ impl Word2VecCodec {
     }
 
     pub(super) fn decode(&self, folded: &[f32]) -> Value {
-        let index = self.space.nearest(folded);
+        let index = self.nearest(folded);
         self.space.words[index].value(index)
     }
 
