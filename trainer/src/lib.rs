@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod dataset;
 pub mod device;
+mod encoders;
 pub mod evaluate;
 pub mod export;
 pub mod fit;
