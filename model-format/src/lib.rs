@@ -2,6 +2,7 @@
 //!
 //! * [`record`]: plain values, a [`FiveTuple`] and a [`Packet`].
 //! * [`mod@column`]: a column of an input table, the form in which encoders are fitted.
+//! * [`datetime`]: times written as dates.
 //! * [`layout`]: how encoded fields lie in a network's output.
 //! * [`codec`]: one encoder a file; fit, encode and decode together.
 //! * [`random`]: counter-based random streams, the only source of chance.
@@ -13,6 +14,7 @@ pub mod arrival;
 pub mod bundle;
 pub mod codec;
 pub mod column;
+pub mod datetime;
 pub mod layout;
 pub mod manifest;
 pub mod random;

@@ -102,7 +102,7 @@ impl AttributeDecoder {
 pub(crate) struct RecordDecoder {
     /// One table of columns a record of the step.
     columns: Vec<Vec<usize>>,
-    time: FloatCodec,
+    time: Codec,
     codecs: Vec<(usize, Codec)>,
     /// Measurements on a flow's own scale: where, and how to read them.
     own_scales: Vec<(usize, FloatCodec)>,
@@ -152,7 +152,7 @@ impl RecordDecoder {
             from += dim;
         }
         // The comparison is false for NaN: a broken model's flows end.
-        (self.time.decode_number(self.vector[0]), self.vector[from] > 0.5)
+        (self.time.decode_number(self.vector[0]).unwrap_or(0.0), self.vector[from] > 0.5)
     }
 
     /// The measurements of the last record decoded.

@@ -30,10 +30,12 @@ pub(crate) fn bundle(encoding: TimeEncoding, segmentation: Option<Segmentation>)
             unit: TimeUnit::Microseconds,
             decimals: 0,
             encoding,
-            codec: FloatCodec::fit(&time, FloatOptions::default()).unwrap(),
+            codec: Codec::Float(FloatCodec::fit(&time, FloatOptions::default()).unwrap()),
+            datetime: None,
         },
         conversations: false,
         attributes: vec![Field {
+            missing: None,
             name: "kind".to_owned(),
             kind: FieldKind::Integer,
             codec: Codec::Categorical(
@@ -41,6 +43,7 @@ pub(crate) fn bundle(encoding: TimeEncoding, segmentation: Option<Segmentation>)
             ),
         }],
         measurements: vec![Field {
+            missing: None,
             name: "bits".to_owned(),
             kind: FieldKind::Integer,
             codec: Codec::Bit(BitCodec::new("bits", 4).unwrap()),

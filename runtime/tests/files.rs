@@ -20,6 +20,7 @@ type Outcome = (Driven, Result<(), DriveError<Failed>>);
 
 fn schema() -> Schema {
     let field = |name: &str| Field {
+        missing: None,
         name: name.to_owned(),
         kind: FieldKind::Integer,
         codec: Codec::Bit(BitCodec::new(name, 32).unwrap()),
@@ -34,7 +35,8 @@ fn schema() -> Schema {
             unit: TimeUnit::Microseconds,
             decimals: 0,
             encoding: TimeEncoding::Interarrival,
-            codec: FloatCodec::fit(&time, FloatOptions::default()).unwrap(),
+            codec: Codec::Float(FloatCodec::fit(&time, FloatOptions::default()).unwrap()),
+            datetime: None,
         },
         conversations: false,
         attributes: attributes.map(field).into(),

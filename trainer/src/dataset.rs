@@ -1,14 +1,14 @@
 //! From a [`Trace`] to encoded samples, the fitted schema, and the timeline.
 
 use ns_model_format::arrival::ArrivalProcess;
-use ns_model_format::codec::{Codec, CodecError, FloatCodec, FloatOptions, Range};
+use ns_model_format::codec::{Codec, CodecError, FloatCodec};
 use ns_model_format::manifest::Timeline;
 use ns_model_format::schema::{Segmentation, TimeEncoding, Timestamp};
 use ns_model_format::{Column, Schema};
 
 use crate::config::{Resolved, TimeEncodingName};
-use crate::encoders::{configured, fit, pick, word_spaces};
-use crate::ingest::Trace;
+use crate::encoders::{EncoderError, configured, fit, fit_time, word_spaces};
+use crate::ingest::{Trace, TraceColumn};
 use crate::train::Samples;
 
 /// Fewer flows teach nothing, and batch statistics need two.
@@ -28,7 +28,10 @@ pub enum DatasetError {
         /// Records found.
         records: usize,
     },
-    /// A column that the encoder cannot take.
+    /// Columns that encoders cannot be fitted to.
+    #[error(transparent)]
+    Encoder(#[from] EncoderError),
+    /// A value that an encoder has no form for.
     #[error(transparent)]
     Codec(#[from] CodecError),
 }
@@ -58,15 +61,13 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
     let mut attributes = Vec::new();
     let mut attribute_columns = Vec::new();
     for field in &config.metadata {
-        let (column, kind) = configured(trace, field)?;
-        let column = pick(column, &firsts);
-        attributes.push(fit(field, &column, kind, false, &spaces)?);
-        attribute_columns.push(column);
+        let column = configured(trace, field)?.pick(&firsts);
+        attributes.push(fit(field, &column, false, &spaces)?);
+        attribute_columns.push(column.column);
     }
     let mut measurements = Vec::new();
     for field in &config.timeseries {
-        let (column, kind) = configured(trace, field)?;
-        measurements.push(fit(field, column, kind, true, &spaces)?);
+        measurements.push(fit(field, configured(trace, field)?, true, &spaces)?);
     }
     let origin_ns = trace.times_ns[0];
     let last_ns = trace.times_ns[trace.times_ns.len() - 1];
@@ -83,14 +84,8 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
             Some(TimeEncodingName::Raw) => TimeEncoding::Raw,
             Some(TimeEncodingName::Interarrival) | None => TimeEncoding::Interarrival,
         },
-        codec: FloatCodec::fit(
-            &times_us,
-            FloatOptions {
-                range: config.timestamp.normalization.unwrap_or(Range::ZeroOne),
-                log1p: config.timestamp.log1p_norm.unwrap_or(false),
-                ..FloatOptions::default()
-            },
-        )?,
+        codec: fit_time(&config.timestamp, &times_us)?,
+        datetime: trace.time.datetime.clone(),
     };
     let schema = Schema {
         kind: config.kind,
@@ -170,24 +165,23 @@ fn encode(
     let measurement_layout = schema.measurement_layout();
     let (attribute_dim, record_dim) = (attribute_layout.dim(), measurement_layout.dim());
     let condition_dim = schema.condition_dim();
-    let dim = |codec: &Codec| codec.segments().iter().map(|segment| segment.dim).sum::<usize>();
     // Per flow, then once a segment.
     let mut flow_attributes = vec![0.0; trace.flows.len() * attribute_dim];
     let mut offset = 0;
     for (field, column) in schema.attributes.iter().zip(attribute_columns) {
         field.codec.encode(column, &mut flow_attributes, attribute_dim, offset)?;
-        offset += dim(&field.codec);
+        offset += field.codec.dim();
     }
     // Per record in order of time, then in order of flows.
     let mut by_time = vec![0.0; trace.times_ns.len() * record_dim];
-    let time = Codec::Float(schema.timestamp.codec.clone());
+    let time = &schema.timestamp.codec;
     time.encode(times_us, &mut by_time, record_dim, 0)?;
-    offset = dim(&time);
+    offset = time.dim();
     for field in &schema.measurements {
-        if let Some((column, _)) = trace.column(&field.name) {
+        if let Some(TraceColumn { column, .. }) = trace.column(&field.name) {
             field.codec.encode(column, &mut by_time, record_dim, offset)?;
         }
-        offset += dim(&field.codec);
+        offset += field.codec.dim();
     }
     let additional_dim = schema.additional_layout().dim();
     let own_scales = own_scales(schema);
@@ -252,14 +246,14 @@ fn own_scales(schema: &Schema) -> Vec<(usize, FloatCodec)> {
     if !schema.self_norm {
         return Vec::new();
     }
-    let time = Codec::Float(schema.timestamp.codec.clone());
     let mut offset = 0;
     let mut scales = Vec::new();
-    for codec in std::iter::once(&time).chain(schema.measurements.iter().map(|f| &f.codec)) {
+    let time = &schema.timestamp.codec;
+    for codec in std::iter::once(time).chain(schema.measurements.iter().map(|f| &f.codec)) {
         if let Codec::Float(float) = codec {
             scales.push((offset, float.clone()));
         }
-        offset += codec.segments().iter().map(|segment| segment.dim).sum::<usize>();
+        offset += codec.dim();
     }
     scales
 }

@@ -4,7 +4,7 @@ mod file;
 mod resolve;
 
 pub use file::{
-    ConfigFile, FieldConfig, FieldType, FlowKind, GlobalConfig, ModelConfig, OneOrMany,
+    ConfigFile, FieldConfig, FieldType, FlowKind, GlobalConfig, Missing, ModelConfig, OneOrMany,
     TimeEncodingName, TimestampConfig,
 };
 pub use resolve::{Notice, Resolved, TrainingLength, resolve};

@@ -1,25 +1,134 @@
-//! CSV files to a [`Trace`].
+//! CSV files to a [`Trace`]; Zeek's logs, and tables with other separators, too.
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use ns_model_format::Column;
-use ns_model_format::schema::{FieldKind, TimeUnit};
+use ns_model_format::Value;
+use ns_model_format::datetime::DatetimeStyle;
+use ns_model_format::schema::TimeUnit;
 
-use super::{IngestError, NotUsed, OnError, TimeColumn, Trace, group_flows};
-use crate::config::{FieldConfig, FieldType, Resolved};
+use super::cells::{Cells, MOST_DECIMALS, Refused};
+use super::{IngestError, NotUsed, OnError, TimeColumn, Trace, TraceColumn, group_flows};
+use crate::config::{FieldConfig, Resolved};
 
-/// Most digits after the point that a decimal column keeps.
-const MOST_DECIMALS: usize = 9;
+/// No header or comment before it is longer.
+const MOST_HEADER_BYTES: usize = 1 << 20;
 
-/// A column while it is read.
-struct Reading {
-    name: String,
-    kind: FieldType,
-    numbers: Vec<f64>,
-    integers: Vec<i64>,
-    texts: Vec<String>,
-    dotted: bool,
-    decimals: usize,
+/// How a file of rows is written, told from its beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dialect {
+    /// Between cells.
+    pub separator: u8,
+    /// The names of the columns.
+    pub header: Vec<String>,
+    /// Whether lines that begin with `#` are comments, as in Zeek's logs.
+    comments: bool,
+}
+
+impl Dialect {
+    /// Reads the header: of a Zeek log the `#fields` line, else the first
+    /// line, whose separator is the one of `,` tab `;` `|` that it has most of.
+    fn read(input: &mut dyn BufRead) -> std::io::Result<Dialect> {
+        let mut line = Vec::new();
+        let (mut read, mut zeek) = (0, false);
+        loop {
+            line.clear();
+            let left = MOST_HEADER_BYTES.saturating_sub(read) as u64;
+            let count = input.take(left).read_until(b'\n', &mut line)?;
+            read += count;
+            let text = String::from_utf8_lossy(&line);
+            let text = text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
+            zeek |= text.starts_with("#separator") || text.starts_with("#fields");
+            if count == 0 || !zeek || !text.starts_with('#') {
+                let most = |separator: &u8| line.iter().filter(|byte| *byte == separator).count();
+                let separator = *b",\t;|".iter().rev().max_by_key(|s| most(s)).unwrap_or(&b',');
+                let mut reader = ::csv::ReaderBuilder::new()
+                    .delimiter(separator)
+                    .trim(::csv::Trim::All)
+                    .has_headers(false)
+                    .from_reader(text.as_bytes());
+                let header = reader.records().next().and_then(Result::ok).unwrap_or_default();
+                let header = header.iter().map(str::to_owned).collect();
+                return Ok(Dialect { separator, header, comments: false });
+            }
+            if let Some(names) = text.strip_prefix("#fields") {
+                let header = names.split('\t').skip(1).map(str::to_owned).collect();
+                return Ok(Dialect { separator: b'\t', header, comments: true });
+            }
+        }
+    }
+
+    fn reader<R: Read>(&self, rest: R) -> ::csv::Reader<R> {
+        ::csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(false)
+            .delimiter(self.separator)
+            // Zeek escapes, and does not quote.
+            .quoting(!self.comments)
+            .comment(self.comments.then_some(b'#'))
+            .trim(::csv::Trim::All)
+            .from_reader(rest)
+    }
+}
+
+/// Rows of a file, one after another.
+pub(crate) struct Rows {
+    dialect: Dialect,
+    reader: ::csv::Reader<BufReader<std::fs::File>>,
+    record: ::csv::StringRecord,
+    row: u64,
+}
+
+impl Rows {
+    /// Opens a file and reads its header.
+    pub(crate) fn open(path: &Path) -> Result<Rows, IngestError> {
+        let io = |source| IngestError::Io { path: path.to_owned(), source };
+        let mut input = BufReader::with_capacity(1 << 18, std::fs::File::open(path).map_err(io)?);
+        let dialect = Dialect::read(&mut input).map_err(io)?;
+        let reader = dialect.reader(input);
+        Ok(Rows { dialect, reader, record: ::csv::StringRecord::new(), row: 0 })
+    }
+
+    /// The names of the columns.
+    pub(crate) fn header(&self) -> &[String] {
+        &self.dialect.header
+    }
+
+    /// The next row's number, counted from 1, and its cells or what is wrong with it.
+    pub(crate) fn next(
+        &mut self,
+        path: &Path,
+    ) -> Option<(u64, Result<&::csv::StringRecord, IngestError>)> {
+        self.row += 1;
+        let row = self.row;
+        let problem = |reason: String| IngestError::Row { path: path.to_owned(), row, reason };
+        match self.reader.read_record(&mut self.record) {
+            Ok(false) => None,
+            Ok(true) => {
+                let (expected, found) = (self.dialect.header.len(), self.record.len());
+                if expected == found {
+                    return Some((row, Ok(&self.record)));
+                }
+                let reason = format!("{found} cells; the header has {expected}");
+                Some((row, Err(problem(reason))))
+            }
+            Err(error) => {
+                let reason = match error.kind() {
+                    ::csv::ErrorKind::Io(error) => {
+                        let source = std::io::Error::new(error.kind(), error.to_string());
+                        let path = path.to_owned();
+                        return Some((row, Err(IngestError::Io { path, source })));
+                    }
+                    ::csv::ErrorKind::Utf8 { .. } => "it is not UTF-8".to_owned(),
+                    ::csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                        format!("{len} cells; the rows before have {expected_len}")
+                    }
+                    _ => error.to_string(),
+                };
+                Some((row, Err(problem(reason))))
+            }
+        }
+    }
 }
 
 /// Reads the configured columns of a CSV with a header and makes flows of the
@@ -29,13 +138,11 @@ struct Reading {
 /// The file cannot be read or split, lacks a column, has a cell that its
 /// column cannot hold (unless skipped), or no rows.
 pub fn read(path: &Path, config: &Resolved, on_error: OnError) -> Result<Trace, IngestError> {
-    let io = |source| IngestError::Io { path: path.to_owned(), source };
-    let file = std::fs::File::open(path).map_err(io)?;
-    let mut reader = ::csv::ReaderBuilder::new().trim(::csv::Trim::All).from_reader(file);
-    let header = reader.headers().map_err(|error| row_error(path, &error))?.clone();
+    let mut rows = Rows::open(path)?;
+    let header = rows.header().to_vec();
     let find = |name: &str| {
         header.iter().position(|cell| cell == name).ok_or_else(|| {
-            let names: Vec<&str> = header.iter().take(40).collect();
+            let names: Vec<&str> = header.iter().take(40).map(String::as_str).collect();
             let found = match names.as_slice() {
                 [] | [""] => "none: the file is empty".to_owned(),
                 names => format!("`{}`", names.join("`, `")),
@@ -47,212 +154,148 @@ pub fn read(path: &Path, config: &Resolved, on_error: OnError) -> Result<Trace, 
     let fields: Vec<&FieldConfig> = config.metadata.iter().chain(&config.timeseries).collect();
     let at: Vec<usize> =
         fields.iter().map(|field| find(&field.column)).collect::<Result<_, _>>()?;
-    let mut columns: Vec<Reading> = fields.iter().map(|field| Reading::new(field)).collect();
-    let mut times: Vec<Decimal> = Vec::new();
-    let mut input_rows: Vec<u64> = Vec::new();
+    let mut table = Table::new(&fields, config);
     let mut not_used = NotUsed::new();
-    let mut record = ::csv::StringRecord::new();
-    let mut row = 0_u64;
-    loop {
-        row += 1;
-        let problem = match reader.read_record(&mut record) {
-            Ok(false) => break,
-            Err(error) if matches!(error.kind(), ::csv::ErrorKind::Io(_)) => {
-                return Err(row_error(path, &error));
+    while let Some((row, record)) = rows.next(path) {
+        let (error, reason) = match record {
+            Err(error @ IngestError::Io { .. }) => return Err(error),
+            Err(error) => (error, "rows with too few or too many cells"),
+            Ok(record) => {
+                let cell = |at: usize| record.get(at).unwrap_or_default();
+                match table.push(row, cell(time_at), at.iter().map(|&at| cell(at))) {
+                    Ok(()) => continue,
+                    Err((column, Refused::Dropped)) => {
+                        *not_used.entry(format!("rows without `{column}`")).or_default() += 1;
+                        continue;
+                    }
+                    Err((column, Refused::Bad(reason))) => {
+                        let path = path.to_owned();
+                        let error = IngestError::Cell { path, row, column, reason };
+                        (error, "rows with a bad cell")
+                    }
+                }
             }
-            Err(error) => Some((row_error(path, &error), "rows with too few or too many cells")),
-            Ok(true) => read_row(path, row, &record, time_at, &at, config, &mut columns)
-                .map(|time| times.push(time))
-                .err()
-                .map(|error| (error, "rows with a bad cell")),
         };
-        match problem {
-            None => input_rows.push(row),
-            Some((error, _)) if on_error == OnError::Stop => return Err(error),
-            Some((_, reason)) => *not_used.entry(reason.to_owned()).or_default() += 1,
+        if on_error == OnError::Stop {
+            return Err(error);
         }
+        *not_used.entry(reason.to_owned()).or_default() += 1;
     }
-    if times.is_empty() {
+    if table.times_ns.is_empty() {
         let reasons = super::reasons(&not_used);
         return Err(IngestError::Empty { path: path.to_owned(), reasons });
     }
-    let time = time_column(config, &times);
-    let times_ns: Vec<i64> = times.iter().map(|decimal| decimal.scaled(time.unit)).collect();
-    // Order by time, equal times in the file's order.
-    let mut order: Vec<u32> = (0..times.len() as u32).collect();
-    order.sort_by_key(|&row| times_ns[row as usize]);
-    let times_ns: Vec<i64> = order.iter().map(|&row| times_ns[row as usize]).collect();
-    let input_rows = order.iter().map(|&row| input_rows[row as usize]).collect();
-    let (columns, kinds): (Vec<Column>, Vec<FieldKind>) =
-        columns.into_iter().map(|column| column.finish(&order)).unzip();
-    let timeout = config.idle_timeout.map(|seconds| (seconds * 1e9) as i64);
-    let metadata = &columns[..config.metadata.len()];
-    let keys = (0..times_ns.len()).map(|row| key(metadata, row));
-    let flows = group_flows(keys, &times_ns, timeout);
-    let modelled = |name: &&str| {
-        *name == config.timestamp.column || fields.iter().any(|field| field.column == *name)
+    let modelled = |name: &&String| {
+        **name == config.timestamp.column || fields.iter().any(|field| field.column == **name)
     };
-    Ok(Trace {
-        columns,
-        kinds,
-        times_ns,
-        input_rows,
-        time,
-        order: header.iter().filter(modelled).map(str::to_owned).collect(),
-        flows,
-        not_used,
-    })
+    let order = header.iter().filter(modelled).cloned().collect();
+    Ok(table.finish(order, not_used))
 }
 
-fn row_error(path: &Path, error: &::csv::Error) -> IngestError {
-    IngestError::Row { path: path.to_owned(), reason: error.to_string() }
+/// Rows that were taken.
+struct Table<'a> {
+    config: &'a Resolved,
+    columns: Vec<Cells>,
+    times_ns: Vec<i64>,
+    input_rows: Vec<u64>,
+    /// Told from the first time.
+    unit: Option<TimeUnit>,
+    decimals: u8,
+    datetime: Option<DatetimeStyle>,
 }
 
-/// A row's metadata as bits that are equal where the values are.
-fn key(metadata: &[Column], row: usize) -> Vec<u64> {
-    metadata
-        .iter()
-        .map(|column| match column.value(row) {
-            ns_model_format::Value::Int(value) => value as u64,
-            ns_model_format::Value::Float(value) => value.to_bits(),
-            ns_model_format::Value::Text(index) => u64::from(index),
-            _ => 0,
-        })
-        .collect()
-}
-
-/// Reads a row into the columns, all cells or none; returns its time.
-fn read_row(
-    path: &Path,
-    row: u64,
-    record: &::csv::StringRecord,
-    time_at: usize,
-    at: &[usize],
-    config: &Resolved,
-    columns: &mut [Reading],
-) -> Result<Decimal, IngestError> {
-    let fail = |column: &str, reason: String| IngestError::Cell {
-        path: path.to_owned(),
-        row,
-        column: column.to_owned(),
-        reason,
-    };
-    let cell = |at: usize| record.get(at).unwrap_or_default();
-    let time = Decimal::parse(cell(time_at))
-        .ok_or_else(|| fail(&config.timestamp.column, format!("`{}` is no time", cell(time_at))))?;
-    for (done, &at) in at.iter().enumerate() {
-        if let Err(reason) = columns[done].push(cell(at)) {
-            let name = columns[done].name.clone();
-            columns[..done].iter_mut().for_each(Reading::pop);
-            return Err(fail(&name, reason));
-        }
-    }
-    Ok(time)
-}
-
-impl Reading {
-    fn new(field: &FieldConfig) -> Reading {
-        Reading {
-            name: field.column.clone(),
-            kind: field.kind,
-            numbers: Vec::new(),
-            integers: Vec::new(),
-            texts: Vec::new(),
-            dotted: false,
+impl<'a> Table<'a> {
+    fn new(fields: &[&FieldConfig], config: &'a Resolved) -> Table<'a> {
+        Table {
+            config,
+            columns: fields.iter().map(|field| Cells::new(field)).collect(),
+            times_ns: Vec::new(),
+            input_rows: Vec::new(),
+            unit: config.timestamp.unit,
             decimals: 0,
+            datetime: None,
         }
     }
 
-    fn push(&mut self, cell: &str) -> Result<(), String> {
-        match self.kind {
-            FieldType::String => self.texts.push(cell.to_owned()),
-            FieldType::Float => {
-                let number: f64 = cell
-                    .parse()
-                    .ok()
-                    .filter(|number: &f64| number.is_finite())
-                    .ok_or_else(|| expected("a number", cell))?;
-                self.decimals = self.decimals.max(decimals(cell, number));
-                self.numbers.push(number);
-            }
-            FieldType::Integer | FieldType::IpString => {
-                let address = || cell.parse::<std::net::Ipv4Addr>().ok();
-                let integer = if let Ok(integer) = cell.parse::<i64>() {
-                    integer
-                } else if let Some(address) = address() {
-                    self.dotted = true;
-                    i64::from(u32::from(address))
-                } else {
-                    // Programs that know only floats write 80.0.
-                    cell.parse::<f64>()
-                        .ok()
-                        .filter(|number| *number == number.trunc() && number.abs() < 9e15)
-                        .ok_or_else(|| expected("a whole number or an IPv4 address", cell))?
-                        as i64
-                };
-                self.integers.push(integer);
+    /// Takes a row, all cells or none; the name of the column that refused it.
+    fn push<'c>(
+        &mut self,
+        row: u64,
+        time: &str,
+        cells: impl Iterator<Item = &'c str>,
+    ) -> Result<(), (String, Refused)> {
+        let time_ns = self.read_time(time).ok_or_else(|| {
+            let reason = format!("`{}` is no time", time.chars().take(40).collect::<String>());
+            (self.config.timestamp.column.clone(), Refused::Bad(reason))
+        })?;
+        for (done, cell) in cells.enumerate() {
+            if let Err(refused) = self.columns[done].push(cell, &self.config.missing_values) {
+                self.columns[..done].iter_mut().for_each(Cells::pop);
+                return Err((self.columns[done].name().to_owned(), refused));
             }
         }
+        self.times_ns.push(time_ns);
+        self.input_rows.push(row);
         Ok(())
     }
 
-    fn pop(&mut self) {
-        match self.kind {
-            FieldType::String => drop(self.texts.pop()),
-            FieldType::Float => drop(self.numbers.pop()),
-            FieldType::Integer | FieldType::IpString => drop(self.integers.pop()),
+    fn read_time(&mut self, cell: &str) -> Option<i64> {
+        if let Some(decimal) = Decimal::parse(cell) {
+            let unit = *self.unit.get_or_insert_with(|| likely_unit(decimal.whole));
+            self.decimals = self.decimals.max(decimal.decimals);
+            return Some(decimal.scaled(unit));
         }
+        let (time_ns, style) = DatetimeStyle::parse(cell)?;
+        self.datetime = Some(match self.datetime.take() {
+            Some(first) => first.finer(&style),
+            None => style,
+        });
+        Some(time_ns)
     }
 
-    /// The column in the given order of rows, and how it is written.
-    fn finish(self, order: &[u32]) -> (Column, FieldKind) {
-        let rows = order.iter().map(|&row| row as usize);
-        match self.kind {
-            FieldType::String => {
-                let column = Column::texts(&self.name, rows.map(|row| &self.texts[row]));
-                (column, FieldKind::Text)
-            }
-            FieldType::Float => {
-                let kind = match self.decimals {
-                    0 => FieldKind::Integer,
-                    decimals => FieldKind::Float { decimals: decimals as u8 },
-                };
-                (Column::floats(&self.name, rows.map(|row| self.numbers[row]).collect()), kind)
-            }
-            FieldType::Integer | FieldType::IpString => {
-                let column = Column::ints(&self.name, rows.map(|row| self.integers[row]).collect());
-                (column, if self.dotted { FieldKind::Ipv4 } else { FieldKind::Integer })
-            }
+    fn finish(self, order: Vec<String>, not_used: NotUsed) -> Trace {
+        let config = self.config;
+        // By time, equal times in the file's order.
+        let mut by_time: Vec<u32> = (0..self.times_ns.len() as u32).collect();
+        by_time.sort_by_key(|&row| self.times_ns[row as usize]);
+        let times_ns: Vec<i64> = by_time.iter().map(|&row| self.times_ns[row as usize]).collect();
+        let input_rows = by_time.iter().map(|&row| self.input_rows[row as usize]).collect();
+        let columns: Vec<TraceColumn> =
+            self.columns.into_iter().map(|column| column.finish(&by_time)).collect();
+        let timeout = config.idle_timeout.map(|seconds| (seconds * 1e9) as i64);
+        let metadata = &columns[..config.metadata.len()];
+        let keys = (0..times_ns.len()).map(|row| key(metadata, row));
+        let flows = group_flows(keys, &times_ns, timeout);
+        Trace {
+            columns,
+            times_ns,
+            input_rows,
+            time: TimeColumn {
+                name: config.timestamp.column.clone(),
+                unit: self.unit.unwrap_or(TimeUnit::Microseconds),
+                decimals: self.decimals,
+                datetime: self.datetime,
+            },
+            order,
+            flows,
+            not_used,
         }
     }
 }
 
-fn expected(what: &str, cell: &str) -> String {
-    let shown: String = cell.chars().take(40).collect();
-    match cell {
-        "" => format!("expected {what}, found an empty cell"),
-        _ => format!("expected {what}, found `{shown}`"),
-    }
-}
-
-/// Digits after the point that carry something; noise of floating point
-/// (`305.63599999999997`) is none.
-fn decimals(cell: &str, number: f64) -> usize {
-    if number == number.trunc() {
-        return 0;
-    }
-    let written = match cell.split_once('.') {
-        Some((_, fraction)) if fraction.bytes().all(|byte| byte.is_ascii_digit()) => {
-            fraction.trim_end_matches('0').len()
-        }
-        _ => MOST_DECIMALS,
-    };
-    (1..=written.min(MOST_DECIMALS))
-        .find(|&digits| {
-            let scale = 10_f64.powi(digits as i32);
-            ((number * scale).round() / scale - number).abs() <= number.abs() * 1e-14
+/// A row's metadata as bits that are equal where the values are.
+fn key(metadata: &[TraceColumn], row: usize) -> Vec<u128> {
+    metadata
+        .iter()
+        .map(|TraceColumn { column, .. }| match column.value(row) {
+            Value::Int(value) => value as u128,
+            Value::Float(value) => value.to_bits().into(),
+            Value::Text(index) => index.into(),
+            Value::Wide(value) => value.into(),
+            // No address of 128 bits, and nothing else, is that large.
+            _ => u128::MAX,
         })
-        .unwrap_or(written.min(MOST_DECIMALS))
+        .collect()
 }
 
 /// A time exactly as written: 19 digits do not fit a float.
@@ -299,17 +342,15 @@ impl Decimal {
     }
 }
 
-/// The unit that makes the first time a date between 1973 and 2286, as all
-/// traces are; small numbers are seconds since the trace began.
-fn time_column(config: &Resolved, times: &[Decimal]) -> TimeColumn {
-    let unit = config.timestamp.unit.unwrap_or_else(|| match times[0].whole.unsigned_abs() {
+/// The unit that makes a time a date between 1973 and 2286, as in all traces;
+/// small numbers are seconds since the trace began.
+pub(crate) fn likely_unit(whole: i64) -> TimeUnit {
+    match whole.unsigned_abs() {
         100_000_000_000_000_000.. => TimeUnit::Nanoseconds,
         100_000_000_000_000.. => TimeUnit::Microseconds,
         100_000_000_000.. => TimeUnit::Milliseconds,
         _ => TimeUnit::Seconds,
-    });
-    let decimals = times.iter().map(|time| time.decimals).max().unwrap_or(0);
-    TimeColumn { name: config.timestamp.column.clone(), unit, decimals }
+    }
 }
 
 #[cfg(test)]
@@ -331,7 +372,27 @@ mod tests {
     }
 
     #[test]
+    fn the_header_tells_the_separator() {
+        let dialect = |text: &str| Dialect::read(&mut text.as_bytes()).unwrap();
+        let names = |text: &str| dialect(text).header.join("/");
+        assert_eq!(names("a,b,c\n1,2,3\n"), "a/b/c");
+        assert_eq!(names("\u{feff}a;b, c;d\r\n"), "a/b, c/d");
+        assert_eq!(names("a\tb\n"), "a/b");
+        assert_eq!(names("\"x, y\",b\n"), "x, y/b");
+        assert_eq!(names("only\n1\n"), "only");
+        assert_eq!(names(""), "");
+        assert_eq!(names("#id,b\n1,2\n"), "#id/b");
+        let zeek = "#separator \\x09\n#path\tconn\n#fields\tts\tuid\n#types\ttime\tstring\n1\tx\n#close\t2\n";
+        assert_eq!(names(zeek), "ts/uid");
+        let mut rest = zeek.as_bytes();
+        let dialect = Dialect::read(&mut rest).unwrap();
+        let rows: Vec<_> = dialect.reader(rest).into_records().map(Result::unwrap).collect();
+        assert_eq!(rows, [vec!["1", "x"]]);
+    }
+
+    #[test]
     fn floating_point_noise_has_no_decimals() {
+        use super::super::cells::decimals;
         assert_eq!(decimals("305.63599999999997", 305.635_999_999_999_97), 3);
         assert_eq!(decimals("62", 62.0), 0);
         assert_eq!(decimals("62.0", 62.0), 0);

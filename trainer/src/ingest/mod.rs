@@ -1,5 +1,6 @@
 //! From files to a [`Trace`]: columns of records in order of time.
 
+mod cells;
 pub mod csv;
 pub mod packets;
 pub mod pcap;
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ns_model_format::Column;
+use ns_model_format::datetime::DatetimeStyle;
 use ns_model_format::schema::{FieldKind, TimeUnit};
 
 /// What to do with a record that cannot be used because the input is damaged.
@@ -63,11 +65,13 @@ pub enum IngestError {
         found: String,
     },
     /// A row of a CSV that cannot be split into cells.
-    #[error("`{}`: {reason}", path.display())]
+    #[error("`{}`: row {row}: {reason}", path.display())]
     Row {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with the row.
+        /// Counted from 1, the header not counted.
+        row: u64,
+        /// What is wrong with it.
         reason: String,
     },
     /// A cell that is not what its column should hold.
@@ -104,6 +108,27 @@ pub struct TimeColumn {
     pub unit: TimeUnit,
     /// Digits after the point that the input has.
     pub decimals: u8,
+    /// How it is written, if as dates.
+    pub datetime: Option<DatetimeStyle>,
+}
+
+/// A column of a trace, and how it is written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TraceColumn {
+    /// Its cells.
+    pub column: Column,
+    /// How they are written.
+    pub kind: FieldKind,
+    /// How a missing one is written, if any is.
+    pub missing: Option<String>,
+}
+
+impl TraceColumn {
+    /// The cells of some rows.
+    #[must_use]
+    pub fn pick(&self, rows: &[usize]) -> TraceColumn {
+        TraceColumn { column: self.column.pick(rows), ..self.clone() }
+    }
 }
 
 /// Records in order of time, and the flows that they make.
@@ -111,9 +136,7 @@ pub struct TimeColumn {
 pub struct Trace {
     /// One entry a column, all of the same length. In a trace of conversations
     /// addresses and ports are those seen from the conversation's first sender.
-    pub columns: Vec<Column>,
-    /// How each column is written.
-    pub kinds: Vec<FieldKind>,
+    pub columns: Vec<TraceColumn>,
     /// Nanoseconds since the epoch, ascending; one entry a record.
     pub times_ns: Vec<i64>,
     /// Each record's row in the input, counted from 1.
@@ -129,11 +152,10 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// The column of a name, and how it is written.
+    /// The column of a name.
     #[must_use]
-    pub fn column(&self, name: &str) -> Option<(&Column, FieldKind)> {
-        let at = self.columns.iter().position(|column| column.name == name)?;
-        Some((&self.columns[at], self.kinds[at]))
+    pub fn column(&self, name: &str) -> Option<&TraceColumn> {
+        self.columns.iter().find(|column| column.column.name == name)
     }
 }
 

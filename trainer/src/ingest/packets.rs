@@ -4,7 +4,7 @@ use ns_model_format::schema::{FieldKind, TimeUnit, packet_field};
 use ns_model_format::{Column, FiveTuple, Packet};
 
 use super::pcap::Capture;
-use super::{TimeColumn, Trace, group_flows};
+use super::{TimeColumn, Trace, TraceColumn, group_flows};
 use crate::config::{ConfigError, FlowKind, Resolved};
 
 /// Picks the configured columns of a capture and makes flows of its packets.
@@ -36,7 +36,6 @@ pub fn trace(capture: Capture, config: &Resolved) -> Result<Trace, ConfigError> 
         }
     }
     let mut columns = Vec::new();
-    let mut kinds = Vec::new();
     let mut order = Vec::new();
     for field in &config.metadata {
         order.push(field.column.clone());
@@ -53,16 +52,15 @@ pub fn trace(capture: Capture, config: &Resolved) -> Result<Trace, ConfigError> 
                 .collect::<Option<_>>()
                 .ok_or_else(|| unknown(name))?,
         };
-        kinds.push(match name {
+        let kind = match name {
             packet_field::SRC_IP | packet_field::DST_IP => FieldKind::Ipv4,
             _ => FieldKind::Integer,
-        });
-        columns.push(Column::ints(name, cells));
+        };
+        columns.push(TraceColumn { column: Column::ints(name, cells), kind, missing: None });
     }
     order.extend(config.timeseries.iter().map(|field| field.column.clone()));
     Ok(Trace {
         columns,
-        kinds,
         input_rows: (1..=packets.len() as u64).collect(),
         times_ns,
         // NetShare's CSV of a capture has microseconds.
@@ -70,6 +68,7 @@ pub fn trace(capture: Capture, config: &Resolved) -> Result<Trace, ConfigError> 
             name: config.timestamp.column.clone(),
             unit: config.timestamp.unit.unwrap_or(TimeUnit::Microseconds),
             decimals: 0,
+            datetime: None,
         },
         order,
         flows,

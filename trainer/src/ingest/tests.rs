@@ -43,12 +43,12 @@ fn rows_that_share_metadata_are_a_flow_in_order_of_time() {
     assert_eq!(trace.input_rows, [3, 2, 1]);
     assert_eq!(trace.times_ns[0], 1_700_000_000_000_001_000);
     assert_eq!(trace.order.join(","), HEADER.trim_end());
-    let (address, kind) = trace.column("srcip").expect("a column");
-    assert_eq!((address.value(0), kind), (Value::Int(0x0a00_0001), FieldKind::Ipv4));
-    let (td, kind) = trace.column("td").expect("a column");
-    assert_eq!(kind, FieldKind::Float { decimals: 2 });
-    assert_eq!(td.data, ColumnData::Float(vec![1.0, 0.25, 0.5]));
-    assert_eq!(trace.column("pkt").map(|(_, kind)| kind), Some(FieldKind::Integer));
+    let column = |name: &str| trace.column(name).expect("a column");
+    assert_eq!(column("srcip").column.value(0), Value::Int(0x0a00_0001));
+    assert_eq!(column("srcip").kind, FieldKind::Ipv4);
+    assert_eq!(column("td").kind, FieldKind::Float { decimals: 2 });
+    assert_eq!(column("td").column.data, ColumnData::Float(vec![1.0, 0.25, 0.5]));
+    assert_eq!(column("pkt").kind, FieldKind::Integer);
 }
 
 #[test]
@@ -63,11 +63,12 @@ fn a_bad_cell_is_named_by_row_and_column_or_counted() {
     let text = format!("{HEADER}{rows}");
     assert_eq!(
         message(read_csv(&text, OnError::Stop)),
-        "row 2, column `dstport`: expected a whole number or an IPv4 address, found `http`"
+        "row 2, column `dstport`: expected a whole number or an IP address, found `http`"
     );
-    let trace = read_csv(&text, OnError::Skip).expect("one good row");
-    assert_eq!(trace.input_rows, [1]);
-    assert_eq!(trace.not_used["rows with a bad cell"], 3);
+    let trace = read_csv(&text, OnError::Skip).expect("two good rows");
+    assert_eq!(trace.input_rows, [1, 3]);
+    assert!(trace.column("pkt").expect("a column").column.is_missing(1));
+    assert_eq!(trace.not_used["rows with a bad cell"], 2);
     assert_eq!(trace.not_used["rows with too few or too many cells"], 1);
 }
 
@@ -107,7 +108,8 @@ fn a_conversation_is_seen_from_its_first_sender() {
     let both = packets::trace(capture.clone(), &config(crate::config::DEFAULT_PCAP));
     let both = both.expect("packet columns");
     assert_eq!(both.flows, [vec![0, 1, 2]]);
-    let ints = |trace: &Trace, name: &str| match &trace.column(name).expect("a column").0.data {
+    let ints = |trace: &Trace, name: &str| match &trace.column(name).expect("a column").column.data
+    {
         ColumnData::Int(cells) => cells.clone(),
         other => panic!("{other:?}"),
     };
@@ -120,4 +122,87 @@ fn a_conversation_is_seen_from_its_first_sender() {
     let one_way = packets::trace(capture, &config(&one_way)).expect("packet columns");
     assert_eq!(one_way.flows, [vec![0, 2], vec![1]]);
     assert_eq!(ints(&one_way, "srcport"), [4000, 53, 4000]);
+}
+
+const KINDS: &str = r#"{
+    "global_config": { "dataset_type": "custom" },
+    "pre_post_processor": { "config": {
+        "timestamp": { "column": "when" },
+        "metadata": [ { "column": "host", "type": "ip_string" }, { "column": "mac", "type": "mac" } ],
+        "timeseries": [
+            { "column": "ok", "type": "boolean" },
+            { "column": "since", "type": "datetime" },
+            { "column": "rtt", "type": "float" },
+            { "column": "name", "type": "string", "encoding": "categorical" }
+        ]
+    } }
+}"#;
+
+fn read_kinds(rows: &str, change: impl Fn(String) -> String) -> Result<Trace, IngestError> {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    writeln!(file, "when,host,mac,ok,since,rtt,name\n{rows}").expect("written");
+    csv::read(file.path(), &config(&change(KINDS.to_owned())), OnError::Stop)
+}
+
+const KIND_ROWS: &str = "\
+2026-01-31T12:00:01.5Z,10.0.0.1,02:00:00:00:00:01,T,2025-01-01 00:00:00,0.5,-
+2026-01-31T12:00:00.25Z,2001:db8::1,02-00-00-00-00-ff,F,2025-01-02 00:00:00,-,a
+2026-01-31T12:00:02Z,10.0.0.1,02:00:00:00:00:01,T,-,,a
+";
+
+#[test]
+fn cells_are_read_by_type_and_written_as_they_came() {
+    let trace = read_kinds(KIND_ROWS, |config| config).expect("good rows");
+    assert_eq!(trace.flows, [vec![0], vec![1, 2]]);
+    assert_eq!(trace.times_ns[1] - trace.times_ns[0], 1_250_000_000);
+    let column = |name: &str| trace.column(name).expect("a column");
+    assert_eq!(column("host").kind, FieldKind::Ip);
+    let address: std::net::Ipv6Addr = "2001:db8::1".parse().expect("an address");
+    assert_eq!(column("host").column.value(0), Value::Wide(u128::from(address).into()));
+    assert_eq!(column("mac").column.value(0), Value::Int(0x0200_0000_00ff));
+    assert_eq!(column("ok").kind, FieldKind::Boolean { no: "F".into(), yes: "T".into() });
+    assert_eq!(column("rtt").column.missing, [true, false, true]);
+    assert_eq!(column("rtt").missing.as_deref(), Some("-"));
+    assert!(!column("name").column.has_missing(), "text that is a word of its own");
+    // What an encoder gives back is written as it was read.
+    let spaces = Default::default();
+    let config = config(KINDS);
+    for field in config.metadata.iter().chain(&config.timeseries) {
+        let column = column(&field.column);
+        let fitted = crate::encoders::fit(field, column, true, &spaces).expect("fits");
+        let mut encoded = vec![0.0; 3 * fitted.codec.dim()];
+        fitted.codec.encode(&column.column, &mut encoded, fitted.codec.dim(), 0).expect("encodes");
+        let layout = ns_model_format::Layout { segments: fitted.codec.segments() };
+        let mut texts = Vec::new();
+        for row in encoded.chunks(fitted.codec.dim()) {
+            let mut folded = vec![0.0; layout.folded_dim()];
+            layout.fold(row, &mut folded);
+            let mut text = String::new();
+            fitted.write_text(fitted.codec.decode(&folded), &mut text);
+            texts.push(text);
+        }
+        let expected = match field.column.as_str() {
+            "host" => ["2001:db8::1", "10.0.0.1", "10.0.0.1"],
+            "mac" => ["02:00:00:00:00:ff", "02:00:00:00:00:01", "02:00:00:00:00:01"],
+            "ok" => ["F", "T", "T"],
+            "since" => ["2025-01-02 00:00:00", "2025-01-01 00:00:00", "-"],
+            "rtt" => ["-", "0.5", "-"],
+            _ => ["a", "-", "a"],
+        };
+        assert_eq!(texts, expected, "{}", field.column);
+    }
+}
+
+#[test]
+fn missing_values_are_dropped_or_replaced_if_asked_for() {
+    let rtt = r#""rtt", "type": "float""#;
+    let with = |what: &str| {
+        read_kinds(KIND_ROWS, |config| config.replace(rtt, &format!("{rtt}, \"missing\": {what}")))
+    };
+    let dropped = with("\"drop\"").expect("one row left");
+    assert_eq!((dropped.times_ns.len(), dropped.not_used["rows without `rtt`"]), (1, 2));
+    let replaced = with("{ \"constant\": 7.5 }").expect("good rows");
+    let rtt = &replaced.column("rtt").expect("a column").column;
+    assert_eq!(rtt.data, ColumnData::Float(vec![7.5, 0.5, 7.5]));
+    assert!(!rtt.has_missing());
 }
