@@ -1,6 +1,6 @@
 //! The command line of `ns-train`.
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,8 +16,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::{self, ConfigFile, Resolved, TrainingLength};
 use crate::fit::{self, Limits, Prepared};
-use crate::ingest::{OnError, pcap};
-use crate::{device, evaluate};
+use crate::ingest::{OnError, looks_like_capture};
+use crate::{device, evaluate, init};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -35,6 +35,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Look at an input and write a configuration for it.
+    Init(init::InitArgs),
     /// Train a model and write it as one file.
     Train(TrainArgs),
     /// Compare a synthetic trace with the real one.
@@ -107,6 +109,7 @@ fn minutes(text: &str) -> Result<Duration, String> {
 #[must_use]
 pub fn main() -> std::process::ExitCode {
     let result = match Cli::parse().command {
+        Command::Init(args) => init::run(&args).map(|()| Exit::Done),
         Command::Train(args) => train(&args),
         Command::Evaluate(args) => evaluate::cli::run(&args).map(|()| Exit::Done),
     };
@@ -214,8 +217,8 @@ fn configure(args: &TrainArgs) -> anyhow::Result<(Resolved, PathBuf)> {
         };
         if !looks_like_capture(input)? {
             bail!(
-                "`{}` is no capture, so it needs a configuration of its columns: \
-                 `--config FILE` (configs/netflow.json is one for NetFlow)",
+                "`{0}` is no capture, so it needs a configuration of its columns: `--config FILE` \
+                 (`ns-train init --input {0} --out FILE` writes one)",
                 input.display()
             );
         }
@@ -239,15 +242,6 @@ fn configure(args: &TrainArgs) -> anyhow::Result<(Resolved, PathBuf)> {
         );
     }
     Ok((resolved, input))
-}
-
-fn looks_like_capture(path: &Path) -> anyhow::Result<bool> {
-    let mut head = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(4).read_to_end(&mut head))
-        .with_context(|| format!("cannot read `{}`", path.display()))?;
-    // What is compressed may well be one; reading it says what to do.
-    Ok(pcap::is_capture(&head) || head.starts_with(&[0x1f, 0x8b]))
 }
 
 /// Better to know before an hour of training than after.

@@ -273,7 +273,7 @@ impl Cells {
 const BOOLEANS: [[&str; 2]; 6] =
     [["F", "T"], ["false", "true"], ["0", "1"], ["no", "yes"], ["n", "y"], ["off", "on"]];
 
-fn boolean(cell: &str) -> Option<bool> {
+pub(crate) fn boolean(cell: &str) -> Option<bool> {
     BOOLEANS
         .iter()
         .flat_map(|pair| pair.iter().zip([false, true]))
@@ -300,7 +300,7 @@ fn boolean_kind([no, yes]: [Option<String>; 2]) -> FieldKind {
     }
 }
 
-fn mac(cell: &str) -> Option<i64> {
+pub(crate) fn mac(cell: &str) -> Option<i64> {
     let mut bytes = cell.split([':', '-']);
     let mut address = 0;
     for _ in 0..6 {

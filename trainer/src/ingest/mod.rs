@@ -1,12 +1,13 @@
 //! From files to a [`Trace`]: columns of records in order of time.
 
-mod cells;
+pub(crate) mod cells;
 pub mod csv;
 pub mod packets;
 pub mod pcap;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use ns_model_format::Column;
 use ns_model_format::datetime::DatetimeStyle;
@@ -94,6 +95,19 @@ pub enum IngestError {
         /// Why not, with counts.
         reasons: String,
     },
+}
+
+/// Whether a file begins like a capture, or like one that is compressed.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn looks_like_capture(path: &Path) -> Result<bool, IngestError> {
+    let mut head = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(4).read_to_end(&mut head))
+        .map_err(|source| IngestError::Io { path: path.to_owned(), source })?;
+    // What is compressed may well be one; reading it says what to do.
+    Ok(pcap::is_capture(&head) || head.starts_with(&[0x1f, 0x8b]))
 }
 
 /// Records that were not used, by reason.
