@@ -1,6 +1,6 @@
 //! The command line of `ns-train`.
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,7 +16,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::{self, ConfigFile, Resolved, TrainingLength};
 use crate::fit::{self, Limits, Prepared};
-use crate::ingest::{OnError, pcap};
+use crate::ingest::sample::DEFAULT_MAX_RECORDS;
+use crate::ingest::{OnError, Reading, files, pcap};
 use crate::{device, evaluate};
 
 const EXIT_CODES: &str = "\
@@ -46,13 +47,15 @@ enum Command {
 Examples:
   ns-train train --input capture.pcap --out model.ns --max-minutes 5
   ns-train train --input flows.csv --config configs/netflow.json --epochs 40
+  ns-train train --input monday.pcap.gz --input more/ --max-records 1000000
   ns-train train --input capture.pcap --dry-run     what would be learned, without training
 Then:
   ns-replay --bundle model.ns --pcap synthetic.pcap")]
 struct TrainArgs {
-    /// The capture (pcap, pcapng) or CSV to learn from
-    #[arg(long, value_name = "FILE")]
-    input: Option<PathBuf>,
+    /// The capture (pcap, pcapng) or CSV to learn from, as it is or as gzip; a folder stands for
+    /// its files, and several inputs are learned as one, in order of time
+    #[arg(long, value_name = "PATH")]
+    input: Vec<PathBuf>,
     /// Fields, encodings and model; without it, a capture has good defaults
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -74,6 +77,11 @@ struct TrainArgs {
     /// Threads to train with; the result does not depend on it [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// Records (packets, rows) to learn from at most; of a larger input, a seeded sample of whole
+    /// flows. Memory is bounded by it
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_RECORDS)]
+    #[arg(value_parser = clap::value_parser!(u32).range(100..))]
+    max_records: u32,
     /// A damaged record or bad cell: stop with an error, or skip and count it
     #[arg(long, value_enum, default_value_t)]
     on_error: OnError,
@@ -137,7 +145,7 @@ fn train(args: &TrainArgs) -> anyhow::Result<Exit> {
             eprintln!("{text}");
         }
     };
-    let (mut resolved, input) = configure(args)?;
+    let (mut resolved, inputs) = configure(args)?;
     for notice in &resolved.notices {
         say(format_args!("note: {notice}"));
     }
@@ -151,8 +159,10 @@ fn train(args: &TrainArgs) -> anyhow::Result<Exit> {
         crate::train::set_threads(threads.into());
     }
     let device = args.device.open()?;
-    let prepared = fit::prepare(&input, &resolved, args.seed, args.on_error)?;
-    describe(&prepared, &input, args, &say);
+    let reading =
+        Reading { on_error: args.on_error, max_records: args.max_records, seed: args.seed };
+    let prepared = fit::prepare(&inputs, &resolved, args.seed, reading)?;
+    describe(&prepared, &inputs, args, &say);
     if args.dry_run {
         return Ok(Exit::Done);
     }
@@ -206,48 +216,53 @@ fn listen_for_signals() -> std::io::Result<Arc<AtomicUsize>> {
     Ok(stopped_by)
 }
 
-/// The configuration, and the input that it or `--input` names.
-fn configure(args: &TrainArgs) -> anyhow::Result<(Resolved, PathBuf)> {
+/// The configuration, and the inputs that it or `--input` names.
+fn configure(args: &TrainArgs) -> anyhow::Result<(Resolved, Vec<PathBuf>)> {
     let Some(path) = &args.config else {
-        let Some(input) = &args.input else {
+        if args.input.is_empty() {
             bail!("no input: give `--input FILE`");
-        };
-        if !looks_like_capture(input)? {
+        }
+        if !looks_like_capture(&args.input)? {
             bail!(
-                "`{}` is no capture, so it needs a configuration of its columns: \
+                "{} is no capture, so it needs a configuration of its columns: \
                  `--config FILE` (configs/netflow.json is one for NetFlow)",
-                input.display()
+                files::shown(&args.input)
             );
         }
         let file = config::parse(config::DEFAULT_PCAP, "configs/pcap.json")?;
-        return Ok((config::resolve(&file, Path::new("."))?, input.clone()));
+        return Ok((config::resolve(&file, Path::new("."))?, args.input.clone()));
     };
     let file: ConfigFile = config::read(path)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut resolved = config::resolve(&file, folder)
         .with_context(|| format!("configuration `{}`", path.display()))?;
-    let Some(input) = args.input.clone().or_else(|| resolved.input.take()) else {
-        bail!("no input: give `--input FILE`, or `original_data_file` in `{}`", path.display());
+    let inputs = match (args.input.as_slice(), resolved.input.take()) {
+        ([], Some(input)) => vec![input],
+        ([], None) => {
+            bail!("no input: give `--input FILE`, or `original_data_file` in `{}`", path.display())
+        }
+        (inputs, _) => inputs.to_vec(),
     };
     // NetShare's packet configurations are also run on captures saved as CSV, and the reverse is a
     // mistake worth naming.
-    if resolved.kind != TraceKind::Packets && looks_like_capture(&input)? {
+    if resolved.kind != TraceKind::Packets && looks_like_capture(&inputs)? {
         bail!(
-            "`{}` is a capture, but `{}` describes a CSV: its `dataset_type` is not `pcap`",
-            input.display(),
+            "{} is a capture, but `{}` describes a CSV: its `dataset_type` is not `pcap`",
+            files::shown(&inputs),
             path.display()
         );
     }
-    Ok((resolved, input))
+    Ok((resolved, inputs))
 }
 
-fn looks_like_capture(path: &Path) -> anyhow::Result<bool> {
-    let mut head = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(4).read_to_end(&mut head))
-        .with_context(|| format!("cannot read `{}`", path.display()))?;
-    // What is compressed may well be one; reading it says what to do.
-    Ok(pcap::is_capture(&head) || head.starts_with(&[0x1f, 0x8b]))
+/// Whether any file is one: beside a capture there may be others.
+fn looks_like_capture(inputs: &[PathBuf]) -> anyhow::Result<bool> {
+    for file in files::list(inputs)? {
+        if pcap::is_capture(&files::head(&file, 4)?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Better to know before an hour of training than after.
@@ -268,19 +283,26 @@ fn check_writable(out: &Path) -> anyhow::Result<()> {
 
 fn describe(
     prepared: &Prepared,
-    input: &Path,
+    inputs: &[PathBuf],
     args: &TrainArgs,
     say: &dyn Fn(std::fmt::Arguments<'_>),
 ) {
-    let fit::Prepared { dataset, not_used, .. } = prepared;
-    let timeline = &dataset.timeline;
-    let span_s = timeline.arrivals.span_ns() as f64 / 1e9;
+    let fit::Prepared { dataset, flows, records, not_used, share, remarks, .. } = prepared;
+    let span_s = dataset.timeline.arrivals.span_ns() as f64 / 1e9;
     say(format_args!(
-        "read `{}`: {} records in {} flows over {span_s:.1} s",
-        input.display(),
-        timeline.records,
-        timeline.flows,
+        "read {}: {records} records in {flows} flows over {span_s:.1} s",
+        files::shown(inputs)
     ));
+    if *share < 1.0 {
+        say(format_args!(
+            "learning from a seeded sample of {:.3}% of the flows (`--max-records {}`)",
+            share * 100.0,
+            args.max_records
+        ));
+    }
+    for remark in remarks {
+        say(format_args!("{remark}"));
+    }
     if !not_used.is_empty() {
         let total: u64 = not_used.values().sum();
         say(format_args!("not used: {total} records{}", crate::ingest::reasons(not_used)));
