@@ -103,11 +103,13 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
     let arrivals = ArrivalProcess::fit(&starts, span_ns);
     let samples = encode(trace, &schema, &attribute_columns, &times_us, &starts, &arrivals)
         .map_err(|error| in_input_rows(error, trace, config, &firsts))?;
+    // The sample stands for the whole input.
+    let of_whole = |count: usize| (count as f64 / trace.share).round() as u64;
     let timeline = Timeline {
         origin_ns,
-        flows: trace.flows.len() as u64,
-        records: trace.times_ns.len() as u64,
-        arrivals,
+        flows: of_whole(trace.flows.len()),
+        records: of_whole(trace.times_ns.len()),
+        arrivals: arrivals.of_whole(trace.share),
     };
     Ok(Dataset { samples, schema, timeline })
 }

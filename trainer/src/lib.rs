@@ -5,6 +5,7 @@
 //! [`export`] writes them as a bundle. [`fit`] is the whole road; [`config`]
 //! says which way; [`cli`] is `ns-train`.
 
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod dataset;
@@ -16,5 +17,6 @@ mod files;
 pub mod fit;
 pub mod ingest;
 pub mod init;
+mod input;
 pub mod model;
 pub mod train;

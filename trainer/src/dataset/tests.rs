@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config::{parse, resolve};
-use crate::ingest::{OnError, csv};
+use crate::ingest::{Reading, csv};
 
 const CONFIG: &str = r#"{
     "global_config": { "dataset_type": "netflow" },
@@ -24,7 +24,8 @@ fn build_from(rows: &str, config: &str) -> Result<Dataset, DatasetError> {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     writeln!(file, "ts,host,proto,bytes\n{rows}").expect("written");
     let config = resolve(&parse(config, "test").expect("good"), Path::new(".")).expect("good");
-    let trace = csv::read(file.path(), &config, OnError::Stop).expect("a good file");
+    let trace =
+        csv::read(&[file.path().to_owned()], &config, Reading::default()).expect("a good file");
     build(&trace, &config, 1)
 }
 

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ns_model_format::column::Words;
 use ns_model_format::datetime::DatetimeStyle;
-use ns_model_format::{Column, ColumnData, FieldKind, Value};
+use ns_model_format::{Column, ColumnData, FieldKind};
 
 use super::TraceColumn;
 use crate::config::{FieldConfig, FieldType, Missing};
@@ -204,23 +204,6 @@ impl Cells {
         of(&mut self.numbers, keep);
         of(&mut self.wides, keep);
         of(&mut self.ids, keep);
-    }
-
-    /// The last cell, equal for equal cells of this column.
-    pub(super) fn last(&self) -> Value {
-        let row = self.len().wrapping_sub(1);
-        if self.missing.get(row) == Some(&true) {
-            return Value::Missing;
-        }
-        match self.kind {
-            FieldType::String => self.ids.last().map_or(Value::Missing, |&id| Value::Text(id)),
-            FieldType::Float => self.numbers.last().map_or(Value::Missing, |&n| Value::Float(n)),
-            _ => match (self.wides.last(), self.integers.last()) {
-                (Some(&wide), _) => Value::Wide(wide.into()),
-                (None, Some(&whole)) => Value::Int(whole),
-                (None, None) => Value::Missing,
-            },
-        }
     }
 
     /// The column in the given order of rows.

@@ -1,14 +1,18 @@
 //! CSV files to a [`Trace`]; Zeek's logs, and tables with other separators, too.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ns_model_format::Value;
 use ns_model_format::datetime::DatetimeStyle;
 use ns_model_format::schema::TimeUnit;
 
 use super::cells::{Cells, MOST_DECIMALS, Refused};
-use super::{IngestError, NotUsed, OnError, TimeColumn, Trace, TraceColumn, group_flows};
+use super::sample::{FlowSampler, Verdict};
+use super::source::Source;
+use super::{
+    IngestError, NotUsed, OnError, Reading, TimeColumn, Trace, TraceColumn, files, group_flows,
+};
 use crate::config::{FieldConfig, Resolved};
 
 /// No header or comment before it is longer.
@@ -74,7 +78,7 @@ impl Dialect {
 /// Rows of a file, one after another.
 pub(crate) struct Rows {
     dialect: Dialect,
-    reader: ::csv::Reader<BufReader<std::fs::File>>,
+    reader: ::csv::Reader<BufReader<Source>>,
     record: ::csv::StringRecord,
     row: u64,
 }
@@ -83,7 +87,7 @@ impl Rows {
     /// Opens a file and reads its header.
     pub(crate) fn open(path: &Path) -> Result<Rows, IngestError> {
         let io = |source| IngestError::Io { path: path.to_owned(), source };
-        let mut input = BufReader::with_capacity(1 << 18, std::fs::File::open(path).map_err(io)?);
+        let mut input = BufReader::with_capacity(1 << 18, Source::open(path).map_err(io)?);
         let dialect = Dialect::read(&mut input).map_err(io)?;
         let reader = dialect.reader(input);
         Ok(Rows { dialect, reader, record: ::csv::StringRecord::new(), row: 0 })
@@ -131,14 +135,47 @@ impl Rows {
     }
 }
 
-/// Reads the configured columns of a CSV with a header and makes flows of the
-/// rows that share the metadata columns.
+/// Reads the configured columns of CSVs with a header and makes flows of the
+/// rows that share the metadata columns. Memory is bounded by
+/// [`Reading::max_records`].
 ///
 /// # Errors
-/// The file cannot be read or split, lacks a column, has a cell that its
-/// column cannot hold (unless skipped), or no rows.
-pub fn read(path: &Path, config: &Resolved, on_error: OnError) -> Result<Trace, IngestError> {
-    let mut rows = Rows::open(path)?;
+/// A file cannot be read or split, lacks a column, has a cell that its
+/// column cannot hold (unless skipped), or none has rows.
+pub fn read(files: &[PathBuf], config: &Resolved, reading: Reading) -> Result<Trace, IngestError> {
+    let fields: Vec<&FieldConfig> = config.metadata.iter().chain(&config.timeseries).collect();
+    let mut table = Table::new(&fields, config, reading);
+    let mut not_used = NotUsed::new();
+    let mut order = Vec::new();
+    let mut digests = Vec::new();
+    for path in files {
+        let rows = Rows::open(path)?;
+        let modelled = |name: &&String| {
+            **name == config.timestamp.column || fields.iter().any(|field| field.column == **name)
+        };
+        if order.is_empty() {
+            order = rows.header().iter().filter(modelled).cloned().collect();
+        }
+        digests.push(read_file(path, rows, &fields, reading.on_error, &mut table, &mut not_used)?);
+    }
+    if table.times_ns.is_empty() {
+        let path = files.first().cloned().unwrap_or_default();
+        let others = files.len().saturating_sub(1);
+        let reasons = super::reasons(&not_used);
+        return Err(IngestError::Empty { path, others, reasons });
+    }
+    Ok(Trace { input_sha256: files::joined_digest(&digests), ..table.finish(order, not_used) })
+}
+
+/// Takes a file's rows and returns its digest.
+fn read_file(
+    path: &Path,
+    mut rows: Rows,
+    fields: &[&FieldConfig],
+    on_error: OnError,
+    table: &mut Table<'_>,
+    not_used: &mut NotUsed,
+) -> Result<String, IngestError> {
     let header = rows.header().to_vec();
     let find = |name: &str| {
         header.iter().position(|cell| cell == name).ok_or_else(|| {
@@ -150,12 +187,9 @@ pub fn read(path: &Path, config: &Resolved, on_error: OnError) -> Result<Trace, 
             IngestError::MissingColumn { path: path.to_owned(), column: name.to_owned(), found }
         })
     };
-    let time_at = find(&config.timestamp.column)?;
-    let fields: Vec<&FieldConfig> = config.metadata.iter().chain(&config.timeseries).collect();
+    let time_at = find(&table.config.timestamp.column)?;
     let at: Vec<usize> =
         fields.iter().map(|field| find(&field.column)).collect::<Result<_, _>>()?;
-    let mut table = Table::new(&fields, config);
-    let mut not_used = NotUsed::new();
     while let Some((row, record)) = rows.next(path) {
         let (error, reason) = match record {
             Err(error @ IngestError::Io { .. }) => return Err(error),
@@ -181,22 +215,18 @@ pub fn read(path: &Path, config: &Resolved, on_error: OnError) -> Result<Trace, 
         }
         *not_used.entry(reason.to_owned()).or_default() += 1;
     }
-    if table.times_ns.is_empty() {
-        let reasons = super::reasons(&not_used);
-        return Err(IngestError::Empty { path: path.to_owned(), reasons });
-    }
-    let modelled = |name: &&String| {
-        **name == config.timestamp.column || fields.iter().any(|field| field.column == **name)
-    };
-    let order = header.iter().filter(modelled).cloned().collect();
-    Ok(table.finish(order, not_used))
+    let io = |source| IngestError::Io { path: path.to_owned(), source };
+    rows.reader.into_inner().into_inner().finish().map_err(io)
 }
 
 /// Rows that were taken.
 struct Table<'a> {
     config: &'a Resolved,
+    sampler: FlowSampler,
     columns: Vec<Cells>,
     times_ns: Vec<i64>,
+    /// Each row's flow, as the sampler names it.
+    flows: Vec<u64>,
     input_rows: Vec<u64>,
     /// Told from the first time.
     unit: Option<TimeUnit>,
@@ -205,9 +235,11 @@ struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    fn new(fields: &[&FieldConfig], config: &'a Resolved) -> Table<'a> {
+    fn new(fields: &[&FieldConfig], config: &'a Resolved, reading: Reading) -> Table<'a> {
         Table {
             config,
+            sampler: FlowSampler::new(reading.seed, reading.max_records),
+            flows: Vec::new(),
             columns: fields.iter().map(|field| Cells::new(field)).collect(),
             times_ns: Vec::new(),
             input_rows: Vec::new(),
@@ -217,13 +249,25 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Takes a row, all cells or none; the name of the column that refused it.
+    /// Takes a row, all cells or none, if its flow is in the sample; the name
+    /// of the column that refused it.
     fn push<'c>(
         &mut self,
         row: u64,
         time: &str,
-        cells: impl Iterator<Item = &'c str>,
+        cells: impl Iterator<Item = &'c str> + Clone,
     ) -> Result<(), (String, Refused)> {
+        let mut name = self.sampler.flow();
+        cells
+            .clone()
+            .take(self.config.metadata.len())
+            .for_each(|cell| name.add_bytes(cell.as_bytes()));
+        let flow = name.finish();
+        // Before its cells are read: texts of what is left out are not to be held.
+        if !self.sampler.keeps(flow) {
+            self.sampler.offer(flow);
+            return Ok(());
+        }
         let time_ns = self.read_time(time).ok_or_else(|| {
             let reason = format!("`{}` is no time", time.chars().take(40).collect::<String>());
             (self.config.timestamp.column.clone(), Refused::Bad(reason))
@@ -234,8 +278,24 @@ impl<'a> Table<'a> {
                 return Err((self.columns[done].name().to_owned(), refused));
             }
         }
+        let verdict = self.sampler.offer(flow);
+        if verdict == Verdict::Leave {
+            self.columns.iter_mut().for_each(Cells::pop);
+            return Ok(());
+        }
         self.times_ns.push(time_ns);
         self.input_rows.push(row);
+        self.flows.push(flow);
+        if verdict == Verdict::KeepAndThin {
+            let keep: Vec<bool> = self.flows.iter().map(|&flow| self.sampler.keeps(flow)).collect();
+            let mut kept = keep.iter();
+            self.times_ns.retain(|_| kept.next() == Some(&true));
+            kept = keep.iter();
+            self.input_rows.retain(|_| kept.next() == Some(&true));
+            kept = keep.iter();
+            self.flows.retain(|_| kept.next() == Some(&true));
+            self.columns.iter_mut().for_each(|column| column.retain(&keep));
+        }
         Ok(())
     }
 
@@ -253,8 +313,9 @@ impl<'a> Table<'a> {
         Some(time_ns)
     }
 
-    fn finish(self, order: Vec<String>, not_used: NotUsed) -> Trace {
+    fn finish(self, order: Vec<String>, mut not_used: NotUsed) -> Trace {
         let config = self.config;
+        self.sampler.count_not_used(&mut not_used);
         // By time, equal times in the file's order.
         let mut by_time: Vec<u32> = (0..self.times_ns.len() as u32).collect();
         by_time.sort_by_key(|&row| self.times_ns[row as usize]);
@@ -279,6 +340,9 @@ impl<'a> Table<'a> {
             order,
             flows,
             not_used,
+            share: self.sampler.share(),
+            remarks: Vec::new(),
+            input_sha256: String::new(),
         }
     }
 }

@@ -1,13 +1,20 @@
 //! From files to a [`Trace`]: columns of records in order of time.
 
 pub(crate) mod cells;
+mod compact;
 pub mod csv;
+pub mod files;
+mod ipv4;
+mod link;
 pub mod packets;
 pub mod pcap;
+mod pcapng;
+pub mod sample;
+pub mod source;
+mod unusable;
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ns_model_format::Column;
 use ns_model_format::datetime::DatetimeStyle;
@@ -23,6 +30,23 @@ pub enum OnError {
     Skip,
 }
 
+/// How inputs are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// What to do with damage.
+    pub on_error: OnError,
+    /// Records to keep; of more, a sample of whole flows.
+    pub max_records: u32,
+    /// Seed of that sample.
+    pub seed: u64,
+}
+
+impl Default for Reading {
+    fn default() -> Reading {
+        Reading { on_error: OnError::default(), max_records: sample::DEFAULT_MAX_RECORDS, seed: 1 }
+    }
+}
+
 /// Why an input cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -34,6 +58,12 @@ pub enum IngestError {
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
+    },
+    /// A folder without regular files.
+    #[error("`{}` has no files", path.display())]
+    NoFiles {
+        /// The folder.
+        path: PathBuf,
     },
     /// Not what it should be.
     #[error("`{}` is not a capture: {reason}", path.display())]
@@ -88,26 +118,23 @@ pub enum IngestError {
         reason: String,
     },
     /// Nothing usable in it.
-    #[error("`{}` has no usable records{reasons}", path.display())]
+    #[error("`{}`{} no usable records{reasons}", path.display(), and_others(*others))]
     Empty {
         /// The file.
         path: PathBuf,
+        /// Files read beside it.
+        others: usize,
         /// Why not, with counts.
         reasons: String,
     },
 }
 
-/// Whether a file begins like a capture, or like one that is compressed.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn looks_like_capture(path: &Path) -> Result<bool, IngestError> {
-    let mut head = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(4).read_to_end(&mut head))
-        .map_err(|source| IngestError::Io { path: path.to_owned(), source })?;
-    // What is compressed may well be one; reading it says what to do.
-    Ok(pcap::is_capture(&head) || head.starts_with(&[0x1f, 0x8b]))
+fn and_others(others: usize) -> String {
+    match others {
+        0 => " has".to_owned(),
+        1 => " and 1 other file have".to_owned(),
+        _ => format!(" and {others} other files have"),
+    }
 }
 
 /// Records that were not used, by reason.
@@ -163,6 +190,12 @@ pub struct Trace {
     pub flows: Vec<Vec<u32>>,
     /// What was left out.
     pub not_used: NotUsed,
+    /// The share of all flows that is here, 1 unless they were sampled.
+    pub share: f64,
+    /// What is worth telling of the records that are here, a sentence each.
+    pub remarks: Vec<String>,
+    /// SHA-256 of the input: [`files::joined_digest`] of its files'.
+    pub input_sha256: String,
 }
 
 impl Trace {

@@ -19,7 +19,8 @@ fn config(text: &str) -> Resolved {
 fn read_csv(contents: &str, on_error: OnError) -> Result<Trace, IngestError> {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(contents.as_bytes()).expect("written");
-    csv::read(file.path(), &config(NETFLOW), on_error)
+    let reading = Reading { on_error, ..Reading::default() };
+    csv::read(&[file.path().to_owned()], &config(NETFLOW), reading)
 }
 
 /// An error's text without the temporary file's name.
@@ -95,17 +96,20 @@ fn silence_longer_than_the_timeout_ends_a_flow() {
 
 #[test]
 fn a_conversation_is_seen_from_its_first_sender() {
-    let capture = pcap::parse(
-        &pcap::tests::capture_of(&[
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("three.pcap");
+    std::fs::write(
+        &file,
+        pcap::tests::capture_of(&[
             pcap::tests::udp_frame([10, 0, 0, 9], [10, 0, 0, 1], 4000, 53, 20),
             pcap::tests::udp_frame([10, 0, 0, 1], [10, 0, 0, 9], 53, 4000, 90),
             pcap::tests::udp_frame([10, 0, 0, 9], [10, 0, 0, 1], 4000, 53, 30),
         ]),
-        Path::new("test"),
-        OnError::Stop,
     )
-    .expect("a good capture");
-    let both = packets::trace(capture.clone(), &config(crate::config::DEFAULT_PCAP));
+    .expect("written");
+    let files = [file];
+    let read = |text: &str| packets::trace(&files, &config(text), Reading::default());
+    let both = read(crate::config::DEFAULT_PCAP);
     let both = both.expect("packet columns");
     assert_eq!(both.flows, [vec![0, 1, 2]]);
     let ints = |trace: &Trace, name: &str| match &trace.column(name).expect("a column").column.data
@@ -119,7 +123,7 @@ fn a_conversation_is_seen_from_its_first_sender() {
     let one_way = crate::config::DEFAULT_PCAP
         .replace("\"conversation\"", "\"unidirectional\"")
         .replace("{ \"column\": \"direction\", \"type\": \"integer\", \"encoding\": \"categorical\", \"choices\": [0, 1] },", "");
-    let one_way = packets::trace(capture, &config(&one_way)).expect("packet columns");
+    let one_way = read(&one_way).expect("packet columns");
     assert_eq!(one_way.flows, [vec![0, 2], vec![1]]);
     assert_eq!(ints(&one_way, "srcport"), [4000, 53, 4000]);
 }
@@ -141,7 +145,7 @@ const KINDS: &str = r#"{
 fn read_kinds(rows: &str, change: impl Fn(String) -> String) -> Result<Trace, IngestError> {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     writeln!(file, "when,host,mac,ok,since,rtt,name\n{rows}").expect("written");
-    csv::read(file.path(), &config(&change(KINDS.to_owned())), OnError::Stop)
+    csv::read(&[file.path().to_owned()], &config(&change(KINDS.to_owned())), Reading::default())
 }
 
 const KIND_ROWS: &str = "\
@@ -205,4 +209,104 @@ fn missing_values_are_dropped_or_replaced_if_asked_for() {
     let rtt = &replaced.column("rtt").expect("a column").column;
     assert_eq!(rtt.data, ColumnData::Float(vec![7.5, 0.5, 7.5]));
     assert!(!rtt.has_missing());
+}
+
+/// Captures in a folder, as (name, contents).
+fn folder_of(files: &[(&str, Vec<u8>)]) -> (tempfile::TempDir, Vec<PathBuf>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, bytes) in files {
+        std::fs::write(folder.path().join(name), bytes).expect("written");
+    }
+    let files = files::list(&[folder.path().to_owned()]).expect("files");
+    (folder, files)
+}
+
+#[test]
+fn captures_of_a_folder_are_one_trace_in_order_of_time() {
+    let frame =
+        |port, payload| pcap::tests::udp_frame([10, 0, 0, 9], [10, 0, 0, 1], port, 53, payload);
+    // Both begin at the same time, a millisecond between frames.
+    let (_folder, paths) = folder_of(&[
+        ("b.pcap", pcap::tests::capture_of(&[frame(1, 1), frame(1, 2)])),
+        ("a.pcap", pcap::tests::capture_of(&[frame(2, 3), frame(2, 4), frame(1, 5)])),
+        (".c.pcap", b"hidden".to_vec()),
+    ]);
+    let config = config(crate::config::DEFAULT_PCAP);
+    let trace = packets::trace(&paths, &config, Reading::default()).expect("good captures");
+    let column = |name: &str| match &trace.column(name).expect("a column").column.data {
+        ColumnData::Int(cells) => cells.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(column("pkt_len"), [31, 29, 32, 30, 33]);
+    assert_eq!(trace.flows, [vec![0, 2], vec![1, 3, 4]]);
+    assert_eq!(files::names(&paths), "a.pcap, b.pcap");
+    let one = packets::trace(&paths[..1], &config, Reading::default()).expect("a good capture");
+    assert_ne!(trace.input_sha256, one.input_sha256);
+}
+
+#[test]
+fn an_error_names_the_file_of_several() {
+    let good = pcap::tests::capture_of(&[pcap::tests::udp_frame([1; 4], [2; 4], 3, 4, 5)]);
+    let (_folder, paths) =
+        folder_of(&[("a.pcap", good), ("b.txt", b"a note for whoever reads this".to_vec())]);
+    let config = config(crate::config::DEFAULT_PCAP);
+    let stop = packets::trace(&paths, &config, Reading::default()).expect_err("a note");
+    assert!(stop.to_string().contains("b.txt` is not a capture"), "{stop}");
+    let reading = Reading { on_error: OnError::Skip, ..Reading::default() };
+    let trace = packets::trace(&paths, &config, reading).expect("one good capture");
+    assert_eq!(trace.not_used["that are files without a capture"], 1);
+}
+
+#[test]
+fn large_captures_are_sampled_by_conversation_in_any_order_of_files() {
+    let frames = |first: u16| -> Vec<Vec<u8>> {
+        (0..600_u16)
+            .flat_map(|at| {
+                let port = first + at / 2;
+                let (a, b) = ([10, 0, 0, 9], [10, 0, 0, 1]);
+                [
+                    pcap::tests::udp_frame(a, b, port, 53, 20),
+                    pcap::tests::udp_frame(b, a, 53, port, 90),
+                ]
+            })
+            .collect()
+    };
+    let (_folder, mut paths) = folder_of(&[
+        ("a.pcap", pcap::tests::capture_of(&frames(1000))),
+        ("b.pcap", pcap::tests::capture_of(&frames(1200))),
+    ]);
+    let config = config(crate::config::DEFAULT_PCAP);
+    let reading = Reading { max_records: 500, ..Reading::default() };
+    let trace = packets::trace(&paths, &config, reading).expect("good captures");
+    let kept = trace.times_ns.len();
+    assert!((300..=500).contains(&kept), "{kept}");
+    let share = kept as f64 / 2400.0;
+    assert!((trace.share / share - 1.0).abs() < 0.25, "{} {share}", trace.share);
+    assert_eq!(trace.not_used["of flows outside the sample"], 2400 - kept as u64);
+    // All of a conversation or nothing: 4 packets in one file, 8 in both.
+    assert!(trace.flows.iter().all(|flow| flow.len() == 4 || flow.len() == 8));
+    paths.reverse();
+    let turned = packets::trace(&paths, &config, reading).expect("good captures");
+    assert_eq!((turned.times_ns, turned.share), (trace.times_ns, trace.share));
+}
+
+#[test]
+fn large_csvs_are_sampled_by_flow() {
+    let mut rows = String::new();
+    for row in 0..3000 {
+        let time = 1_700_000_000_000_000_u64 + row;
+        rows.push_str(&format!("{},2,1000,53,UDP,{time},0.5,1,60,word{row}\n", row % 1000));
+    }
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(format!("{HEADER}{rows}").as_bytes()).expect("written");
+    let reading = Reading { max_records: 400, ..Reading::default() };
+    let paths = [file.path().to_owned()];
+    let trace = csv::read(&paths, &config(NETFLOW), reading).expect("good rows");
+    let kept = trace.times_ns.len();
+    assert!((200..=400).contains(&kept), "{kept}");
+    assert!(trace.flows.iter().all(|flow| flow.len() == 3));
+    assert_eq!(trace.not_used["of flows outside the sample"], 3000 - kept as u64);
+    assert!(trace.share < 0.2, "{}", trace.share);
+    let twice = csv::read(&[&paths[..], &paths[..]].concat(), &config(NETFLOW), Reading::default());
+    assert_eq!(twice.expect("good rows").times_ns.len(), 6000);
 }

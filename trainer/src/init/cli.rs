@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::{Hints, for_table};
+use super::{Hints, MOST_ROWS, configuration};
 use crate::config;
-use crate::ingest::{OnError, looks_like_capture};
+use crate::ingest::OnError;
 
 /// Arguments of `ns-train init`.
 #[derive(Debug, Args)]
@@ -21,9 +21,9 @@ Then:
   ns-train check --input flows.csv --config flows.json
   ns-train train --input flows.csv --config flows.json")]
 pub struct InitArgs {
-    /// The capture or CSV to look at
-    #[arg(long, value_name = "FILE")]
-    input: PathBuf,
+    /// The capture or CSV to look at; of several files, the first
+    #[arg(long, value_name = "PATH", required = true)]
+    input: Vec<PathBuf>,
     /// The configuration to write; standard output if not given
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -34,7 +34,7 @@ pub struct InitArgs {
     #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
     flow: Vec<String>,
     /// Rows of a CSV to look at
-    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    #[arg(long, value_name = "N", default_value_t = MOST_ROWS)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     rows: u64,
     /// A row that cannot be split: stop with an error, or skip it
@@ -47,15 +47,8 @@ pub struct InitArgs {
 
 /// Writes a configuration for an input.
 pub(crate) fn run(args: &InitArgs) -> anyhow::Result<()> {
-    let text = if looks_like_capture(&args.input)? {
-        if args.time.is_some() || !args.flow.is_empty() {
-            bail!("`--time` and `--flow` are for tables; a capture's columns are known");
-        }
-        config::DEFAULT_PCAP.to_owned()
-    } else {
-        let hints = Hints { time: args.time.clone(), flow: args.flow.clone() };
-        for_table(&args.input, &hints, args.rows, args.on_error)?
-    };
+    let hints = Hints { time: args.time.clone(), flow: args.flow.clone(), most_rows: args.rows };
+    let text = configuration(&args.input, &hints, args.on_error)?;
     // What is written must at least be read again.
     let file = config::parse(&text, "the configuration")?;
     config::resolve(&file, Path::new("."))?;

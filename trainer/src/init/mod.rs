@@ -9,12 +9,15 @@ pub use cli::InitArgs;
 pub(crate) use cli::run;
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
 
 use self::profile::{ColumnProfile, Profile};
 use self::roles::{Role, entity_rank, role, time_rank};
-use crate::config::FieldType;
-use crate::ingest::{IngestError, OnError};
+use crate::config::{self, FieldType};
+use crate::ingest::{IngestError, OnError, files};
+use crate::input::is_capture;
 
 /// A column with no more distinct values has one output a value.
 const FEW: u64 = 64;
@@ -59,26 +62,53 @@ pub enum InitError {
     },
 }
 
-/// What the user says about a table's columns.
-#[derive(Clone, Debug, Default)]
+/// Rows of a table that are looked at.
+const MOST_ROWS: u64 = 1_000_000;
+
+/// What the user says about a table.
+#[derive(Clone, Debug)]
 pub struct Hints {
     /// The column of times.
     pub time: Option<String>,
     /// The columns that name a flow.
     pub flow: Vec<String>,
+    /// Rows to look at.
+    pub most_rows: u64,
+}
+
+impl Default for Hints {
+    fn default() -> Hints {
+        Hints { time: None, flow: Vec::new(), most_rows: MOST_ROWS }
+    }
+}
+
+/// A configuration for an input, with comments: for a capture the built-in
+/// one, for tables what the first one's columns say.
+///
+/// # Errors
+/// An input that cannot be read, or a table whose columns do not tell time or flow.
+pub fn configuration(
+    inputs: &[PathBuf],
+    hints: &Hints,
+    on_error: OnError,
+) -> anyhow::Result<String> {
+    if !is_capture(inputs)? {
+        let files = files::list(inputs)?;
+        let first = files.first().context("no input")?;
+        return Ok(for_table(first, hints, on_error)?);
+    }
+    if hints.time.is_some() || !hints.flow.is_empty() {
+        bail!("`--time` and `--flow` are for tables; a capture's columns are known");
+    }
+    Ok(config::DEFAULT_PCAP.to_owned())
 }
 
 /// A configuration for a CSV, with comments; `input` as it is to stand in it.
 ///
 /// # Errors
 /// The file cannot be read, or its columns do not tell time or flow.
-pub fn for_table(
-    path: &Path,
-    hints: &Hints,
-    most_rows: u64,
-    on_error: OnError,
-) -> Result<String, InitError> {
-    let profile = Profile::read(path, most_rows, on_error)?;
+pub fn for_table(path: &Path, hints: &Hints, on_error: OnError) -> Result<String, InitError> {
+    let profile = Profile::read(path, hints.most_rows, on_error)?;
     let time = time_column(&profile, hints)?;
     let flow = flow_columns(&profile, time, hints)?;
     Ok(write(path, &profile, time, &flow))
@@ -171,7 +201,15 @@ fn choose(column: &ColumnProfile, is_name: bool) -> Chosen {
     let distinct = column.distinct();
     let kept = |keys: String, why: String| Chosen { keys, why, left_out: false };
     let values = format!("{} distinct values", column.distinct_text());
-    let top = |k: usize| format!("the {k} most frequent have {:.0}%", 100.0 * column.top_share(k));
+    // What a `topk` keeps, and where the rest goes.
+    let top = |k: usize, rest: &str| {
+        if distinct <= k as u64 {
+            return format!("{values}, each has its own output");
+        }
+        let share = 100.0 * column.top_share(k);
+        format!("{values}: the {k} most frequent have {share:.0}%; {rest}")
+    };
+    const BITS: &str = "the others keep their bits";
     let numbers = || format!("{} to {}", column.least, column.most);
     let spread = || (column.most + 1.0) / (column.least + 1.0) >= 1000.0 && column.least >= 0.0;
     let word = quoted(&format!("word2vec_{}", vocabulary(&column.name)));
@@ -189,7 +227,7 @@ fn choose(column: &ColumnProfile, is_name: bool) -> Chosen {
             let keys = format!(
                 r#""type": "{kind}", "encoding": "topk", "k": {TOP_ADDRESSES}, "fallback": "bit""#
             );
-            kept(keys, format!("{values}: {}; the others keep their bits", top(TOP_ADDRESSES)))
+            kept(keys, top(TOP_ADDRESSES, BITS))
         }
         FieldType::Datetime => {
             kept(r#""type": "datetime", "encoding": "quantile""#.to_owned(), values)
@@ -213,7 +251,7 @@ fn choose(column: &ColumnProfile, is_name: bool) -> Chosen {
             let keys = format!(
                 r#""type": "integer", "encoding": "topk", "k": {k}, "fallback": "bit", "n_bits": {bits}"#
             );
-            kept(keys, format!("{values}: {}; the others keep their bits", top(k)))
+            kept(keys, top(k, BITS))
         }
         kind @ (FieldType::Integer | FieldType::Float) => {
             let (kind, exact) = match kind {
@@ -241,7 +279,7 @@ fn choose(column: &ColumnProfile, is_name: bool) -> Chosen {
                 why: if unique {
                     "nearly every row has its own value: there is nothing to learn".to_owned()
                 } else {
-                    format!("{values}: {}; the others are words by the company they keep", top(TOP))
+                    top(TOP, "the others are words by the company they keep")
                 },
                 left_out: unique,
             }
@@ -266,12 +304,9 @@ fn comment(text: &str) -> String {
 }
 
 fn write(path: &Path, profile: &Profile, time: usize, flow: &[usize]) -> String {
-    let has = |wanted: Role| profile.columns.iter().any(|c| role(&c.name) == Some(wanted));
-    let kind = if has(Role::SrcIp) && has(Role::DstIp) && has(Role::DstPort) {
-        "netflow"
-    } else {
-        "custom"
-    };
+    let has = |names: &[&str]| profile.columns.iter().any(|c| names.contains(&c.name.as_str()));
+    let netflow = has(&["pkt", "pkts", "packets", "ipkt"]) && has(&["byt", "bytes", "ibyt"]);
+    let kind = if netflow { "netflow" } else { "custom" };
     let file = comment(&path.file_name().unwrap_or_default().to_string_lossy());
     let rows = if profile.whole { "" } else { "the first " };
     let mut text = format!(
@@ -287,6 +322,11 @@ fn write(path: &Path, profile: &Profile, time: usize, flow: &[usize]) -> String 
             let _ = writeln!(text, "                // {}", comment(&why));
             if column.missing > 0 && column.values > 0 {
                 let share = 100.0 * column.missing as f64 / profile.rows as f64;
+                let share = if share < 0.1 {
+                    format!("{} rows", column.missing)
+                } else {
+                    format!("{share:.1}%")
+                };
                 let how = match column.kind() {
                     FieldType::String => "a word like any other",
                     _ if keys.contains("\"categorical\"") || keys.contains("\"topk\"") => {
@@ -297,7 +337,7 @@ fn write(path: &Path, profile: &Profile, time: usize, flow: &[usize]) -> String 
                 let written = quoted(column.missing_text.as_deref().unwrap_or_default());
                 let _ = writeln!(
                     text,
-                    "                // {share:.1}% have no value ({}): {how}",
+                    "                // {share} have no value ({}): {how}",
                     comment(&written)
                 );
             }

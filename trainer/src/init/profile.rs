@@ -91,7 +91,11 @@ impl Profile {
             }
         }
         if profile.rows == 0 {
-            return Err(IngestError::Empty { path: path.to_owned(), reasons: String::new() });
+            return Err(IngestError::Empty {
+                path: path.to_owned(),
+                others: 0,
+                reasons: String::new(),
+            });
         }
         profile.columns = columns;
         Ok(profile)

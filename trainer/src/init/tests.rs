@@ -8,7 +8,7 @@ use crate::config::{Resolved, parse, resolve};
 fn init(rows: &str, hints: &Hints) -> Result<(String, Resolved), InitError> {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), rows).expect("written");
-    let text = for_table(file.path(), hints, 1_000_000, OnError::Stop)?;
+    let text = for_table(file.path(), hints, OnError::Stop)?;
     let config = parse(&text, "init").unwrap_or_else(|error| panic!("{error}\n{text}"));
     let config = resolve(&config, Path::new(".")).unwrap_or_else(|error| panic!("{error}\n{text}"));
     Ok((text, config))
@@ -71,7 +71,8 @@ fn hints_are_followed_and_what_is_missing_is_said() {
     let rows = "a,b,c\n1,x,5\n2,x,6\n3,y,7\n4,y,8\n";
     let time = init(rows, &Hints::default()).expect_err("no time").to_string();
     assert!(time.contains("`--time COLUMN`") && time.contains("`a`, `b`, `c`"), "{time}");
-    let hints = Hints { time: Some("a".to_owned()), flow: vec!["b".to_owned()] };
+    let hints =
+        Hints { time: Some("a".to_owned()), flow: vec!["b".to_owned()], ..Hints::default() };
     let (_, config) = init(rows, &hints).expect("told");
     assert_eq!((columns(&config.metadata), columns(&config.timeseries)), (vec!["b"], vec!["c"]));
     let hints = Hints { time: Some("z".to_owned()), ..Hints::default() };
@@ -85,7 +86,7 @@ fn hints_are_followed_and_what_is_missing_is_said() {
 #[test]
 fn strange_names_make_no_strange_configuration() {
     let rows = "ts,\"a \"\"quoted\"\" // name\",\"x\ny\"\n1700000000,v,1\n1700000001,v,2\n1700000002,w,3\n";
-    let hints = Hints { time: None, flow: vec!["a \"quoted\" // name".to_owned()] };
+    let hints = Hints { flow: vec!["a \"quoted\" // name".to_owned()], ..Hints::default() };
     // A header over two lines is read as one line: such a column cannot be named.
     match init(rows, &hints) {
         Ok((_, config)) => assert_eq!(config.metadata.len(), 1),
