@@ -40,6 +40,38 @@ pub enum FieldKind {
     Text,
 }
 
+impl FieldKind {
+    /// The value that a cell of text stands for: what [`Field::write_text`]
+    /// writes, and a whole number for an address. `None` for text, which is
+    /// itself.
+    ///
+    /// # Errors
+    /// What was expected, and what was found.
+    pub fn parse_cell(self, cell: &str) -> Result<Option<Value>, String> {
+        let fail = |expected: &str| format!("expected {expected}, found `{cell}`");
+        // Programs that know only floats write 80.0.
+        let whole = |number: &f64| *number == number.trunc() && number.abs() < 9e15;
+        let real = || cell.parse::<f64>().ok().filter(|number| number.is_finite());
+        let integer =
+            || cell.parse().ok().or_else(|| real().filter(whole).map(|number| number as i64));
+        match self {
+            FieldKind::Text => Ok(None),
+            FieldKind::Integer => {
+                integer().map(|number| Some(Value::Int(number))).ok_or(fail("a whole number"))
+            }
+            FieldKind::Ipv4 => {
+                let address = cell.parse::<std::net::Ipv4Addr>().ok();
+                let number = address.map(|address| i64::from(u32::from(address))).or_else(integer);
+                let number = number.filter(|number| u32::try_from(*number).is_ok());
+                number.map(|number| Some(Value::Int(number))).ok_or(fail("an IPv4 address"))
+            }
+            FieldKind::Float { .. } => {
+                real().map(|number| Some(Value::Float(number))).ok_or(fail("a number"))
+            }
+        }
+    }
+}
+
 /// One field with its encoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -203,6 +235,29 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
+    /// The time, in nanoseconds since the epoch, that a cell in the column's
+    /// unit stands for: a decimal number, cut after the nanoseconds.
+    #[must_use]
+    pub fn parse_text(&self, cell: &str) -> Option<i64> {
+        let (sign, digits) = match cell.strip_prefix('-') {
+            Some(digits) => (-1, digits),
+            None => (1, cell),
+        };
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+        let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) {
+            return None;
+        }
+        let unit = self.unit.nanoseconds();
+        let mut time_ns = whole.parse::<i64>().ok()?.checked_mul(unit)?;
+        let mut place = unit;
+        for digit in fraction.bytes() {
+            place /= 10;
+            time_ns = time_ns.checked_add(place * i64::from(digit - b'0'))?;
+        }
+        Some(sign * time_ns)
+    }
+
     /// Appends a time in nanoseconds since the epoch, in the column's unit.
     pub fn write_text(&self, time_ns: i64, out: &mut String) {
         use std::fmt::Write;
@@ -417,5 +472,32 @@ mod tests {
         assert_eq!(text(&address, Value::Int(0x0a00_0001)), "10.0.0.1");
         let integer = Field { kind: FieldKind::Integer, ..float(0) };
         assert_eq!(text(&integer, Value::Float(3.6)), "4");
+    }
+
+    #[test]
+    fn cells_are_read_as_their_kind() {
+        let read = |kind: FieldKind, cell| kind.parse_cell(cell);
+        assert_eq!(read(FieldKind::Integer, "-7"), Ok(Some(Value::Int(-7))));
+        assert_eq!(read(FieldKind::Integer, "80.0"), Ok(Some(Value::Int(80))));
+        let error = "expected a whole number, found `80.5`".to_owned();
+        assert_eq!(read(FieldKind::Integer, "80.5"), Err(error));
+        assert_eq!(read(FieldKind::Ipv4, "10.0.0.1"), Ok(Some(Value::Int(0x0a00_0001))));
+        assert_eq!(read(FieldKind::Ipv4, "167772161"), Ok(Some(Value::Int(0x0a00_0001))));
+        assert!(read(FieldKind::Ipv4, "4294967296").is_err());
+        let float = FieldKind::Float { decimals: 1 };
+        assert_eq!(read(float, "0.25"), Ok(Some(Value::Float(0.25))));
+        assert!(read(float, "inf").is_err() && read(float, "").is_err());
+        assert_eq!(read(FieldKind::Text, "80"), Ok(None));
+    }
+
+    #[test]
+    fn times_are_read_in_their_unit() {
+        let read = |unit, cell: &str| timestamp(unit, 0).parse_text(cell);
+        assert_eq!(read(TimeUnit::Seconds, "1.000000001"), Some(1_000_000_001));
+        assert_eq!(read(TimeUnit::Milliseconds, "-2.5"), Some(-2_500_000));
+        assert_eq!(read(TimeUnit::Nanoseconds, "7.9"), Some(7));
+        for wrong in ["", "-", ".5", "1e3", "1.2.3", "+1", "now", "9223372036854775807"] {
+            assert_eq!(read(TimeUnit::Seconds, wrong), None, "{wrong}");
+        }
     }
 }

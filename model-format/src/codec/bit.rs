@@ -105,6 +105,13 @@ impl BitCodec {
         Value::Int(self.bounds.map_or(value, |(least, most)| value.clamp(least, most)))
     }
 
+    /// The smallest and largest number that it decodes to.
+    #[must_use]
+    pub fn bounds(&self) -> (i64, i64) {
+        let widest = i64::MAX >> (MOST_BITS - self.n_bits.clamp(1, MOST_BITS));
+        self.bounds.map_or((0, widest), |(least, most)| (least, most.min(widest).max(least)))
+    }
+
     pub(super) fn describe(&self) -> String {
         match self.bounds {
             Some((least, most)) => format!("bit {} {least}..{most}", self.n_bits),

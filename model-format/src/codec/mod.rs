@@ -145,6 +145,30 @@ impl Codec {
         }
     }
 
+    /// The only values that it decodes to, if they are listed; see
+    /// [`Self::bounds`] where they are not.
+    #[must_use]
+    pub fn choices(&self) -> Option<&[Choice]> {
+        match self {
+            Codec::Categorical(codec) => Some(codec.choices()),
+            Codec::Word2vec(codec) => Some(codec.words()),
+            Codec::Float(_) | Codec::Bit(_) => None,
+        }
+    }
+
+    /// The smallest and largest number that it decodes to, if it is one of numbers.
+    #[must_use]
+    pub fn bounds(&self) -> Option<(f64, f64)> {
+        match self {
+            Codec::Float(codec) => Some(codec.bounds()),
+            Codec::Bit(codec) => {
+                let (least, most) = codec.bounds();
+                Some((least as f64, most as f64))
+            }
+            Codec::Categorical(_) | Codec::Word2vec(_) => None,
+        }
+    }
+
     /// Checks what a manifest from outside could have wrong, before it is used.
     ///
     /// # Errors

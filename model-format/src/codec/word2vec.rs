@@ -314,6 +314,12 @@ impl Word2VecCodec {
         self.space.words.get(index as usize).map_or("", Choice::word)
     }
 
+    /// The words that it decodes to.
+    #[must_use]
+    pub fn words(&self) -> &[Choice] {
+        &self.space.words
+    }
+
     pub(super) fn describe(&self) -> String {
         format!("word2vec_{} {} words x {}", self.name, self.space.words.len(), self.space.dim)
     }
