@@ -1,6 +1,6 @@
 //! From files to a [`Trace`]: columns of records in order of time.
 
-pub(crate) mod cells;
+mod cells;
 mod compact;
 pub mod csv;
 pub mod files;

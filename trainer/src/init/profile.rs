@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use ns_model_format::cell::{boolean, ip, mac, real};
 use ns_model_format::datetime::DatetimeStyle;
 
 use crate::config::{FieldType, MISSING_VALUES};
-use crate::ingest::cells;
 use crate::ingest::csv::{Rows, likely_unit};
 use crate::ingest::{IngestError, OnError};
 
@@ -53,7 +53,6 @@ pub(crate) struct ColumnProfile {
 struct Types {
     integer: u64,
     number: u64,
-    ipv4: u64,
     ip: u64,
     mac: u64,
     boolean: u64,
@@ -124,7 +123,7 @@ impl ColumnProfile {
             self.uncounted = true;
         }
         let types = &mut self.of_type;
-        let number: Option<f64> = cell.parse().ok().filter(|number: &f64| number.is_finite());
+        let number = real(cell);
         if let Some(number) = number {
             types.number += 1;
             types.integer += u64::from(number == number.trunc() && number.abs() < 9e15);
@@ -137,11 +136,9 @@ impl ColumnProfile {
             self.most = self.most.max(number);
             self.before = number;
         }
-        let is_v4 = cell.parse::<std::net::Ipv4Addr>().is_ok();
-        types.ipv4 += u64::from(is_v4);
-        types.ip += u64::from(is_v4 || cell.parse::<std::net::Ipv6Addr>().is_ok());
-        types.mac += u64::from(cells::mac(cell).is_some());
-        types.boolean += u64::from(cells::boolean(cell).is_some() && number.is_none());
+        types.ip += u64::from(ip(cell).is_some());
+        types.mac += u64::from(mac(cell).is_some());
+        types.boolean += u64::from(boolean(cell).is_some() && number.is_none());
         types.datetime += u64::from(DatetimeStyle::parse(cell).is_some());
     }
 
