@@ -1,15 +1,17 @@
 //! Flows in order of start, ready to be given a slot.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use ns_model_format::Value;
 use ns_model_format::arrival::ArrivalProcess;
 use ns_model_format::manifest::Chunk;
 use ns_model_format::random::{Purpose, Stream};
-use ns_model_format::{Schema, Value};
 
 use crate::decode::{AttributeDecoder, Scales};
 use crate::error::RuntimeError;
 use crate::networks::Networks;
+use crate::shared::Shared;
 use crate::timeline::Key;
 
 /// Flows prepared at once: few at first, so that the first record leaves soon.
@@ -34,8 +36,8 @@ pub(crate) struct Arrivals {
 }
 
 impl Arrivals {
-    /// Flow 0 starts at 0; each next start follows by a gap keyed by the flow
-    /// before. All workers step the same sequence, which is cheap, and pick.
+    /// Flow 0 starts at 0 (or where a silence ends that the span begins with);
+    /// each next start follows by a gap keyed by the flow before. All workers step the same sequence, which is cheap, and pick.
     pub(crate) fn new(
         process: ArrivalProcess,
         seed: u64,
@@ -43,7 +45,7 @@ impl Arrivals {
         (worker, workers): (u64, u64),
         (end_flow, end_ns): (u64, u64),
     ) -> Arrivals {
-        let next = Key { time_ns: 0, flow: 0 };
+        let next = Key { time_ns: process.first_ns(), flow: 0 };
         let mut arrivals =
             Arrivals { process, seed, rate, workers, worker, end_flow, end_ns, next };
         arrivals.skip_others();
@@ -73,8 +75,8 @@ impl Arrivals {
     fn step(&mut self) {
         let Key { time_ns, flow } = self.next;
         let uniform = Stream::new(self.seed, Purpose::Arrivals, flow).uniform_f64();
-        let gap_ns = (self.process.gap_ns(time_ns, uniform) as f64 / self.rate).round() as u64;
-        self.next = Key { time_ns: time_ns.saturating_add(gap_ns), flow: flow + 1 };
+        let time_ns = self.process.next_ns(time_ns, uniform, self.rate);
+        self.next = Key { time_ns, flow: flow + 1 };
     }
 }
 
@@ -83,15 +85,19 @@ impl Arrivals {
 pub(crate) struct Prepared {
     /// Its start and number.
     pub(crate) key: Key,
-    /// Its start's place in the span.
+    /// Its start's place in its chunk.
     pub(crate) position: f32,
     /// The attribute fields, decoded.
     pub(crate) values: Vec<Value>,
     /// What its steps are given.
     pub(crate) gates: Box<[f32]>,
-    /// For a flow that goes on after its first segment, its attributes made
-    /// discrete: the next segment's gates come from them.
-    pub(crate) goes_on: Option<Box<[f32]>>,
+    /// Whether it goes on after its first segment.
+    pub(crate) goes_on: bool,
+    /// Later chunks that it goes on in.
+    pub(crate) later_chunks: Box<[u32]>,
+    /// For a flow that goes on, its attributes made discrete: the gates of what
+    /// follows come from them.
+    pub(crate) attributes: Option<Box<[f32]>>,
     /// Bounds of the measurements that are on the flow's own scale.
     pub(crate) scales: Scales,
 }
@@ -99,11 +105,14 @@ pub(crate) struct Prepared {
 /// Runs the attribute networks ahead of the slots, in batches.
 pub(crate) struct Preparer {
     arrivals: Arrivals,
+    shared: Arc<Shared>,
     decoder: AttributeDecoder,
-    noise_dim: usize,
-    condition_dim: usize,
+    /// One a chunk.
+    noise_dims: Vec<usize>,
     batch: usize,
     ready: VecDeque<Prepared>,
+    /// The chunk of those that are ready.
+    chunk: usize,
     keys: Vec<Key>,
     noise: Vec<f32>,
     condition: Vec<f32>,
@@ -112,14 +121,16 @@ pub(crate) struct Preparer {
 }
 
 impl Preparer {
-    pub(crate) fn new(arrivals: Arrivals, schema: &Schema, chunk: &Chunk) -> Preparer {
+    /// `chunks` has at least one.
+    pub(crate) fn new(arrivals: Arrivals, shared: Arc<Shared>, chunks: &[Chunk]) -> Preparer {
         Preparer {
             arrivals,
-            decoder: AttributeDecoder::new(schema, &chunk.attributes.layout),
-            noise_dim: chunk.attributes.noise.dim,
-            condition_dim: schema.condition_dim(),
+            decoder: AttributeDecoder::new(&shared.schema, &chunks[0].attributes.layout),
+            shared,
+            noise_dims: chunks.iter().map(|chunk| chunk.attributes.noise.dim).collect(),
             batch: FIRST_BATCH,
             ready: VecDeque::new(),
+            chunk: 0,
             keys: Vec::new(),
             noise: Vec::new(),
             condition: Vec::new(),
@@ -128,12 +139,14 @@ impl Preparer {
         }
     }
 
-    /// Start and number of the next flow; no other flow is before it.
-    pub(crate) fn peek(&self) -> Option<Key> {
-        self.ready.front().map(|flow| flow.key).or_else(|| self.arrivals.peek())
+    /// Start and number of the next flow, and the chunk it starts in; no other
+    /// flow is before it.
+    pub(crate) fn peek(&self) -> Option<(Key, usize)> {
+        let ready = self.ready.front().map(|flow| (flow.key, self.chunk));
+        ready.or_else(|| self.arrivals.peek().map(|key| (key, self.shared.chunk_of(key.time_ns))))
     }
 
-    /// Takes the next flow.
+    /// Takes the next flow; `networks` are those of its chunk.
     pub(crate) fn take<N: Networks>(
         &mut self,
         networks: &mut N,
@@ -144,42 +157,51 @@ impl Preparer {
         Ok(self.ready.pop_front())
     }
 
+    /// A batch of flows that start in one chunk.
     fn prepare<N: Networks>(&mut self, networks: &mut N) -> Result<(), RuntimeError> {
+        let Some((_, chunk)) = self.peek() else { return Ok(()) };
+        let shared = &self.shared;
+        self.chunk = chunk;
         self.keys.clear();
         self.noise.clear();
         self.condition.clear();
+        let mut positions = Vec::new();
         while self.keys.len() < self.batch
+            && self.arrivals.peek().is_some_and(|key| shared.chunk_of(key.time_ns) == chunk)
             && let Some(key) = self.arrivals.take()
         {
             self.keys.push(key);
             let from = self.noise.len();
-            self.noise.resize(from + self.noise_dim, 0.0);
+            self.noise.resize(from + self.noise_dims[chunk], 0.0);
             let mut stream = Stream::new(self.arrivals.seed, Purpose::Attributes, key.flow);
             stream.fill_normal(&mut self.noise[from..]);
-            self.condition.push(self.arrivals.process.position(key.time_ns));
-            // Where flows are cut, the second value says "starts its flow".
-            self.condition.extend((1..self.condition_dim).map(|_| 1.0));
+            let position = shared.position(chunk, key.time_ns);
+            positions.push(position);
+            shared.schema.write_condition(position, true, true, &mut self.condition);
         }
         self.batch = (self.batch * 4).min(LARGEST_BATCH);
         let count = self.keys.len();
-        if count == 0 {
-            return Ok(());
-        }
         networks.attributes(count, &self.noise, &self.condition, &mut self.rows)?;
         let width = self.rows.len() / count;
-        self.rows.chunks_exact_mut(width).for_each(|row| self.decoder.make_discrete(row));
+        let mut later_chunks = Vec::with_capacity(count);
+        for row in self.rows.chunks_exact_mut(width) {
+            self.decoder.make_discrete(row);
+            later_chunks.push(shared.tags.later_chunks(chunk, |at| shared.receives(at), row));
+        }
         networks.gates(count, &self.rows, &self.condition, &mut self.gates)?;
         let gates = self.gates.chunks_exact(self.gates.len() / count);
-        let conditions = self.condition.chunks_exact(self.condition_dim);
-        let rows = self.rows.chunks_exact(width).zip(gates).zip(conditions);
-        for (&key, ((row, gates), condition)) in self.keys.iter().zip(rows) {
-            let (values, goes_on) = self.decoder.decode(row);
+        let starts = self.keys.iter().zip(positions).zip(later_chunks);
+        let rows = self.rows.chunks_exact(width).zip(gates);
+        for (((&key, position), later_chunks), (row, gates)) in starts.zip(rows) {
+            let goes_on = shared.tags.goes_on(row);
             self.ready.push_back(Prepared {
                 key,
-                position: condition[0],
-                values,
+                position,
+                values: self.decoder.decode(row),
                 gates: gates.into(),
-                goes_on: goes_on.then(|| row.into()),
+                goes_on,
+                attributes: (goes_on || !later_chunks.is_empty()).then(|| row.into()),
+                later_chunks,
                 scales: self.decoder.scales(row),
             });
         }

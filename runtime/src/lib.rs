@@ -14,6 +14,7 @@ pub mod engine;
 pub mod error;
 pub mod exit;
 pub mod generate;
+mod lane;
 pub mod locate;
 pub mod networks;
 mod onnx_check;
@@ -22,6 +23,7 @@ pub mod packets;
 pub mod render;
 mod rolling;
 pub mod rows;
+mod shared;
 pub mod sink;
 pub mod stats;
 #[cfg(test)]

@@ -147,6 +147,7 @@ fn schema() -> Schema {
         measurements: [name::LEN, name::DIRECTION].map(field).into(),
         self_norm: false,
         segmentation: None,
+        spanning: None,
         word2vec: Default::default(),
     }
 }

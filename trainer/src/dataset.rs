@@ -1,6 +1,7 @@
 //! From a [`Trace`] to the fitted schema, the samples, and the timeline.
 
 use ns_model_format::arrival::ArrivalProcess;
+use ns_model_format::chunks::Chunks;
 use ns_model_format::codec::{CodecError, FloatCodec, FloatOptions, Range};
 use ns_model_format::manifest::Timeline;
 use ns_model_format::schema::{Segmentation, TimeEncoding, Timestamp};
@@ -103,12 +104,13 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
         measurements,
         self_norm: config.self_norm,
         segmentation: segmentation(trace, config.max_flow_len),
+        spanning: None,
         word2vec: spaces,
     };
     let starts: Vec<u64> =
         firsts.iter().map(|&row| trace.times_ns[row].abs_diff(origin_ns)).collect();
     let arrivals = ArrivalProcess::fit(&starts, span_ns);
-    let pieces = pieces(trace, &schema, &starts, &arrivals);
+    let pieces = pieces(trace, &schema, &starts, &Chunks::new(&[], span_ns));
     let encoder = Encoder { trace, schema: &schema, times_us: &times_us };
     let samples = encoder.encode(&pieces)?;
     let timeline = Timeline {
@@ -116,6 +118,7 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
         flows: trace.flows.len() as u64,
         records: trace.times_ns.len() as u64,
         arrivals,
+        chunk_starts_ns: Vec::new(),
     };
     Ok(Dataset { samples, schema, timeline })
 }
@@ -162,7 +165,7 @@ fn segmentation(trace: &Trace, max_flow_len: Option<u32>) -> Option<Segmentation
 }
 
 /// Every flow's records in samples of at most `max_records`.
-fn pieces(trace: &Trace, schema: &Schema, starts: &[u64], arrivals: &ArrivalProcess) -> Vec<Piece> {
+fn pieces(trace: &Trace, schema: &Schema, starts: &[u64], chunks: &Chunks) -> Vec<Piece> {
     let cut = schema.segmentation.as_ref().map_or(usize::MAX, |cut| cut.max_records as usize);
     let mut pieces = Vec::with_capacity(trace.flows.len());
     for (flow, rows) in trace.flows.iter().enumerate() {
@@ -173,7 +176,7 @@ fn pieces(trace: &Trace, schema: &Schema, starts: &[u64], arrivals: &ArrivalProc
                 flow: flow as u32,
                 from: from as u32,
                 to: to as u32,
-                position: arrivals.position(starts[flow]),
+                position: chunks.position(0, starts[flow]),
                 starts: from == 0,
                 goes_on: to < rows.len(),
             });
