@@ -30,23 +30,17 @@ fn samples(records: usize) -> Samples {
     let (attribute_dim, record_dim) = (attribute_layout.dim(), measurement_layout.dim());
     let mut uniforms =
         |count: usize| -> Vec<f32> { (0..count).map(|_| random.uniform()).collect() };
-    let attributes = uniforms(SAMPLES * attribute_dim);
-    let conditions = uniforms(SAMPLES);
-    let mut encoded = uniforms(SAMPLES * records * record_dim);
-    for (index, record) in encoded.chunks_mut(record_dim).enumerate() {
-        let more = (index + 1) % records != 0;
-        record[record_dim - 2..].copy_from_slice(if more { &[0.0, 1.0] } else { &[1.0, 0.0] });
+    let mut samples = Samples::new(attribute_layout, measurement_layout, 1, 0);
+    for _ in 0..SAMPLES {
+        let (attributes, condition) = (uniforms(attribute_dim), uniforms(1));
+        let mut encoded = uniforms(records * record_dim);
+        for (index, record) in encoded.chunks_mut(record_dim).enumerate() {
+            let more = index + 1 < records;
+            record[record_dim - 2..].copy_from_slice(if more { &[0.0, 1.0] } else { &[1.0, 0.0] });
+        }
+        samples.push(&attributes, &condition, &encoded).expect("values of the layouts");
     }
-    Samples {
-        attribute_layout,
-        measurement_layout,
-        condition_dim: 1,
-        additional_dim: 0,
-        attributes,
-        conditions,
-        records: encoded,
-        offsets: (0..=SAMPLES).map(|sample| sample * records).collect(),
-    }
+    samples
 }
 
 fn training(criterion: &mut Criterion) {

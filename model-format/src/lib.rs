@@ -8,12 +8,13 @@
 //! * [`codec`]: one encoder a file; fit, encode and decode together.
 //! * [`random`]: counter-based random streams, the only source of chance.
 //! * [`schema`]: the fields of a trace, each with its fitted encoder.
-//! * [`arrival`]: when flows start.
+//! * [`arrival`]: when flows start; [`chunks`]: parts of the span with networks of their own.
 //! * [`manifest`] and [`bundle`]: the file `model.ns` (docs/bundle-format.md is normative).
 
 pub mod arrival;
 pub mod bundle;
 pub mod cell;
+pub mod chunks;
 pub mod codec;
 pub mod column;
 pub mod datetime;

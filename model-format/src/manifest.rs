@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::arrival::ArrivalProcess;
+use crate::chunks::{Chunks, HandedOver};
 use crate::layout::FoldedLayout;
 use crate::schema::Schema;
 
 /// The format version that this crate writes. It reads this and all before.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The contents of `manifest.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,6 +64,9 @@ pub struct Chunk {
     pub gates: GatesGraph,
     /// gates, noise, states -> records, states.
     pub step: StepGraph,
+    /// How flows that started in earlier chunks go on here, if any did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handed_over: Option<HandedOver>,
 }
 
 /// An input or output of a graph: `[batch, dim]` of float32.
@@ -170,6 +174,18 @@ pub struct Timeline {
     pub records: u64,
     /// When flows start.
     pub arrivals: ArrivalProcess,
+    /// Where the chunks of the span begin, in nanoseconds from its beginning;
+    /// empty for one chunk.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chunk_starts_ns: Vec<u64>,
+}
+
+impl Timeline {
+    /// The chunks of the span.
+    #[must_use]
+    pub fn chunks(&self) -> Chunks {
+        Chunks::new(&self.chunk_starts_ns, self.arrivals.span_ns())
+    }
 }
 
 /// Where the model comes from.
@@ -209,11 +225,29 @@ impl Manifest {
             let place = place.to_owned();
             move |reason: String| (place.clone(), reason)
         };
+        // Before anything is sized by it.
+        if self.schema.spanning.is_some_and(|spanning| spanning.chunks as usize > MOST_CHUNKS) {
+            let reason = format!("more than {MOST_CHUNKS} chunks");
+            return Err(at("schema.spanning")(reason));
+        }
         self.schema.validate().map_err(at("schema"))?;
         self.timeline.arrivals.validate().map_err(at("timeline.arrivals"))?;
         if self.model.chunks.is_empty() || self.model.chunks.len() > MOST_CHUNKS {
             let found = self.model.chunks.len();
             return Err(at("model.chunks")(format!("{found} chunks; expected 1 to {MOST_CHUNKS}")));
+        }
+        let chunks = self.timeline.chunks();
+        chunks.validate().map_err(at("timeline.chunk_starts_ns"))?;
+        if chunks.count() != self.model.chunks.len() {
+            let (begin, found) = (chunks.count(), self.model.chunks.len());
+            return Err(at("model.chunks")(format!("{found} chunks; {begin} begin in the span")));
+        }
+        if let Some(spanning) = self.schema.spanning
+            && spanning.chunks as usize != chunks.count()
+        {
+            let (found, expected) = (spanning.chunks, chunks.count());
+            let reason = format!("flows span {found} chunks; the model has {expected}");
+            return Err(at("schema.spanning")(reason));
         }
         self.file_exists(&self.model.weights).map_err(at("model.weights"))?;
         for (index, chunk) in self.model.chunks.iter().enumerate() {
@@ -229,7 +263,10 @@ impl Manifest {
     }
 
     fn validate_chunk(&self, chunk: &Chunk) -> Result<(), String> {
-        let Chunk { attributes, gates, step } = chunk;
+        let Chunk { attributes, gates, step, handed_over } = chunk;
+        if let Some(handed_over) = handed_over {
+            handed_over.validate()?;
+        }
         for file in [&attributes.file, &gates.file, &step.file] {
             self.file_exists(file)?;
         }

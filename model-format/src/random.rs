@@ -27,6 +27,11 @@ pub enum Purpose {
     Steps = 8,
     /// What a packet needs beside the model: sequence numbers, IP ids.
     Packets = 9,
+    /// Where a generated flow's further parts begin, part by part; the index is
+    /// the flow number.
+    Parts = 10,
+    /// Seeds of the training of further chunks; the index is the chunk.
+    Chunks = 11,
 }
 
 /// A stream of random numbers.

@@ -1,6 +1,7 @@
 //! The fields of a trace, each with its fitted encoder.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -333,6 +334,30 @@ pub struct Segmentation {
     pub goes_on: Vec<f32>,
 }
 
+/// Flows go on in later chunks of the span. A part of a flow is told whether it
+/// starts its flow (a condition), and has one yes/no attribute a chunk: whether
+/// the flow has records there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spanning {
+    /// How many chunks; as many as the model has.
+    pub chunks: u32,
+    /// Which parts tell where the flow has records.
+    pub tags: SpanTags,
+}
+
+/// Which parts of a flow that spans chunks tell where it has records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpanTags {
+    /// All of them (NetShare's `multichunk_dep_v2`).
+    #[default]
+    EveryPart,
+    /// The one that starts the flow; the others say no for every chunk
+    /// (NetShare's `multichunk_dep_v1`).
+    FirstPart,
+}
+
 /// All fields of a trace.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -358,6 +383,9 @@ pub struct Schema {
     /// How long flows were cut, if any were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segmentation: Option<Segmentation>,
+    /// How flows go on from chunk to chunk, if any do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spanning: Option<Spanning>,
     /// The vocabularies of `word2vec_*` fields, by NAME.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub word2vec: BTreeMap<String, Arc<Word2VecSpace>>,
@@ -365,7 +393,8 @@ pub struct Schema {
 
 impl Schema {
     /// The generated attributes of a flow: all attribute fields in order, then,
-    /// where flows were cut, the yes/no "goes on", then [`Self::additional_layout`].
+    /// where flows were cut, the yes/no "goes on", where flows span chunks, a
+    /// yes/no a chunk, then [`Self::additional_layout`].
     #[must_use]
     pub fn attribute_layout(&self) -> Layout {
         let mut segments: Vec<Segment> =
@@ -373,8 +402,21 @@ impl Schema {
         if self.segmentation.is_some() {
             segments.push(Segment::new(2, Activation::Softmax));
         }
+        let chunks = self.spanning.map_or(0, |spanning| spanning.chunks as usize);
+        segments.extend(std::iter::repeat_n(Segment::new(2, Activation::Softmax), chunks));
         segments.extend(self.additional_layout().segments);
         Layout { segments }
+    }
+
+    /// Which segments of [`Self::attribute_layout`] are tags: "goes on", where
+    /// flows were cut, and one a chunk, where flows span chunks.
+    #[must_use]
+    pub fn tag_segments(&self) -> (Option<usize>, Range<usize>) {
+        let fields: usize = self.attributes.iter().map(|f| f.codec.segments().len()).sum();
+        let goes_on = self.segmentation.is_some().then_some(fields);
+        let chunks = fields + usize::from(goes_on.is_some());
+        let count = self.spanning.map_or(0, |spanning| spanning.chunks as usize);
+        (goes_on, chunks..chunks + count)
     }
 
     /// The additional attributes under [`Self::self_norm`], generated from the
@@ -419,11 +461,25 @@ impl Schema {
     }
 
     /// Values of the condition given to every network beside the attributes:
-    /// the flow's start as a share of the span in \[0, 1\], and, where flows were
-    /// cut, 1 if the segment starts its flow, else 0.
+    /// where the flow's part begins, as a share of the chunk in \[0, 1\]; where
+    /// flows were cut, 1 if the segment starts its part, else 0; where flows span
+    /// chunks, 1 if the part starts its flow, else 0.
     #[must_use]
     pub fn condition_dim(&self) -> usize {
-        1 + usize::from(self.segmentation.is_some())
+        1 + usize::from(self.segmentation.is_some()) + usize::from(self.spanning.is_some())
+    }
+
+    /// The condition, as [`Self::condition_dim`] says, appended to `out`.
+    pub fn write_condition(
+        &self,
+        position: f32,
+        starts_part: bool,
+        starts_flow: bool,
+        out: &mut Vec<f32>,
+    ) {
+        out.push(position);
+        out.extend(self.segmentation.is_some().then_some(f32::from(starts_part)));
+        out.extend(self.spanning.is_some().then_some(f32::from(starts_flow)));
     }
 
     /// Gives the `word2vec_*` encoders their vocabularies after reading.

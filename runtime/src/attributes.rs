@@ -3,16 +3,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use ns_model_format::Value;
 use ns_model_format::arrival::ArrivalProcess;
 use ns_model_format::manifest::Chunk;
 use ns_model_format::random::{Purpose, Stream};
-use ns_model_format::{Schema, Value};
 
 use crate::decode::{AttributeDecoder, Scales};
 use crate::draw::{Drawer, Wanted};
 use crate::error::RuntimeError;
 use crate::given::GivenFlows;
 use crate::networks::Networks;
+use crate::shared::Shared;
 use crate::timeline::Key;
 
 /// Flows prepared at once: few at first, so that the first record leaves soon.
@@ -39,8 +40,8 @@ pub(crate) struct Arrivals {
 }
 
 impl Arrivals {
-    /// Flow 0 starts at 0; each next start follows by a gap keyed by the flow
-    /// before. All workers step the same sequence, which is cheap, and pick.
+    /// Flow 0 starts at 0 (or where a silence ends that the span begins with);
+    /// each next start follows by a gap keyed by the flow before. All workers step the same sequence, which is cheap, and pick.
     pub(crate) fn new(
         process: ArrivalProcess,
         seed: u64,
@@ -48,7 +49,7 @@ impl Arrivals {
         (worker, workers): (u64, u64),
         (end_flow, end_ns): (u64, u64),
     ) -> Arrivals {
-        let next = Key { time_ns: 0, flow: 0 };
+        let next = Key { time_ns: process.first_ns(), flow: 0 };
         let mut arrivals =
             Arrivals { process, seed, rate, workers, worker, end_flow, end_ns, next, given: None };
         arrivals.skip_others();
@@ -93,8 +94,8 @@ impl Arrivals {
             return;
         }
         let uniform = Stream::new(self.seed, Purpose::Arrivals, flow).uniform_f64();
-        let gap_ns = (self.process.gap_ns(time_ns, uniform) as f64 / self.rate).round() as u64;
-        self.next = Key { time_ns: time_ns.saturating_add(gap_ns), flow: flow + 1 };
+        let time_ns = self.process.next_ns(time_ns, uniform, self.rate);
+        self.next = Key { time_ns, flow: flow + 1 };
     }
 }
 
@@ -103,15 +104,19 @@ impl Arrivals {
 pub(crate) struct Prepared {
     /// Its start and number.
     pub(crate) key: Key,
-    /// Its start's place in the span.
+    /// Its start's place in its chunk.
     pub(crate) position: f32,
     /// The attribute fields, decoded.
     pub(crate) values: Vec<Value>,
     /// What its steps are given.
     pub(crate) gates: Box<[f32]>,
-    /// For a flow that goes on after its first segment, its attributes made
-    /// discrete: the next segment's gates come from them.
-    pub(crate) goes_on: Option<Box<[f32]>>,
+    /// Whether it goes on after its first segment.
+    pub(crate) goes_on: bool,
+    /// Later chunks that it goes on in.
+    pub(crate) later_chunks: Box<[u32]>,
+    /// For a flow that goes on, its attributes made discrete: the gates of what
+    /// follows come from them.
+    pub(crate) attributes: Option<Box<[f32]>>,
     /// Bounds of the measurements that are on the flow's own scale.
     pub(crate) scales: Scales,
 }
@@ -119,11 +124,13 @@ pub(crate) struct Prepared {
 /// Runs the attribute networks ahead of the slots, in batches.
 pub(crate) struct Preparer {
     arrivals: Arrivals,
+    shared: Arc<Shared>,
     decoder: AttributeDecoder,
     drawer: Drawer,
-    condition_dim: usize,
     batch: usize,
     ready: VecDeque<Prepared>,
+    /// The chunk of those that are ready.
+    chunk: usize,
     keys: Vec<Key>,
     condition: Vec<f32>,
     rows: Vec<f32>,
@@ -131,19 +138,21 @@ pub(crate) struct Preparer {
 }
 
 impl Preparer {
+    /// `chunks` has at least one.
     pub(crate) fn new(
         arrivals: Arrivals,
-        schema: &Schema,
-        chunk: &Chunk,
+        shared: Arc<Shared>,
+        chunks: &[Chunk],
         drawer: Drawer,
     ) -> Preparer {
         Preparer {
             arrivals,
-            decoder: AttributeDecoder::new(schema, &chunk.attributes.layout),
+            decoder: AttributeDecoder::new(&shared.schema, &chunks[0].attributes.layout),
+            shared,
             drawer,
-            condition_dim: schema.condition_dim(),
             batch: FIRST_BATCH,
             ready: VecDeque::new(),
+            chunk: 0,
             keys: Vec::new(),
             condition: Vec::new(),
             rows: Vec::new(),
@@ -151,55 +160,75 @@ impl Preparer {
         }
     }
 
-    /// Start and number of the next flow; no other flow is before it.
-    pub(crate) fn peek(&self) -> Option<Key> {
-        self.ready.front().map(|flow| flow.key).or_else(|| self.arrivals.peek())
+    /// Start and number of the next flow, and the chunk it starts in; no other
+    /// flow is before it.
+    pub(crate) fn peek(&self) -> Option<(Key, usize)> {
+        let ready = self.ready.front().map(|flow| (flow.key, self.chunk));
+        ready.or_else(|| self.arrivals.peek().map(|key| (key, self.shared.chunk_of(key.time_ns))))
     }
 
-    /// Takes the next flow.
+    /// Takes the next flow; `networks` are those of its chunk.
     pub(crate) fn take<N: Networks>(
         &mut self,
         networks: &mut N,
     ) -> Result<Option<Prepared>, RuntimeError> {
-        // None of a batch may be drawn where there are conditions.
-        while self.ready.is_empty() && self.arrivals.peek().is_some() {
+        // None of a batch may be drawn where there are conditions; the next
+        // flow may then start in another chunk, which has other networks.
+        let chunk = self.peek().map(|(_, chunk)| chunk);
+        while self.ready.is_empty()
+            && self.arrivals.peek().is_some()
+            && self.peek().map(|(_, chunk)| chunk) == chunk
+        {
             self.prepare(networks)?;
         }
         Ok(self.ready.pop_front())
     }
 
+    /// A batch of flows that start in one chunk.
     fn prepare<N: Networks>(&mut self, networks: &mut N) -> Result<(), RuntimeError> {
+        let Some((_, chunk)) = self.peek() else { return Ok(()) };
+        let shared = &self.shared;
+        self.chunk = chunk;
         self.keys.clear();
         self.condition.clear();
         while self.keys.len() < self.batch
+            && self.arrivals.peek().is_some_and(|key| shared.chunk_of(key.time_ns) == chunk)
             && let Some(key) = self.arrivals.take()
         {
             self.keys.push(key);
-            self.condition.push(self.arrivals.process.position(key.time_ns));
-            // Where flows are cut, the second value says "starts its flow".
-            self.condition.extend((1..self.condition_dim).map(|_| 1.0));
+            let position = shared.position(chunk, key.time_ns);
+            shared.schema.write_condition(position, true, true, &mut self.condition);
         }
         self.batch = (self.batch * 4).min(LARGEST_BATCH);
         let Preparer { keys, condition, rows, .. } = self;
-        self.drawer.draw(networks, &mut self.decoder, Wanted { keys, condition, rows })?;
+        self.drawer.draw(networks, &mut self.decoder, chunk, Wanted { keys, condition, rows })?;
         let count = self.keys.len();
         if count == 0 {
             return Ok(());
         }
         let width = self.rows.len() / count;
+        let shared = &self.shared;
+        let mut later_chunks = Vec::with_capacity(count);
+        for row in self.rows.chunks_exact_mut(width) {
+            later_chunks.push(shared.tags.later_chunks(chunk, |at| shared.receives(at), row));
+        }
         networks.gates(count, &self.rows, &self.condition, &mut self.gates)?;
         let gates = self.gates.chunks_exact(self.gates.len() / count);
-        let conditions = self.condition.chunks_exact(self.condition_dim);
+        let conditions = self.condition.chunks_exact(self.condition.len() / count);
         let rows = self.rows.chunks_exact(width).zip(gates).zip(conditions);
-        for (&key, ((row, gates), condition)) in self.keys.iter().zip(rows) {
-            let (decoded, goes_on) = self.decoder.decode(row);
+        let starts = self.keys.iter().zip(later_chunks);
+        for ((&key, later_chunks), ((row, gates), condition)) in starts.zip(rows) {
+            let goes_on = shared.tags.goes_on(row);
+            let decoded = self.decoder.decode(row);
             let values = self.drawer.given_values(key.flow).unwrap_or(decoded);
             self.ready.push_back(Prepared {
                 key,
                 position: condition[0],
                 values,
                 gates: gates.into(),
-                goes_on: goes_on.then(|| row.into()),
+                goes_on,
+                attributes: (goes_on || !later_chunks.is_empty()).then(|| row.into()),
+                later_chunks,
                 scales: self.decoder.scales(row),
             });
         }

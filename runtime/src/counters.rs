@@ -8,6 +8,7 @@ pub(crate) struct Counters {
     pub(crate) flows_begun: AtomicU64,
     pub(crate) flows_finished: AtomicU64,
     pub(crate) flows_capped: AtomicU64,
+    pub(crate) handed_over: AtomicU64,
     pub(crate) records: AtomicU64,
     pub(crate) records_computed: AtomicU64,
     pub(crate) steps: AtomicU64,
@@ -26,6 +27,7 @@ impl Counters {
             flows_begun: get(&self.flows_begun),
             flows_finished: get(&self.flows_finished),
             flows_capped: get(&self.flows_capped),
+            handed_over: get(&self.handed_over),
             records: get(&self.records),
             records_computed: get(&self.records_computed),
             steps: get(&self.steps),
@@ -49,6 +51,8 @@ pub struct GenerationStats {
     pub flows_finished: u64,
     /// Flows that were ended by the limit on records.
     pub flows_capped: u64,
+    /// Times that a flow went on in another chunk of the span.
+    pub handed_over: u64,
     /// Records generated, those that still wait for their turn included.
     pub records: u64,
     /// Records that the network computed; the rest came after a flow's end.

@@ -10,8 +10,6 @@ pub(crate) struct AttributeDecoder {
     codecs: Vec<(usize, Codec)>,
     /// What to make discrete: first column, how many; one column is yes or no.
     discrete: Vec<(usize, usize)>,
-    /// The column that says whether the flow goes on after its first segment.
-    goes_on: Option<usize>,
     /// Columns of half the sum and half the difference of a measurement's bounds.
     scales: Vec<(usize, usize)>,
     /// What a difference in each of the fields' columns weighs, see [`Self::distance`].
@@ -27,7 +25,7 @@ impl AttributeDecoder {
     pub(crate) fn new(schema: &Schema, columns: &FoldedLayout) -> AttributeDecoder {
         let Layout { segments } = schema.attribute_layout();
         let additional = schema.additional_layout().segments.len();
-        let (own, additional) = columns.segments.split_at(columns.segments.len() - additional);
+        let (_, additional) = columns.segments.split_at(columns.segments.len() - additional);
         let discrete = segments
             .iter()
             .zip(&columns.segments)
@@ -42,7 +40,6 @@ impl AttributeDecoder {
             columns: columns.columns(0),
             codecs: schema.attributes.iter().map(|f| (f.folded_dim(), f.codec.clone())).collect(),
             discrete,
-            goes_on: schema.segmentation.is_some().then(|| own[own.len() - 1].offset),
             scales: additional.chunks_exact(2).map(|p| (p[0].offset, p[1].offset)).collect(),
             weights: schema.attributes.iter().flat_map(weights).collect(),
             vector: vec![0.0; columns.vector_dim()],
@@ -77,11 +74,6 @@ impl AttributeDecoder {
             .sum()
     }
 
-    /// The column that says whether the flow goes on, where flows are cut.
-    pub(crate) fn goes_on_column(&self) -> Option<usize> {
-        self.goes_on
-    }
-
     /// A flow's own scales.
     pub(crate) fn scales(&self, row: &[f32]) -> Scales {
         let bounds =
@@ -111,20 +103,70 @@ impl AttributeDecoder {
         }
     }
 
-    /// A row's values, and whether the flow goes on after its first segment.
-    pub(crate) fn decode(&mut self, row: &[f32]) -> (Vec<Value>, bool) {
+    /// A row's values.
+    pub(crate) fn decode(&mut self, row: &[f32]) -> Vec<Value> {
         gather(row, &self.columns, &mut self.vector);
         let mut from = 0;
-        let values = self
-            .codecs
+        self.codecs
             .iter()
             .map(|(dim, codec)| {
                 let value = codec.decode(&self.vector[from..from + dim]);
                 from += dim;
                 value
             })
-            .collect();
-        (values, self.goes_on.is_some_and(|column| row[column] > 0.5))
+            .collect()
+    }
+}
+
+/// The columns of a row of attributes that say how a flow goes on; the row
+/// must have been made discrete.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tags {
+    goes_on: Option<usize>,
+    chunks: Vec<usize>,
+}
+
+impl Tags {
+    pub(crate) fn new(schema: &Schema, columns: Option<&FoldedLayout>) -> Tags {
+        let Some(columns) = columns else { return Tags::default() };
+        let offset = |segment: usize| columns.segments[segment].offset;
+        let (goes_on, chunks) = schema.tag_segments();
+        Tags { goes_on: goes_on.map(offset), chunks: chunks.map(offset).collect() }
+    }
+
+    /// Whether the part goes on after this segment.
+    pub(crate) fn goes_on(&self, row: &[f32]) -> bool {
+        self.goes_on.is_some_and(|column| row[column] > 0.5)
+    }
+
+    /// Says whether the part goes on after this segment.
+    pub(crate) fn set_goes_on(&self, goes_on: bool, row: &mut [f32]) {
+        if let Some(column) = self.goes_on {
+            row[column] = f32::from(goes_on);
+        }
+    }
+
+    /// The later chunks that a flow which starts in chunk `start` goes on in.
+    /// The row is made to say just that: as in training, no flow is where it
+    /// has not started, or where no flow goes on.
+    pub(crate) fn later_chunks(
+        &self,
+        start: usize,
+        receives: impl Fn(usize) -> bool,
+        row: &mut [f32],
+    ) -> Box<[u32]> {
+        let mut later = Vec::new();
+        for (chunk, &column) in self.chunks.iter().enumerate() {
+            let there = chunk > start && row[column] > 0.5 && receives(chunk);
+            later.extend(there.then_some(chunk as u32));
+            row[column] = f32::from(there || chunk == start);
+        }
+        later.into()
+    }
+
+    /// Says no for every chunk.
+    pub(crate) fn clear_chunks(&self, row: &mut [f32]) {
+        self.chunks.iter().for_each(|&column| row[column] = 0.0);
     }
 }
 

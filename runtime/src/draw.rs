@@ -84,6 +84,8 @@ impl DrawPlan {
 pub(crate) struct Drawer {
     plan: DrawPlan,
     seed: u64,
+    /// One a chunk, and that of the flows that are being drawn.
+    noise_dims: Vec<usize>,
     noise_dim: usize,
     counters: Arc<Counters>,
     noise: Vec<f32>,
@@ -102,19 +104,34 @@ pub(crate) struct Wanted<'a> {
 }
 
 impl Drawer {
-    pub(crate) fn new(plan: DrawPlan, seed: u64, chunk: &Chunk, counters: Arc<Counters>) -> Drawer {
-        let noise_dim = chunk.attributes.noise.dim;
-        let (noise, condition, rows) = (Vec::new(), Vec::new(), Vec::new());
-        Drawer { plan, seed, noise_dim, counters, noise, condition, rows }
+    pub(crate) fn new(
+        plan: DrawPlan,
+        seed: u64,
+        chunks: &[Chunk],
+        counters: Arc<Counters>,
+    ) -> Drawer {
+        Drawer {
+            plan,
+            seed,
+            noise_dims: chunks.iter().map(|chunk| chunk.attributes.noise.dim).collect(),
+            noise_dim: 0,
+            counters,
+            noise: Vec::new(),
+            condition: Vec::new(),
+            rows: Vec::new(),
+        }
     }
 
-    /// Draws the attributes of at least one flow, unless none can be.
+    /// Draws the attributes of at least one flow, unless none can be; all start
+    /// in one chunk, whose networks these are.
     pub(crate) fn draw<N: Networks>(
         &mut self,
         networks: &mut N,
         decoder: &mut AttributeDecoder,
+        chunk: usize,
         wanted: Wanted<'_>,
     ) -> Result<(), RuntimeError> {
+        self.noise_dim = self.noise_dims[chunk];
         if wanted.keys.is_empty() {
             return Ok(());
         }
@@ -185,7 +202,7 @@ impl Drawer {
                 for (attempt, row) in (tried..).zip(tries) {
                     draws += 1;
                     decoder.make_discrete(row);
-                    let (values, _) = decoder.decode(row);
+                    let values = decoder.decode(row);
                     if selection.wants_flow(keys[flow].flow, attempt, &values) {
                         accepted[flow] = Some((&*row).into());
                         return false;

@@ -202,7 +202,7 @@ impl Engine {
         onnxruntime: Option<&Path>,
     ) -> Result<Engine, RuntimeError> {
         let environment = environment(onnxruntime)?;
-        let Chunk { attributes, gates, step } = chunk;
+        let Chunk { attributes, gates, step, .. } = chunk;
         let load =
             |file: &str, inputs, outputs| Graph::load(&environment, bundle, file, inputs, outputs);
         let states = || step.states.iter();

@@ -19,7 +19,8 @@ use crate::error::RuntimeError;
 use crate::given::GivenFlows;
 use crate::networks::Networks;
 use crate::render::{Event, Render};
-use crate::rolling::{FlowLimits, Slots};
+use crate::rolling::Slots;
+use crate::shared::{FlowLimits, Shared};
 use crate::timeline::Key;
 use crate::worker::Worker;
 
@@ -137,7 +138,8 @@ impl GenerateOptions {
 pub struct Generator {
     bundle: Arc<Bundle>,
     options: GenerateOptions,
-    engines: Vec<Engine>,
+    /// A worker's, then a chunk's.
+    engines: Vec<Vec<Engine>>,
 }
 
 impl std::fmt::Debug for Generator {
@@ -147,22 +149,19 @@ impl std::fmt::Debug for Generator {
 }
 
 impl Generator {
-    /// Finds ONNX Runtime and loads the bundle's graphs, once a worker.
+    /// Finds ONNX Runtime and loads the graphs of all the bundle's chunks, once
+    /// a worker: as much memory as the graphs have bytes, times the workers.
     ///
     /// # Errors
-    /// Options out of range; a bundle of several chunks; no usable ONNX
-    /// Runtime; graphs that are not what the manifest says, or that do what a
-    /// bundle's graphs must not.
+    /// Options out of range; no usable ONNX Runtime; graphs that are not what
+    /// the manifest says, or that do what a bundle's graphs must not.
     pub fn open(bundle: Arc<Bundle>, options: GenerateOptions) -> Result<Generator, RuntimeError> {
         options.check()?;
+        let load = |chunk| Engine::load(&bundle, chunk, options.onnxruntime.as_deref());
         let chunks = &bundle.manifest().model.chunks;
-        let [chunk] = &chunks[..] else {
-            let what = format!("a bundle of {} chunks", chunks.len());
-            return Err(RuntimeError::Unsupported { what });
-        };
         options.check_against(&bundle)?;
         let engines = (0..options.threads)
-            .map(|_| Engine::load(&bundle, chunk, options.onnxruntime.as_deref()))
+            .map(|_| chunks.iter().map(load).collect::<Result<Vec<_>, _>>())
             .collect::<Result<_, _>>()?;
         Ok(Generator { bundle, options, engines })
     }
@@ -176,24 +175,32 @@ impl Generator {
     }
 }
 
-/// Starts a worker a network.
+/// Starts a worker for every set of networks: one a chunk of the span.
 pub(crate) fn start<N: Networks, R: Render>(
     bundle: &Bundle,
     options: &GenerateOptions,
-    networks: Vec<N>,
+    networks: Vec<Vec<N>>,
     render: R,
 ) -> Result<Stream<R::Item>, RuntimeError> {
     let manifest = bundle.manifest();
-    let (schema, process) = (&manifest.schema, &manifest.timeline.arrivals);
-    let [chunk, ..] = &manifest.model.chunks[..] else {
+    let process = &manifest.timeline.arrivals;
+    let chunks = &manifest.model.chunks;
+    if chunks.is_empty() {
         return Err(RuntimeError::Unsupported { what: "a bundle without chunks".to_owned() });
-    };
+    }
     let limits = FlowLimits {
         records: options.max_flow_records,
         end_ns: options.duration_ns.unwrap_or(u64::MAX),
     };
-    let plan = DrawPlan::new(schema, options)?;
+    let plan = DrawPlan::new(&manifest.schema, options)?;
     let counters = Arc::new(Counters::default());
+    let shared = Arc::new(Shared::new(
+        manifest,
+        limits,
+        options.seed,
+        plan.selection.clone(),
+        counters.clone(),
+    ));
     let stop = Arc::new(AtomicBool::new(false));
     let count = networks.len() as u64;
     let mut workers = networks.into_iter().zip(0..).map(|(networks, number)| {
@@ -205,28 +212,19 @@ pub(crate) fn start<N: Networks, R: Render>(
             options.arrivals_end(process.span_ns()),
         )
         .of_given(plan.given());
-        let slots = Slots::new(
-            networks,
-            render.clone(),
-            schema,
-            chunk,
-            process.span_ns(),
-            limits,
-            options.seed,
-            options.slots,
-            counters.clone(),
-        )
-        .selecting(plan.selection.clone());
-        let drawer = Drawer::new(plan.clone(), options.seed, chunk, counters.clone());
-        let preparer = Preparer::new(arrivals, schema, chunk, drawer);
-        Worker::new(slots, preparer, options.queue_cap, stop.clone())
+        let slots = networks.into_iter().zip(chunks).map(|(networks, chunk)| {
+            Slots::new(networks, render.clone(), shared.clone(), chunk, options.slots)
+        });
+        let drawer = Drawer::new(plan.clone(), options.seed, chunks, counters.clone());
+        let preparer = Preparer::new(arrivals, shared.clone(), chunks, drawer);
+        Worker::new(slots.collect(), preparer, options.queue_cap, stop.clone())
     });
     let source: Box<dyn Source<R::Item>> = match (count, workers.next()) {
         (1, Some(only)) => Box::new(only),
         (_, first) => {
-            let mut merge = Merge { lanes: Vec::new(), stop: stop.clone() };
+            let mut merge = Merge { feeds: Vec::new(), stop: stop.clone() };
             for worker in first.into_iter().chain(workers).enumerate() {
-                merge.lanes.push(Lane::start(worker)?);
+                merge.feeds.push(Feed::start(worker)?);
             }
             Box::new(merge)
         }
@@ -310,18 +308,18 @@ impl StatsReader {
 type Batch<T> = Result<VecDeque<Event<T>>, RuntimeError>;
 
 /// A worker thread, seen from the merge.
-struct Lane<T> {
+struct Feed<T> {
     number: usize,
-    /// `None` when the lane is dropped: its worker's next send fails then.
+    /// `None` when the feed is dropped: its worker's next send fails then.
     batches: Option<Receiver<Batch<T>>>,
     thread: Option<JoinHandle<()>>,
     ready: VecDeque<Event<T>>,
 }
 
-impl<T: Send + 'static> Lane<T> {
+impl<T: Send + 'static> Feed<T> {
     fn start<N: Networks, R: Render<Item = T>>(
         (number, mut worker): (usize, Worker<N, R>),
-    ) -> Result<Lane<T>, RuntimeError> {
+    ) -> Result<Feed<T>, RuntimeError> {
         let (sender, batches) = bounded(BATCHES_AHEAD);
         let run = move || {
             let ended = std::panic::catch_unwind(AssertUnwindSafe(|| send(&mut worker, &sender)));
@@ -336,7 +334,7 @@ impl<T: Send + 'static> Lane<T> {
             .spawn(run)
             .map_err(|error| RuntimeError::Worker { worker: number, reason: error.to_string() })?;
         let (batches, thread) = (Some(batches), Some(thread));
-        Ok(Lane { number, batches, thread, ready: VecDeque::new() })
+        Ok(Feed { number, batches, thread, ready: VecDeque::new() })
     }
 }
 
@@ -356,7 +354,7 @@ fn send<N: Networks, R: Render>(worker: &mut Worker<N, R>, sender: &Sender<Batch
     }
 }
 
-impl<T> Lane<T> {
+impl<T> Feed<T> {
     /// Waits until an event is ready; `false` if there are no more.
     fn wait(&mut self) -> Result<bool, RuntimeError> {
         while self.ready.is_empty() {
@@ -374,7 +372,7 @@ impl<T> Lane<T> {
     }
 }
 
-impl<T> Drop for Lane<T> {
+impl<T> Drop for Feed<T> {
     fn drop(&mut self) {
         self.batches = None;
         if let Some(thread) = self.thread.take() {
@@ -386,7 +384,7 @@ impl<T> Drop for Lane<T> {
 
 /// Several workers' events in one order.
 struct Merge<T> {
-    lanes: Vec<Lane<T>>,
+    feeds: Vec<Feed<T>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -394,34 +392,34 @@ impl<T> Drop for Merge<T> {
     fn drop(&mut self) {
         // All are told before the first is waited for.
         self.stop.store(true, Ordering::Relaxed);
-        self.lanes.iter_mut().for_each(|lane| lane.batches = None);
+        self.feeds.iter_mut().for_each(|feed| feed.batches = None);
     }
 }
 
 impl<T: Send> Source<T> for Merge<T> {
     fn fill(&mut self, out: &mut VecDeque<Event<T>>) -> Result<bool, RuntimeError> {
         let mut index = 0;
-        while let Some(lane) = self.lanes.get_mut(index) {
-            if lane.wait()? {
+        while let Some(feed) = self.feeds.get_mut(index) {
+            if feed.wait()? {
                 index += 1;
             } else {
-                self.lanes.remove(index);
+                self.feeds.remove(index);
             }
         }
-        // The lane with the earliest event gives all that precede the others.
-        let keys = || self.lanes.iter().map(|lane| (lane.key(), lane.number));
+        // The feed with the earliest event gives all that precede the others.
+        let keys = || self.feeds.iter().map(|feed| (feed.key(), feed.number));
         let Some((_, first)) = keys().min() else {
             return Ok(false);
         };
         let limit = keys().filter(|&(_, number)| number != first).map(|(key, _)| key).min();
-        let lane = self.lanes.iter_mut().find(|lane| lane.number == first);
-        if let Some(lane) = lane {
+        let feed = self.feeds.iter_mut().find(|feed| feed.number == first);
+        if let Some(feed) = feed {
             match limit {
-                // A lane that is alone gives its whole batch.
-                None => out.append(&mut lane.ready),
+                // A feed that is alone gives its whole batch.
+                None => out.append(&mut feed.ready),
                 Some(limit) => {
-                    while lane.key().is_some() && lane.key() <= limit {
-                        out.extend(lane.ready.pop_front());
+                    while feed.key().is_some() && feed.key() <= limit {
+                        out.extend(feed.ready.pop_front());
                     }
                 }
             }

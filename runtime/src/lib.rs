@@ -17,6 +17,7 @@ pub mod error;
 pub mod exit;
 pub mod generate;
 pub mod given;
+mod lane;
 pub mod locate;
 pub mod networks;
 mod onnx_check;
@@ -26,6 +27,7 @@ pub mod render;
 mod rolling;
 pub mod rows;
 mod select;
+mod shared;
 pub mod sink;
 pub mod stats;
 #[cfg(test)]

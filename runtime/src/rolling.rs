@@ -8,49 +8,49 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use ns_model_format::Schema;
 use ns_model_format::manifest::{Chunk, InitialState, State};
 use ns_model_format::random::{Purpose, Stream};
-use ns_model_format::schema::{Segmentation, TimeEncoding};
+use ns_model_format::schema::TimeEncoding;
 
 use crate::attributes::Prepared;
-use crate::counters::Counters;
-use crate::decode::{AttributeDecoder, RecordDecoder, Scales};
+use crate::decode::{RecordDecoder, Scales};
 use crate::error::RuntimeError;
 use crate::networks::Networks;
 use crate::render::{Event, Render};
-use crate::select::Selection;
+use crate::shared::Shared;
 use crate::timeline::{Key, Timeline};
 
 /// Where, in a flow's stream of states, the draws for its further segments lie:
 /// beyond any state.
 const GOES_ON_BLOCK: u32 = 1 << 31;
 
-/// What bounds every flow.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FlowLimits {
-    /// No flow has more records.
-    pub(crate) records: u32,
-    /// Records from this time on are not part of the run.
-    pub(crate) end_ns: u64,
-}
-
 /// A flow that has begun and not ended.
 pub(crate) struct Live<F> {
     number: u64,
-    /// Time of its last record, or its start.
+    /// Time of its last record, or where its part begins.
     clock_ns: u64,
     /// Number of its next record.
     record: u32,
     /// Records of it that were left out.
     left_out: u32,
     step: u32,
+    /// Segments begun before this one, in all parts and in this part.
     segment: u32,
+    segment_of_part: u32,
     /// Records since its segment began.
     in_segment: u32,
+    /// Parts before this one.
+    part: u32,
+    /// Whether the next record is its part's first: then it lies at the clock.
+    at_begin: bool,
+    /// Where in the chunk its part begins.
     position: f32,
-    /// For a flow that goes on after this segment, its discrete attributes.
-    goes_on: Option<Box<[f32]>>,
+    /// Whether its part goes on after this segment.
+    goes_on: bool,
+    /// The chunks of its further parts, those of past ones included.
+    later_chunks: Box<[u32]>,
+    /// As long as anything follows, its discrete attributes.
+    attributes: Option<Box<[f32]>>,
     /// Bounds of the measurements that are on the flow's own scale.
     scales: Scales,
     /// Where the span lies that it started in, for times told from the span's beginning.
@@ -63,6 +63,27 @@ impl<F> Live<F> {
     pub(crate) fn key(&self) -> Key {
         Key { time_ns: self.clock_ns, flow: self.number }
     }
+
+    /// The chunk of its next part.
+    fn next_chunk(&self) -> Option<usize> {
+        self.later_chunks.get(self.part as usize).map(|&chunk| chunk as usize)
+    }
+
+    /// Forgets the attributes if nothing will need them.
+    fn settle(&mut self) {
+        if !self.goes_on && self.next_chunk().is_none() {
+            self.attributes = None;
+        }
+    }
+}
+
+/// A flow that has been handed over to a chunk and has not begun there.
+pub(crate) struct Handed<F> {
+    /// The chunk.
+    pub(crate) to: usize,
+    pub(crate) live: Live<F>,
+    /// What its steps are given there, once computed.
+    pub(crate) gates: Option<Box<[f32]>>,
 }
 
 /// A live flow without a slot.
@@ -72,39 +93,40 @@ pub(crate) struct Parked<F> {
     rows: Box<[f32]>,
 }
 
-// A binary heap's greatest is the earliest flow.
-impl<F> Ord for Parked<F> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        other.live.key().cmp(&self.live.key())
-    }
+/// In a binary heap, whose greatest comes first, the earliest flow is the greatest.
+macro_rules! earliest_first {
+    ($flow:ident) => {
+        impl<F> Ord for $flow<F> {
+            fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+                other.live.key().cmp(&self.live.key())
+            }
+        }
+
+        impl<F> PartialOrd for $flow<F> {
+            fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+
+        impl<F> PartialEq for $flow<F> {
+            fn eq(&self, other: &Self) -> bool {
+                self.live.key() == other.live.key()
+            }
+        }
+
+        impl<F> Eq for $flow<F> {}
+    };
 }
 
-impl<F> PartialOrd for Parked<F> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
+earliest_first!(Parked);
+earliest_first!(Handed);
 
-impl<F> PartialEq for Parked<F> {
-    fn eq(&self, other: &Self) -> bool {
-        self.live.key() == other.live.key()
-    }
-}
-
-impl<F> Eq for Parked<F> {}
-
-/// Up to `capacity` live flows and all that a step of them needs.
+/// Up to `capacity` live flows of a chunk and all that a step of them needs.
 pub(crate) struct Slots<N, R: Render> {
     pub(crate) networks: N,
     render: R,
+    shared: Arc<Shared>,
     decoder: RecordDecoder,
-    encoding: TimeEncoding,
-    segmentation: Option<Segmentation>,
-    /// Where the attributes say whether a flow goes on.
-    goes_on_column: Option<usize>,
-    span_ns: u64,
-    limits: FlowLimits,
-    seed: u64,
     states: Vec<State>,
     /// Blocks of a flow's state stream that one segment uses.
     state_blocks: u32,
@@ -117,13 +139,13 @@ pub(crate) struct Slots<N, R: Render> {
     /// come and go, the same when they step.
     rows: usize,
     live: Vec<Live<R::Flow>>,
-    /// `[capacity, G]` and `[capacity, Z]`: allocated once, lent to every step.
+    /// `[capacity, G]` and `[capacity, Z]`: allocated with the first flow, lent
+    /// to every step.
     gates: Vec<f32>,
     noise: Vec<f32>,
-    finished: Vec<usize>,
+    /// Slots whose flows leave after the step, and whether another chunk gets them.
+    leaving: Vec<(usize, bool)>,
     segment_ends: Vec<usize>,
-    counters: Arc<Counters>,
-    selection: Arc<Selection>,
 }
 
 /// Blocks of four 32-bit draws that so many normals take.
@@ -132,51 +154,33 @@ pub(crate) fn blocks(normals: usize) -> u32 {
 }
 
 impl<N: Networks, R: Render> Slots<N, R> {
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn new(
         networks: N,
         render: R,
-        schema: &Schema,
+        shared: Arc<Shared>,
         chunk: &Chunk,
-        span_ns: u64,
-        limits: FlowLimits,
-        seed: u64,
         capacity: usize,
-        counters: Arc<Counters>,
     ) -> Slots<N, R> {
         let states = chunk.step.states.clone();
-        let (noise_dim, gates_dim) = (chunk.step.noise.dim, chunk.step.gates.dim);
+        let noise_dim = chunk.step.noise.dim;
         Slots {
             networks,
             render,
-            decoder: RecordDecoder::new(schema, &chunk.step.layout),
-            encoding: schema.timestamp.encoding,
-            segmentation: schema.segmentation.clone(),
-            goes_on_column: AttributeDecoder::new(schema, &chunk.attributes.layout)
-                .goes_on_column(),
-            span_ns,
-            limits,
-            seed,
+            decoder: RecordDecoder::new(&shared.schema, &chunk.step.layout),
+            shared,
             state_blocks: states.iter().map(|state| blocks(state.dim)).sum::<u32>().max(1),
             states,
             noise_dim,
-            gates_dim,
+            gates_dim: chunk.step.gates.dim,
             step_blocks: blocks(noise_dim).max(64),
             capacity,
             rows: 0,
-            live: Vec::with_capacity(capacity),
-            gates: vec![0.0; capacity * gates_dim],
-            noise: vec![0.0; capacity * noise_dim],
-            finished: Vec::new(),
+            live: Vec::new(),
+            gates: Vec::new(),
+            noise: Vec::new(),
+            leaving: Vec::new(),
             segment_ends: Vec::new(),
-            counters,
-            selection: Arc::default(),
         }
-    }
-
-    /// The same, leaving out records that are not wanted.
-    pub(crate) fn selecting(self, selection: Arc<Selection>) -> Slots<N, R> {
-        Slots { selection, ..self }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -210,16 +214,47 @@ impl<N: Networks, R: Render> Slots<N, R> {
             left_out: 0,
             step: 0,
             segment: 0,
+            segment_of_part: 0,
             in_segment: 0,
+            part: 0,
+            at_begin: true,
             position: flow.position,
             goes_on: flow.goes_on,
+            later_chunks: flow.later_chunks,
+            attributes: flow.attributes,
             scales: flow.scales,
-            span_start_ns: start_ns - start_ns % self.span_ns,
+            span_start_ns: self.shared.span_start_ns(start_ns),
             context: self.render.begin_flow(number, &flow.values),
         };
-        self.counters.flows_begun.fetch_add(1, Relaxed);
+        self.shared.counters.flows_begun.fetch_add(1, Relaxed);
         let slot = self.push(live, &flow.gates)?;
         self.begin_states(slot)
+    }
+
+    /// Gives a flow that was handed over a slot. There must be a free one.
+    pub(crate) fn begin_part(
+        &mut self,
+        live: Live<R::Flow>,
+        gates: &[f32],
+    ) -> Result<(), RuntimeError> {
+        let slot = self.push(live, gates)?;
+        self.begin_states(slot)
+    }
+
+    /// Computes what the steps of flows that were handed over are given.
+    pub(crate) fn part_gates(&mut self, flows: &mut [Handed<R::Flow>]) -> Result<(), RuntimeError> {
+        let (mut attributes, mut condition, mut gates) = (Vec::new(), Vec::new(), Vec::new());
+        for Handed { live, .. } in &mut *flows {
+            // Kept until the part begins.
+            attributes.extend_from_slice(live.attributes.as_deref().unwrap_or_default());
+            self.shared.schema.write_condition(live.position, true, false, &mut condition);
+        }
+        self.networks.gates(flows.len(), &attributes, &condition, &mut gates)?;
+        for (flow, gates) in flows.iter_mut().zip(gates.chunks_exact(self.gates_dim)) {
+            flow.gates = Some(gates.into());
+            flow.live.settle();
+        }
+        Ok(())
     }
 
     /// Gives a parked flow a slot again. There must be a free one.
@@ -245,7 +280,7 @@ impl<N: Networks, R: Render> Slots<N, R> {
             rows.extend_from_slice(&self.networks.state(index)?[slot * state.dim..][..state.dim]);
         }
         let live = self.remove(slot)?;
-        self.counters.parked.fetch_add(1, Relaxed);
+        self.shared.counters.parked.fetch_add(1, Relaxed);
         Ok(Parked { live, rows: rows.into() })
     }
 
@@ -255,6 +290,8 @@ impl<N: Networks, R: Render> Slots<N, R> {
             // All at once: rows that stay unused are cut off before the step.
             self.networks.resize(self.capacity)?;
             self.rows = self.capacity;
+            self.gates.resize(self.capacity * self.gates_dim, 0.0);
+            self.noise.resize(self.capacity * self.noise_dim, 0.0);
         }
         self.live.push(live);
         self.gates[slot * self.gates_dim..][..self.gates_dim].copy_from_slice(gates);
@@ -282,7 +319,7 @@ impl<N: Networks, R: Render> Slots<N, R> {
             let row = &mut self.networks.state(index)?[slot * state.dim..][..state.dim];
             match state.initial {
                 InitialState::Normal => {
-                    Stream::at(self.seed, Purpose::State, number, block).fill_normal(row);
+                    Stream::at(self.shared.seed, Purpose::State, number, block).fill_normal(row);
                 }
                 InitialState::Zero => row.fill(0.0),
             }
@@ -291,8 +328,13 @@ impl<N: Networks, R: Render> Slots<N, R> {
         Ok(())
     }
 
-    /// Computes the next records of every flow in a slot. Flows that end leave.
-    pub(crate) fn step(&mut self, timeline: &mut Timeline<R::Item>) -> Result<(), RuntimeError> {
+    /// Computes the next records of every flow in a slot. Flows that end leave;
+    /// those that go on in another chunk are added to `handed`.
+    pub(crate) fn step(
+        &mut self,
+        timeline: &mut Timeline<R::Item>,
+        handed: &mut Vec<Handed<R::Flow>>,
+    ) -> Result<(), RuntimeError> {
         let count = self.live.len();
         if count == 0 {
             return Ok(());
@@ -304,55 +346,62 @@ impl<N: Networks, R: Render> Slots<N, R> {
         let noise = &mut self.noise[..count * self.noise_dim];
         for (live, row) in self.live.iter().zip(noise.chunks_exact_mut(self.noise_dim)) {
             let block = live.step.wrapping_mul(self.step_blocks);
-            Stream::at(self.seed, Purpose::Steps, live.number, block).fill_normal(row);
+            Stream::at(self.shared.seed, Purpose::Steps, live.number, block).fill_normal(row);
         }
         self.networks.step(&self.gates[..count * self.gates_dim], noise)?;
         let records = self.emit(timeline)?;
         self.begin_segments()?;
         // From the back, so that the flow that fills a hole is never one to go.
-        while let Some(slot) = self.finished.pop() {
+        while let Some((slot, goes_over)) = self.leaving.pop() {
             let live = self.remove(slot)?;
-            if live.left_out > 0 && live.left_out == live.record {
-                self.selection.flow_without_records(live.number)?;
+            if !goes_over && live.left_out > 0 && live.left_out == live.record {
+                self.shared.selection.flow_without_records(live.number)?;
             }
-            self.counters.flows_finished.fetch_add(1, Relaxed);
+            match goes_over.then(|| self.hand_over(live)).flatten() {
+                Some(flow) => handed.push(flow),
+                None => _ = self.shared.counters.flows_finished.fetch_add(1, Relaxed),
+            }
         }
-        self.counters.steps.fetch_add(1, Relaxed);
-        self.counters.records.fetch_add(records, Relaxed);
+        let counters = &self.shared.counters;
+        counters.steps.fetch_add(1, Relaxed);
+        counters.records.fetch_add(records, Relaxed);
         let computed = (count * self.decoder.repeat()) as u64;
-        self.counters.records_computed.fetch_add(computed, Relaxed);
-        self.counters.peak_queue.fetch_max(timeline.peak() as u64, Relaxed);
+        counters.records_computed.fetch_add(computed, Relaxed);
+        counters.peak_queue.fetch_max(timeline.peak() as u64, Relaxed);
         Ok(())
     }
 
     /// Decodes the step's records into the timeline, in slot order; notes in
-    /// `finished` and `segment_ends`, ascending, which slots came to an end.
+    /// `leaving` and `segment_ends`, ascending, which slots came to an end.
     fn emit(&mut self, timeline: &mut Timeline<R::Item>) -> Result<u64, RuntimeError> {
-        let Slots { networks, render, decoder, segmentation, limits, live, .. } = self;
+        let Slots { networks, render, decoder, live, leaving, shared, .. } = self;
         let all = networks.records()?;
         let width = all.len() / live.len();
         let (mut emitted, mut left_out) = (0, 0);
-        let filters = self.selection.is_on_measurements();
-        let segment_len = segmentation.as_ref().map_or(u32::MAX, |cut| cut.max_records);
+        let Shared { schema, limits, counters, selection, .. } = &**shared;
+        let filters = selection.is_on_measurements();
+        let encoding = schema.timestamp.encoding;
+        let segment_len = schema.segmentation.as_ref().map_or(u32::MAX, |cut| cut.max_records);
         for (slot, (flow, row)) in live.iter_mut().zip(all.chunks_exact(width)).enumerate() {
             flow.step = flow.step.wrapping_add(1);
             for index in 0..decoder.repeat() {
                 let (time_us, more) = decoder.decode(row, index, &flow.scales);
                 // A cast saturates, and takes NaN to 0. Half up: `round` is a call.
                 let time_ns = (time_us.max(0.0) * 1_000.0 + 0.5) as u64;
-                flow.clock_ns = match self.encoding {
-                    TimeEncoding::Interarrival if flow.record == 0 => flow.clock_ns,
+                flow.clock_ns = match encoding {
+                    TimeEncoding::Interarrival if flow.at_begin => flow.clock_ns,
                     TimeEncoding::Interarrival => flow.clock_ns.saturating_add(time_ns),
                     TimeEncoding::Raw => {
                         flow.clock_ns.max(flow.span_start_ns.saturating_add(time_ns))
                     }
                 };
+                flow.at_begin = false;
                 if flow.clock_ns >= limits.end_ns {
-                    self.finished.push(slot);
+                    leaving.push((slot, false));
                     break;
                 }
                 let values = decoder.values();
-                if !filters || self.selection.wants_record(flow.number, flow.record, values) {
+                if !filters || selection.wants_record(flow.number, flow.record, values) {
                     let item = render.record(&mut flow.context, flow.clock_ns, values);
                     timeline.push(Event {
                         time_ns: flow.clock_ns,
@@ -368,50 +417,49 @@ impl<N: Networks, R: Render> Slots<N, R> {
                 flow.record += 1;
                 flow.in_segment += 1;
                 if flow.record >= limits.records {
-                    self.counters.flows_capped.fetch_add(1, Relaxed);
-                    self.finished.push(slot);
+                    counters.flows_capped.fetch_add(1, Relaxed);
+                    leaving.push((slot, false));
                     break;
                 }
                 if !more || flow.in_segment >= segment_len {
-                    // Without segments nothing bounds a flow but its own flag.
-                    let ends = if flow.goes_on.is_some() {
-                        &mut self.segment_ends
+                    // Without segments nothing bounds a part but its own flag.
+                    if flow.goes_on {
+                        self.segment_ends.push(slot);
                     } else {
-                        &mut self.finished
-                    };
-                    ends.push(slot);
+                        leaving.push((slot, flow.next_chunk().is_some()));
+                    }
                     break;
                 }
             }
         }
-        self.counters.records_left_out.fetch_add(left_out, Relaxed);
+        counters.records_left_out.fetch_add(left_out, Relaxed);
         Ok(emitted)
     }
 
-    /// Begins the next segment of every flow whose segment has ended and that goes on.
+    /// Begins the next segment of every flow whose segment has ended and whose
+    /// part goes on.
     fn begin_segments(&mut self) -> Result<(), RuntimeError> {
-        let (Some(cut), false) = (&self.segmentation, self.segment_ends.is_empty()) else {
+        let shared = &*self.shared;
+        let (Some(cut), false) = (&shared.schema.segmentation, self.segment_ends.is_empty()) else {
             return Ok(());
         };
         let (mut attributes, mut condition, mut gates) = (Vec::new(), Vec::new(), Vec::new());
         for &slot in &self.segment_ends {
             let flow = &mut self.live[slot];
-            flow.segment += 1;
+            flow.segment = flow.segment.wrapping_add(1);
+            flow.segment_of_part += 1;
             flow.in_segment = 0;
-            // Not the flow's start: the second value says so.
-            condition.extend([flow.position, 0.0]);
-            let entry = (flow.segment as usize - 1).min(cut.goes_on.len() - 1);
+            shared.schema.write_condition(flow.position, false, flow.part == 0, &mut condition);
+            let entry = (flow.segment_of_part as usize - 1).min(cut.goes_on.len() - 1);
             let block = GOES_ON_BLOCK.wrapping_add(flow.segment);
-            let draw = Stream::at(self.seed, Purpose::State, flow.number, block).uniform();
-            let ends = draw >= cut.goes_on[entry];
-            if let (Some(row), Some(column)) = (&mut flow.goes_on, self.goes_on_column) {
-                // The segment is told whether it is the flow's last.
-                row[column] = if ends { 0.0 } else { 1.0 };
+            let draw = Stream::at(shared.seed, Purpose::State, flow.number, block).uniform();
+            flow.goes_on = draw < cut.goes_on[entry];
+            if let Some(row) = &mut flow.attributes {
+                // The segment is told whether it is the part's last.
+                shared.tags.set_goes_on(flow.goes_on, row);
                 attributes.extend_from_slice(row);
             }
-            if ends {
-                flow.goes_on = None;
-            }
+            flow.settle();
         }
         let ends = std::mem::take(&mut self.segment_ends);
         self.networks.gates(ends.len(), &attributes, &condition, &mut gates)?;
@@ -422,5 +470,33 @@ impl<N: Networks, R: Render> Slots<N, R> {
         self.segment_ends = ends;
         self.segment_ends.clear();
         Ok(())
+    }
+
+    /// Makes a flow ready for the chunk of its next part; `None` if that would
+    /// begin after the end of the run.
+    fn hand_over(&self, mut live: Live<R::Flow>) -> Option<Handed<R::Flow>> {
+        let shared = &*self.shared;
+        let to = live.next_chunk()?;
+        live.part += 1;
+        let id = (live.number, live.part);
+        let start = shared.part_start(id, to, live.span_start_ns, live.clock_ns);
+        if start.begin_ns >= shared.limits.end_ns {
+            return None;
+        }
+        live.clock_ns = start.begin_ns;
+        live.position = start.position;
+        live.at_begin = true;
+        live.segment = live.segment.wrapping_add(1);
+        live.segment_of_part = 0;
+        live.in_segment = 0;
+        live.goes_on = start.goes_on && shared.schema.segmentation.is_some();
+        if let Some(row) = &mut live.attributes {
+            shared.tags.set_goes_on(live.goes_on, row);
+            if shared.only_first_part_tells() {
+                shared.tags.clear_chunks(row);
+            }
+        }
+        shared.counters.handed_over.fetch_add(1, Relaxed);
+        Some(Handed { to, live, gates: None })
     }
 }

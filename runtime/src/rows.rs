@@ -156,6 +156,7 @@ mod tests {
             )],
             self_norm: false,
             segmentation: None,
+            spanning: None,
             word2vec: Default::default(),
         };
         let mut render = RowRender::new(&schema, 1_000_000_000);

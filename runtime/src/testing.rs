@@ -50,6 +50,7 @@ pub(crate) fn bundle(encoding: TimeEncoding, segmentation: Option<Segmentation>)
         }],
         self_norm: false,
         segmentation,
+        spanning: None,
         word2vec: BTreeMap::new(),
     };
     let attributes = schema.attribute_layout().fold_layout(1);
@@ -83,6 +84,7 @@ pub(crate) fn bundle(encoding: TimeEncoding, segmentation: Option<Segmentation>)
             records: Tensor::new("records", records.width()),
             layout: records,
         },
+        handed_over: None,
     };
     let starts: Vec<u64> = (0..300).map(|i| (i / 3) * 1_000_000).collect();
     let manifest = Manifest {
@@ -94,6 +96,7 @@ pub(crate) fn bundle(encoding: TimeEncoding, segmentation: Option<Segmentation>)
             flows: 300,
             records: 1_000,
             arrivals: ArrivalProcess::fit(&starts, 100_000_000),
+            chunk_starts_ns: Vec::new(),
         },
         provenance: Provenance::default(),
         files: BTreeMap::new(),

@@ -1,8 +1,10 @@
 //! One worker: which flows get slots, and what is ready to leave.
 //!
 //! The watermark is the earliest time that any flow, live or still to start,
-//! can yet produce. What lies before it leaves in order. Whoever holds the
-//! watermark is always among the flows stepped next, so it always moves on.
+//! can yet produce. What lies before it leaves in order. Every chunk of the span
+//! has a lane of its own; the one that holds the watermark is stepped next, and
+//! in it whoever holds the watermark is among the flows stepped, so it always
+//! moves on.
 //!
 //! Flows in slots run ahead of the watermark, which keeps the batch full, until
 //! the queue has `queue_cap` records (or two steps a live flow, if that is more). Then only flows up to a horizon, the time
@@ -11,52 +13,53 @@
 //! stepped: each has nothing in the queue, so it grows by one step a live flow
 //! at most, and no cap, however small, can block the flow that is waited for.
 
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::attributes::{Prepared, Preparer};
+use crate::attributes::Preparer;
 use crate::error::RuntimeError;
+use crate::lane::Lane;
 use crate::networks::Networks;
 use crate::render::{Event, Render};
-use crate::rolling::{Parked, Slots};
+use crate::rolling::{Handed, Slots};
 use crate::timeline::{Key, Timeline};
 
 /// Events handed over at once.
 const MOST_EVENTS: usize = 4096;
 
 pub(crate) struct Worker<N, R: Render> {
-    slots: Slots<N, R>,
+    /// One a chunk of the span.
+    lanes: Vec<Lane<N, R>>,
     preparer: Preparer,
-    parked: BinaryHeap<Parked<R::Flow>>,
     timeline: Timeline<R::Item>,
     queue_cap: usize,
     /// Flows after this key are not stepped; set while the queue is too long.
     horizon: Option<Key>,
-    /// No event to come is before this; `None` if none is to come.
-    watermark: Option<Key>,
-    order: Vec<(Key, usize)>,
+    /// No event to come is before this, and the lane that it will be in;
+    /// `None` if none is to come.
+    watermark: Option<(Key, usize)>,
+    records_a_step: usize,
+    handed: Vec<Handed<R::Flow>>,
     /// Set when nobody takes the events any more.
     stop: Arc<AtomicBool>,
 }
 
 impl<N: Networks, R: Render> Worker<N, R> {
     pub(crate) fn new(
-        slots: Slots<N, R>,
+        slots: Vec<Slots<N, R>>,
         preparer: Preparer,
         queue_cap: usize,
         stop: Arc<AtomicBool>,
     ) -> Worker<N, R> {
-        let watermark = preparer.peek();
         Worker {
-            slots,
+            watermark: preparer.peek(),
+            records_a_step: slots.iter().map(Slots::records_a_step).max().unwrap_or(1),
+            lanes: slots.into_iter().enumerate().map(|(at, slots)| Lane::new(at, slots)).collect(),
             preparer,
-            parked: BinaryHeap::new(),
             timeline: Timeline::new(),
             queue_cap: queue_cap.max(1),
             horizon: None,
-            watermark,
-            order: Vec::new(),
+            handed: Vec::new(),
             stop,
         }
     }
@@ -67,7 +70,7 @@ impl<N: Networks, R: Render> Worker<N, R> {
         out: &mut impl Extend<Event<R::Item>>,
     ) -> Result<bool, RuntimeError> {
         loop {
-            let limit = self.watermark.unwrap_or(Key::MAX);
+            let limit = self.watermark.map_or(Key::MAX, |(key, _)| key);
             let timeline = &mut self.timeline;
             let mut events = 0;
             let ready = std::iter::from_fn(|| timeline.pop_through(limit)).take(MOST_EVENTS);
@@ -75,53 +78,40 @@ impl<N: Networks, R: Render> Worker<N, R> {
             if events > 0 {
                 return Ok(true);
             }
-            if self.watermark.is_none() || self.stop.load(Ordering::Relaxed) {
+            let Some((watermark, lane)) = self.watermark else { return Ok(false) };
+            if self.stop.load(Ordering::Relaxed) {
                 return Ok(false);
             }
-            self.schedule()?;
-            self.slots.step(&mut self.timeline)?;
-            self.watermark = self.slots.keys().chain(self.waiting()).min();
+            self.step(watermark, lane)?;
+            let lanes = self.lanes.iter().enumerate();
+            let firsts = lanes.filter_map(|(at, lane)| lane.first().map(|key| (key, at)));
+            self.watermark = firsts.chain(self.preparer.peek()).min();
         }
     }
 
-    /// The earliest flow without a slot.
-    fn waiting(&self) -> Option<Key> {
-        let parked = self.parked.peek().map(|parked| parked.live.key());
-        parked.into_iter().chain(self.preparer.peek()).min()
-    }
-
-    /// Chooses who is stepped next. Afterwards the flow at the watermark has a slot.
-    fn schedule(&mut self) -> Result<(), RuntimeError> {
-        let limit = self.limit();
-        if limit < Key::MAX {
-            // From the back: a parked flow's slot is filled by the last flow.
-            for slot in (0..self.slots.len()).rev() {
-                if self.slots.key(slot) > limit {
-                    self.parked.push(self.slots.park(slot)?);
-                }
+    /// Steps the flows of a lane, those that are not too far ahead.
+    fn step(&mut self, watermark: Key, at: usize) -> Result<(), RuntimeError> {
+        let limit = self.limit(watermark);
+        let lane = &mut self.lanes[at];
+        lane.schedule(limit, &mut self.preparer)?;
+        lane.slots.step(&mut self.timeline, &mut self.handed)?;
+        lane.refresh();
+        for flow in self.handed.drain(..) {
+            // A bundle was checked for tags of chunks that it does not have.
+            if let Some(lane) = self.lanes.get_mut(flow.to) {
+                lane.receive(flow);
             }
         }
-        while !self.slots.is_full()
-            && let Some(next) = self.take_waiting(limit)?
-        {
-            self.place(next)?;
-        }
-        match (self.waiting(), self.slots.keys().min()) {
-            (Some(waiting), Some(first)) if waiting < first && waiting <= limit => self.swap(),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// Flows after this key are not to be stepped now.
-    fn limit(&mut self) -> Key {
-        let Some(watermark) = self.watermark else {
-            return Key::MAX;
-        };
+    fn limit(&mut self, watermark: Key) -> Key {
         let length = self.timeline.len();
         // Every live flow has part of a step in the queue, whatever the cap: a
         // cap below that would have flows stepped one by one for no memory won.
-        let live = self.slots.len() + self.parked.len();
-        let queue_cap = self.queue_cap.max(2 * live * self.slots.records_a_step());
+        let live: usize = self.lanes.iter().map(Lane::live).sum();
+        let queue_cap = self.queue_cap.max(2 * live * self.records_a_step);
         if length >= queue_cap.saturating_mul(2) {
             return self.timeline.min_key().map_or(Key::MAX, |first| first.max(watermark));
         }
@@ -135,53 +125,4 @@ impl<N: Networks, R: Render> Worker<N, R> {
         }
         self.horizon.map_or(Key::MAX, |horizon| horizon.max(watermark))
     }
-
-    /// Parks the flows that are furthest ahead for ones that wait: up to a
-    /// quarter of the slots at a time, since who waits next is held back too.
-    fn swap(&mut self) -> Result<(), RuntimeError> {
-        self.order.clear();
-        self.order.extend(self.slots.keys().zip(0..));
-        self.order.sort_unstable_by(|a, b| b.cmp(a));
-        self.order.truncate(self.slots.len().div_ceil(4));
-        let mut coming = Vec::with_capacity(self.order.len());
-        while let Some(&(furthest, _)) = self.order.get(coming.len())
-            && self.waiting().is_some_and(|waiting| waiting < furthest)
-            && let Some(next) = self.take_waiting(Key::MAX)?
-        {
-            coming.push(next);
-        }
-        // From the back, so that the flow that fills a hole is never one to go.
-        self.order.truncate(coming.len());
-        self.order.sort_unstable_by_key(|&(_, slot)| std::cmp::Reverse(slot));
-        for &(_, slot) in &self.order {
-            self.parked.push(self.slots.park(slot)?);
-        }
-        coming.into_iter().try_for_each(|next| self.place(next))
-    }
-
-    /// Takes the earliest flow without a slot, if it is not after `limit`.
-    fn take_waiting(&mut self, limit: Key) -> Result<Option<Waiting<R::Flow>>, RuntimeError> {
-        let parked = self.parked.peek().map(|parked| parked.live.key());
-        let new = self.preparer.peek();
-        if parked.is_some_and(|parked| parked <= limit && new.is_none_or(|new| parked < new)) {
-            return Ok(self.parked.pop().map(Waiting::Parked));
-        }
-        if new.is_some_and(|new| new <= limit) {
-            return Ok(self.preparer.take(&mut self.slots.networks)?.map(Waiting::New));
-        }
-        Ok(None)
-    }
-
-    fn place(&mut self, flow: Waiting<R::Flow>) -> Result<(), RuntimeError> {
-        match flow {
-            Waiting::Parked(flow) => self.slots.resume(flow),
-            Waiting::New(flow) => self.slots.admit(flow),
-        }
-    }
-}
-
-/// A flow on its way to a slot.
-enum Waiting<F> {
-    Parked(Parked<F>),
-    New(Prepared),
 }

@@ -38,6 +38,7 @@ fn bundle(kind: TraceKind, path: &Path) {
         measurements: vec![field("pkt_len")],
         self_norm: false,
         segmentation: None,
+        spanning: None,
         word2vec: BTreeMap::new(),
     };
     let attributes = schema.attribute_layout().fold_layout(1);
@@ -72,6 +73,7 @@ fn bundle(kind: TraceKind, path: &Path) {
             records: Tensor::new("records", records.width()),
             layout: records,
         },
+        handed_over: None,
     };
     let manifest = Manifest {
         format: 1,
@@ -82,6 +84,7 @@ fn bundle(kind: TraceKind, path: &Path) {
             flows: 2,
             records: 10,
             arrivals: ArrivalProcess::fit(&[0, 500_000_000], 1_000_000_000),
+            chunk_starts_ns: Vec::new(),
         },
         provenance: Provenance::default(),
         files: BTreeMap::new(),

@@ -43,6 +43,7 @@ fn schema() -> Schema {
         measurements: vec![field(name::LEN)],
         self_norm: false,
         segmentation: None,
+        spanning: None,
         word2vec: Default::default(),
     }
 }

@@ -55,6 +55,7 @@ pub fn sample_bundle(model: SampleModel) -> Bundle {
         flows: 500,
         records: 5000,
         arrivals: ArrivalProcess::fit(&starts, 10_000_000_000),
+        chunk_starts_ns: Vec::new(),
     };
     let provenance = Provenance { trainer: "ns-tests".to_owned(), ..Provenance::default() };
     let initial = InitialState::Normal;
@@ -124,6 +125,7 @@ fn packet_schema(model: SampleModel) -> Schema {
         measurements,
         self_norm: model.self_norm,
         segmentation: None,
+        spanning: None,
         word2vec: BTreeMap::new(),
     }
 }

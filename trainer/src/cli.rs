@@ -264,10 +264,11 @@ fn describe(
         }
         let dims = &dataset.samples;
         say(format_args!(
-            "  {} values an attribute vector, {} a record, records up to {}",
+            "  {} values an attribute vector, {} a record, records up to {}; {:.1} bytes a record in memory",
             dims.attribute_layout.dim(),
             dims.measurement_layout.dim(),
-            dims.longest()
+            dims.longest(),
+            dims.bytes() as f64 / dims.records().max(1) as f64
         ));
     }
 }

@@ -1,15 +1,17 @@
-//! From a [`Trace`] to encoded samples, the fitted schema, and the timeline.
+//! From a [`Trace`] to the fitted schema, the samples, and the timeline.
 
 use ns_model_format::arrival::ArrivalProcess;
-use ns_model_format::codec::{Codec, CodecError, FloatCodec};
+use ns_model_format::chunks::Chunks;
+use ns_model_format::codec::CodecError;
 use ns_model_format::manifest::Timeline;
 use ns_model_format::schema::{Segmentation, TimeEncoding, Timestamp};
 use ns_model_format::{Column, Schema};
 
 use crate::config::{Resolved, TimeEncodingName};
+use crate::encode::{Encoder, Piece};
 use crate::encoders::{EncoderError, configured, fit, fit_time, word_spaces};
-use crate::ingest::{Trace, TraceColumn};
-use crate::train::Samples;
+use crate::ingest::Trace;
+use crate::train::{Samples, TrainError};
 
 /// Fewer flows teach nothing, and batch statistics need two.
 const FEWEST_FLOWS: usize = 2;
@@ -34,6 +36,9 @@ pub enum DatasetError {
     /// A value that an encoder has no form for.
     #[error(transparent)]
     Codec(#[from] CodecError),
+    /// An encoded value that cannot be trained on.
+    #[error(transparent)]
+    Samples(#[from] TrainError),
 }
 
 /// What training and the bundle need of a trace.
@@ -59,11 +64,9 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
     let spaces = word_spaces(trace, config, seed)?;
     let firsts: Vec<usize> = trace.flows.iter().map(|flow| flow[0] as usize).collect();
     let mut attributes = Vec::new();
-    let mut attribute_columns = Vec::new();
     for field in &config.metadata {
         let column = configured(trace, field)?.pick(&firsts);
         attributes.push(fit(field, &column, false, &spaces)?);
-        attribute_columns.push(column.column);
     }
     let mut measurements = Vec::new();
     for field in &config.timeseries {
@@ -96,13 +99,15 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
         measurements,
         self_norm: config.self_norm,
         segmentation: segmentation(trace, config.max_flow_len),
+        spanning: None,
         word2vec: spaces,
     };
     let starts: Vec<u64> =
         firsts.iter().map(|&row| trace.times_ns[row].abs_diff(origin_ns)).collect();
     let arrivals = ArrivalProcess::fit(&starts, span_ns);
-    let samples = encode(trace, &schema, &attribute_columns, &times_us, &starts, &arrivals)
-        .map_err(|error| in_input_rows(error, trace, config, &firsts))?;
+    let pieces = pieces(trace, &schema, &starts, &Chunks::new(&[], span_ns));
+    let encoder = Encoder { trace, schema: &schema, times_us: &times_us };
+    let samples = encoder.encode(&pieces)?;
     // The sample stands for the whole input.
     let of_whole = |count: usize| (count as f64 / trace.share).round() as u64;
     let timeline = Timeline {
@@ -110,6 +115,7 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
         flows: of_whole(trace.flows.len()),
         records: of_whole(trace.times_ns.len()),
         arrivals: arrivals.of_whole(trace.share),
+        chunk_starts_ns: Vec::new(),
     };
     Ok(Dataset { samples, schema, timeline })
 }
@@ -155,148 +161,26 @@ fn segmentation(trace: &Trace, max_flow_len: Option<u32>) -> Option<Segmentation
     Some(Segmentation { max_records, goes_on })
 }
 
-fn encode(
-    trace: &Trace,
-    schema: &Schema,
-    attribute_columns: &[Column],
-    times_us: &Column,
-    starts: &[u64],
-    arrivals: &ArrivalProcess,
-) -> Result<Samples, CodecError> {
-    let attribute_layout = schema.attribute_layout();
-    let measurement_layout = schema.measurement_layout();
-    let (attribute_dim, record_dim) = (attribute_layout.dim(), measurement_layout.dim());
-    let condition_dim = schema.condition_dim();
-    // Per flow, then once a segment.
-    let mut flow_attributes = vec![0.0; trace.flows.len() * attribute_dim];
-    let mut offset = 0;
-    for (field, column) in schema.attributes.iter().zip(attribute_columns) {
-        field.codec.encode(column, &mut flow_attributes, attribute_dim, offset)?;
-        offset += field.codec.dim();
-    }
-    // Per record in order of time, then in order of flows.
-    let mut by_time = vec![0.0; trace.times_ns.len() * record_dim];
-    let time = &schema.timestamp.codec;
-    time.encode(times_us, &mut by_time, record_dim, 0)?;
-    offset = time.dim();
-    for field in &schema.measurements {
-        if let Some(TraceColumn { column, .. }) = trace.column(&field.name) {
-            field.codec.encode(column, &mut by_time, record_dim, offset)?;
-        }
-        offset += field.codec.dim();
-    }
-    let additional_dim = schema.additional_layout().dim();
-    let own_scales = own_scales(schema);
+/// Every flow's records in samples of at most `max_records`.
+fn pieces(trace: &Trace, schema: &Schema, starts: &[u64], chunks: &Chunks) -> Vec<Piece> {
     let cut = schema.segmentation.as_ref().map_or(usize::MAX, |cut| cut.max_records as usize);
-    let mut samples = Samples {
-        attribute_layout,
-        measurement_layout,
-        condition_dim,
-        additional_dim,
-        attributes: Vec::new(),
-        conditions: Vec::new(),
-        records: Vec::with_capacity(by_time.len()),
-        offsets: vec![0],
-    };
-    let mut records = 0;
+    let mut pieces = Vec::with_capacity(trace.flows.len());
     for (flow, rows) in trace.flows.iter().enumerate() {
-        let attributes = &flow_attributes[flow * attribute_dim..(flow + 1) * attribute_dim];
-        let segments = rows.len().div_ceil(cut);
-        for (segment, rows) in rows.chunks(cut).enumerate() {
-            samples.attributes.extend_from_slice(attributes);
-            samples.conditions.push(arrivals.position(starts[flow]));
-            if schema.segmentation.is_some() {
-                let goes_on = segment + 1 < segments;
-                let at = samples.attributes.len() - additional_dim;
-                samples.attributes[at - 2..at].copy_from_slice(if goes_on {
-                    &[0.0, 1.0]
-                } else {
-                    &[1.0, 0.0]
-                });
-                samples.conditions.push(if segment == 0 { 1.0 } else { 0.0 });
-            }
-            let first_value = samples.records.len();
-            for (index, &row) in rows.iter().enumerate() {
-                let row = row as usize;
-                samples
-                    .records
-                    .extend_from_slice(&by_time[row * record_dim..(row + 1) * record_dim]);
-                let more = index + 1 < rows.len();
-                let at = samples.records.len();
-                samples.records[at - 2..].copy_from_slice(if more {
-                    &[0.0, 1.0]
-                } else {
-                    &[1.0, 0.0]
-                });
-            }
-            let at = samples.attributes.len() - additional_dim;
-            to_own_scales(
-                &mut samples.records[first_value..],
-                record_dim,
-                &own_scales,
-                &mut samples.attributes[at..],
-            );
-            records += rows.len();
-            samples.offsets.push(records);
+        let mut from = 0;
+        while from < rows.len() {
+            let to = from.saturating_add(cut).min(rows.len());
+            pieces.push(Piece {
+                flow: flow as u32,
+                from: from as u32,
+                to: to as u32,
+                position: chunks.position(0, starts[flow]),
+                starts: from == 0,
+                goes_on: to < rows.len(),
+            });
+            from = to;
         }
     }
-    Ok(samples)
-}
-
-/// The measurements on a flow's own scale, with where each lies in an encoded record.
-fn own_scales(schema: &Schema) -> Vec<(usize, FloatCodec)> {
-    if !schema.self_norm {
-        return Vec::new();
-    }
-    let mut offset = 0;
-    let mut scales = Vec::new();
-    let time = &schema.timestamp.codec;
-    for codec in std::iter::once(time).chain(schema.measurements.iter().map(|f| &f.codec)) {
-        if let Codec::Float(float) = codec {
-            scales.push((offset, float.clone()));
-        }
-        offset += codec.dim();
-    }
-    scales
-}
-
-/// Puts a sample's float measurements on their own scale, and the scale into
-/// its additional attributes.
-fn to_own_scales(
-    records: &mut [f32],
-    record_dim: usize,
-    scales: &[(usize, FloatCodec)],
-    additional: &mut [f32],
-) {
-    /// Keeps a scale from having no width (NetShare's value).
-    const MARGIN: f32 = 1e-4;
-    for ((at, codec), told) in scales.iter().zip(additional.chunks_exact_mut(2)) {
-        let column = || records.iter().skip(*at).step_by(record_dim).copied();
-        let smallest = column().fold(f32::INFINITY, f32::min) - MARGIN;
-        let largest = column().fold(f32::NEG_INFINITY, f32::max) + MARGIN;
-        told.copy_from_slice(&[(largest + smallest) / 2.0, (largest - smallest) / 2.0]);
-        for value in records.iter_mut().skip(*at).step_by(record_dim) {
-            *value = codec.to_own_scale(*value, smallest, largest);
-        }
-    }
-}
-
-/// A codec counts rows of the column it was given; users know the input's.
-fn in_input_rows(
-    error: CodecError,
-    trace: &Trace,
-    config: &Resolved,
-    firsts: &[usize],
-) -> CodecError {
-    match error {
-        CodecError::Value { column, row, found, reason } => {
-            let of_flow = config.metadata.iter().any(|field| field.column == column);
-            let row = if of_flow { firsts[row - 1] } else { row - 1 };
-            let row = trace.input_rows[row] as usize;
-            CodecError::Value { column, row, found, reason }
-        }
-        other => other,
-    }
+    pieces
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod dataset;
 pub mod device;
+mod encode;
 mod encoders;
 pub mod evaluate;
 pub mod export;

@@ -24,7 +24,7 @@ fn run_with(
     fake: Fake,
     options: &GenerateOptions,
 ) -> Result<(Events, GenerationStats), RuntimeError> {
-    let mut stream = start(bundle, options, vec![fake; options.threads], Echo)?;
+    let mut stream = start(bundle, options, vec![vec![fake]; options.threads], Echo)?;
     let events = (&mut stream).collect::<Result<_, _>>()?;
     Ok((events, stream.stats()))
 }

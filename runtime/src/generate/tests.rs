@@ -10,7 +10,8 @@ use crate::testing::{Echo, Fake, REPEAT, bundle};
 type Item = <Echo as Render>::Item;
 
 fn run_with(bundle: &Bundle, fakes: Vec<Fake>, options: &GenerateOptions) -> Stream<Item> {
-    start(bundle, options, fakes, Echo).unwrap()
+    let networks = fakes.into_iter().map(|fake| vec![fake]).collect();
+    start(bundle, options, networks, Echo).unwrap()
 }
 
 fn run(bundle: &Bundle, stop: f32, options: &GenerateOptions) -> Vec<Event<Item>> {

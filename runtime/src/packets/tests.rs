@@ -34,6 +34,7 @@ fn schema(conversations: bool, measurements: &[&str]) -> Schema {
         measurements: measurements.iter().map(|name| field(name)).collect(),
         self_norm: false,
         segmentation: None,
+        spanning: None,
         word2vec: Default::default(),
     }
 }

@@ -159,7 +159,7 @@ fn memory(config: &Resolved, dataset: &Dataset) -> u64 {
     // Real, generated and interpolated, forward and back.
     let batch = rows * (6 * (length * record + attributes) + 8 * layers * units)
         + rows * length.div_ceil(model.sample_len) * 12 * hidden;
-    (samples.attributes.len() * 4 + samples.records.len() * 4 + 4 * (4 * weights + batch)) as u64
+    (samples.bytes() + 4 * (4 * weights + batch)) as u64
 }
 
 /// Findings as they come.

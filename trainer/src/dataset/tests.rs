@@ -37,20 +37,23 @@ fn long_flows_are_cut_into_tagged_segments() {
     rows.push("650,2,udp,6".to_owned());
     let dataset = build_from(&rows.join("\n"), CONFIG).expect("good rows");
     let samples = &dataset.samples;
-    assert_eq!(samples.offsets, [0, 3, 6, 7, 9]);
+    assert_eq!(samples.lengths().collect::<Vec<_>>(), [3, 3, 1, 2]);
     let attributes = samples.attribute_layout.dim();
     assert_eq!(attributes, 2 * 2 + 10 + 2);
     let goes_on: Vec<f32> =
-        samples.attributes.chunks(attributes).map(|a| a[attributes - 1]).collect();
+        (0..4).map(|sample| samples.attributes_of(sample)[attributes - 1]).collect();
     assert_eq!(goes_on, [1.0, 1.0, 0.0, 0.0]);
     // Conditions: where in the 650 us span the flow starts, whether the segment does.
     let starts = 50.0 / 650.0;
-    assert_eq!(samples.conditions, [0.0, 1.0, 0.0, 0.0, 0.0, 0.0, starts, 1.0]);
+    let conditions: Vec<f32> =
+        (0..4).flat_map(|sample| samples.condition(sample).to_vec()).collect();
+    assert_eq!(conditions, [0.0, 1.0, 0.0, 0.0, 0.0, 0.0, starts, 1.0]);
     // A record: gap, bytes, flag (no, yes). Gaps are scaled by the longest, 600 us.
     let record = samples.measurement_layout.dim();
-    let flags: Vec<f32> = samples.records.chunks(record).map(|r| r[record - 1]).collect();
+    let records: Vec<f32> = (0..4).flat_map(|sample| samples.records_of(sample)).collect();
+    let flags: Vec<f32> = records.chunks(record).map(|r| r[record - 1]).collect();
     assert_eq!(flags, [1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0]);
-    let gaps: Vec<f32> = samples.records.chunks(record).map(|r| r[0] * 600.0).collect();
+    let gaps: Vec<f32> = records.chunks(record).map(|r| r[0] * 600.0).collect();
     let expected = [0.0, 100.0, 100.0, 100.0, 100.0, 100.0, 100.0, 0.0, 600.0];
     assert!(gaps.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-3), "{gaps:?}");
     let cut = dataset.schema.segmentation.expect("flows were cut");
@@ -77,14 +80,15 @@ fn self_normalised_measurements_tell_their_scale() {
     // Time and bytes, two attributes each, after everything else.
     assert_eq!(samples.additional_dim, 4);
     let attributes = samples.attribute_layout.dim();
-    let scales = |sample: usize| &samples.attributes[(sample + 1) * attributes - 4..][..4];
+    let scales = |sample: usize| samples.attributes_of(sample)[attributes - 4..].to_vec();
     // Bytes are 0, .5, .25 of 10..50 in the first flow; time 0, .5, 1 of 0..200 us.
     let near = |a: f32, b: f32| (a - b).abs() < 2e-4;
     assert!(near(scales(0)[0], 0.5) && near(scales(0)[1], 0.5), "{:?}", scales(0));
     assert!(near(scales(0)[2], 0.25) && near(scales(0)[3], 0.25), "{:?}", scales(0));
     assert!(near(scales(1)[2], 1.0) && near(scales(1)[3], 0.0), "{:?}", scales(1));
     let record = samples.measurement_layout.dim();
-    let bytes: Vec<f32> = samples.records.chunks(record).map(|record| record[1]).collect();
+    let records = (0..2).flat_map(|sample| samples.records_of(sample)).collect::<Vec<f32>>();
+    let bytes: Vec<f32> = records.chunks(record).map(|record| record[1]).collect();
     let expected = [0.0, 1.0, 0.5, 0.5];
     assert!(bytes.iter().zip(expected).all(|(&a, b)| near(a, b)), "{bytes:?}");
     // The runtime finds them where they are.

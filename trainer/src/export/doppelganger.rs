@@ -70,6 +70,7 @@ pub fn graphs(
             records: Tensor::new("records", record_columns.width()),
             layout: record_columns,
         },
+        handed_over: None,
     };
     let files = vec![
         (chunk.attributes.file.clone(), attributes_graph(weights, layouts.attributes, &chunk)),

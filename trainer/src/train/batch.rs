@@ -1,10 +1,11 @@
 //! The training set, the order in which it is visited, and batches of it.
 
 use super::error::TrainError;
+use super::packed::Packed;
 use ns_model_format::layout::{Activation, Layout, Segment};
 use ns_model_format::random::{Purpose, Stream};
 
-/// The training set: encoded flows of different lengths, in plain memory.
+/// The training set: encoded flows of different lengths, packed in plain memory.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Samples {
     /// Layout of a flow's A attributes, training form.
@@ -18,32 +19,123 @@ pub struct Samples {
     /// The last of the A attributes that a second network generates from the
     /// others (the scale of a flow's measurements, see `self_norm`).
     pub additional_dim: usize,
-    /// `[n, A]`.
-    pub attributes: Vec<f32>,
+    /// Records that networks are built for, if more than the longest sample's:
+    /// networks of one size can start from one another's weights.
+    pub room: usize,
+    /// One vector a sample.
+    attributes: Packed,
     /// `[n, C]`.
-    pub conditions: Vec<f32>,
-    /// `[sum of lengths, M]`.
-    pub records: Vec<f32>,
-    /// `n + 1` record numbers: sample `i` is `offsets[i]..offsets[i + 1]`.
-    pub offsets: Vec<usize>,
+    conditions: Vec<f32>,
+    /// Sample after sample.
+    records: Packed,
+    /// Where each sample's records end.
+    ends: Vec<usize>,
 }
 
 impl Samples {
+    /// No samples yet, of these layouts.
+    #[must_use]
+    pub fn new(
+        attribute_layout: Layout,
+        measurement_layout: Layout,
+        condition_dim: usize,
+        additional_dim: usize,
+    ) -> Samples {
+        Samples {
+            attributes: Packed::new(&attribute_layout),
+            records: Packed::new(&measurement_layout),
+            attribute_layout,
+            measurement_layout,
+            condition_dim,
+            additional_dim,
+            ..Samples::default()
+        }
+    }
+
+    /// Adds a sample: A attributes, C values of the condition, M values a record.
+    ///
+    /// # Errors
+    ///
+    /// Another number of values than the layouts say, no record, or a value
+    /// that is not a finite number.
+    pub fn push(
+        &mut self,
+        attributes: &[f32],
+        condition: &[f32],
+        records: &[f32],
+    ) -> Result<(), TrainError> {
+        let sample = self.len();
+        let dim = self.records.dim();
+        let whole = records.len().checked_next_multiple_of(dim).unwrap_or(0).max(dim);
+        for (what, found, expected) in [
+            ("attributes", attributes.len(), self.attributes.dim()),
+            ("conditions", condition.len(), self.condition_dim),
+            ("records", records.len(), whole),
+        ] {
+            if found != expected {
+                return Err(TrainError::Sizes { what, found, expected });
+            }
+        }
+        for (part, values) in
+            [("attributes", attributes), ("conditions", condition), ("measurements", records)]
+        {
+            if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+                return Err(TrainError::NotFinite { part, sample, index });
+            }
+        }
+        self.attributes.push_all(attributes);
+        self.conditions.extend_from_slice(condition);
+        self.records.push_all(records);
+        self.ends.push(self.records.len());
+        Ok(())
+    }
+
+    /// Adds another's samples, of the same layouts.
+    pub fn append(&mut self, other: Samples) {
+        let before = self.records.len();
+        self.attributes.append(other.attributes);
+        self.conditions.extend_from_slice(&other.conditions);
+        self.records.append(other.records);
+        self.ends.extend(other.ends.into_iter().map(|end| before + end));
+    }
+
+    /// Gives memory back that only further samples would need.
+    pub fn shrink(&mut self) {
+        self.attributes.shrink();
+        self.records.shrink();
+        self.conditions.shrink_to_fit();
+        self.ends.shrink_to_fit();
+    }
+
+    /// Memory that the samples take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let others = self.conditions.capacity() * size_of::<f32>();
+        let others = others + self.ends.capacity() * size_of::<usize>();
+        self.attributes.bytes() + self.records.bytes() + others
+    }
+
     /// How many samples.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.offsets.len().saturating_sub(1)
+        self.ends.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.ends.is_empty()
+    }
+
+    /// Records of all samples.
+    #[must_use]
+    pub fn records(&self) -> usize {
+        self.records.len()
     }
 
     /// Records of each sample.
     pub fn lengths(&self) -> impl Iterator<Item = usize> {
-        self.offsets.windows(2).map(|pair| pair[1].saturating_sub(pair[0]))
+        (0..self.len()).map(|sample| self.range(sample).len())
     }
 
     /// Records of the longest sample; 0 if there is none.
@@ -52,55 +144,27 @@ impl Samples {
         self.lengths().max().unwrap_or(0)
     }
 
-    /// Records of the longest sample, up to a whole number of steps.
+    /// Records of the longest sample or [`Self::room`], up to a whole number of steps.
     #[must_use]
     pub fn padded_len(&self, sample_len: usize) -> usize {
-        self.longest().next_multiple_of(sample_len.max(1))
+        self.longest().max(self.room).next_multiple_of(sample_len.max(1))
     }
 
-    /// Whether the parts fit together and can be trained on.
+    /// Whether the samples can be trained on.
     ///
     /// # Errors
     ///
-    /// The first contradiction, too few samples, or a value that is not finite.
+    /// Too few samples, or nothing to generate.
     pub fn validate(&self) -> Result<(), TrainError> {
-        let count = self.len();
-        if count < 2 {
-            return Err(TrainError::TooFewSamples { found: count });
+        if self.len() < 2 {
+            return Err(TrainError::TooFewSamples { found: self.len() });
         }
-        let (attribute_dim, record_dim) =
-            (self.attribute_layout.dim(), self.measurement_layout.dim());
-        if attribute_dim <= self.additional_dim {
+        if self.attribute_layout.dim() <= self.additional_dim {
             return Err(TrainError::NoFields { which: "attributes" });
         }
         let flag = Segment::new(2, Activation::Softmax);
         if self.measurement_layout.segments.last() != Some(&flag) {
             return Err(TrainError::NoFields { which: "measurements" });
-        }
-        for (sample, pair) in self.offsets.windows(2).enumerate() {
-            if pair[0] >= pair[1] {
-                return Err(TrainError::Offsets { sample, start: pair[0], end: pair[1] });
-            }
-        }
-        let records = self.offsets.last().copied().unwrap_or(0);
-        for (what, found, expected) in [
-            ("attributes", self.attributes.len(), count.saturating_mul(attribute_dim)),
-            ("conditions", self.conditions.len(), count.saturating_mul(self.condition_dim)),
-            ("records", self.records.len(), records.saturating_mul(record_dim)),
-            ("records before the first sample", self.offsets.first().copied().unwrap_or(0), 0),
-        ] {
-            if found != expected {
-                return Err(TrainError::Sizes { what, found, expected });
-            }
-        }
-        for (part, values) in [
-            ("attributes", &self.attributes),
-            ("conditions", &self.conditions),
-            ("measurements", &self.records),
-        ] {
-            if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-                return Err(TrainError::NotFinite { part, index });
-            }
         }
         Ok(())
     }
@@ -144,8 +208,7 @@ impl Samples {
         let sequence = padded * self.measurement_layout.dim();
         for (row, &sample) in rows.chunks_exact_mut(self.row_dim(padded).max(1)).zip(picked) {
             let (records, fixed) = row.split_at_mut(sequence);
-            let source = self.records_of(sample);
-            records[..source.len()].copy_from_slice(source);
+            self.read_records(sample, records);
             self.write_fixed(sample, fixed);
         }
         rows
@@ -166,19 +229,43 @@ impl Samples {
         picked.iter().flat_map(|&sample| self.condition(sample)).copied().collect()
     }
 
-    fn condition(&self, sample: usize) -> &[f32] {
+    /// A sample's C values of the condition.
+    #[must_use]
+    pub fn condition(&self, sample: usize) -> &[f32] {
         &self.conditions[sample * self.condition_dim..(sample + 1) * self.condition_dim]
     }
 
-    fn records_of(&self, sample: usize) -> &[f32] {
-        let dim = self.measurement_layout.dim();
-        &self.records[self.offsets[sample] * dim..self.offsets[sample + 1] * dim]
+    /// A sample's A attributes.
+    #[must_use]
+    pub fn attributes_of(&self, sample: usize) -> Vec<f32> {
+        let mut values = vec![0.0; self.attributes.dim()];
+        self.attributes.read(sample, &mut values);
+        values
     }
 
-    fn write_fixed(&self, sample: usize, out: &mut [f32]) {
-        let dim = self.attribute_layout.dim();
-        let (attributes, condition) = out.split_at_mut(dim);
-        attributes.copy_from_slice(&self.attributes[sample * dim..(sample + 1) * dim]);
+    /// A sample's records, M values each.
+    #[must_use]
+    pub fn records_of(&self, sample: usize) -> Vec<f32> {
+        let mut values = vec![0.0; self.range(sample).len() * self.records.dim()];
+        self.read_records(sample, &mut values);
+        values
+    }
+
+    fn range(&self, sample: usize) -> std::ops::Range<usize> {
+        let start = sample.checked_sub(1).map_or(0, |before| self.ends[before]);
+        start..self.ends[sample]
+    }
+
+    /// Writes a sample's records over zeros.
+    fn read_records(&self, sample: usize, zeros: &mut [f32]) {
+        let range = self.range(sample);
+        self.records.read_all(range.start, &mut zeros[..range.len() * self.records.dim()]);
+    }
+
+    /// Writes a sample's attributes and condition over zeros.
+    fn write_fixed(&self, sample: usize, zeros: &mut [f32]) {
+        let (attributes, condition) = zeros.split_at_mut(self.attributes.dim());
+        self.attributes.read(sample, attributes);
         condition.copy_from_slice(self.condition(sample));
     }
 }

@@ -22,32 +22,24 @@ pub enum TrainError {
         /// `attributes` or `measurements`.
         which: &'static str,
     },
-    /// Sizes of the samples contradict each other.
-    #[error("samples: {what} hold {found} values, expected {expected}")]
+    /// A sample of another size than its layouts.
+    #[error("a sample's {what} hold {found} values, expected {expected}")]
     Sizes {
         /// Which part.
         what: &'static str,
         /// Values there.
         found: usize,
-        /// Values that the other parts ask for.
+        /// Values that there should be.
         expected: usize,
     },
-    /// A sample without records, or offsets that run backwards.
-    #[error("sample {sample}: records {start}..{end} are not a sequence")]
-    Offsets {
-        /// Its number.
-        sample: usize,
-        /// Where it begins.
-        start: usize,
-        /// Where it ends.
-        end: usize,
-    },
     /// A sample holds a value that is not a finite number.
-    #[error("{part}: value {index} of the samples is not a finite number")]
+    #[error("sample {sample}: value {index} of its {part} is not a finite number")]
     NotFinite {
         /// `attributes`, `conditions` or `measurements`.
         part: &'static str,
-        /// Its place.
+        /// The sample's number.
+        sample: usize,
+        /// The value's place in that part of the sample.
         index: usize,
     },
     /// A loss or a weight is no longer a finite number.

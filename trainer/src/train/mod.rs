@@ -2,6 +2,7 @@
 
 mod batch;
 mod error;
+mod packed;
 mod step;
 
 #[cfg(test)]

@@ -10,35 +10,29 @@ use ns_model_format::random::{Purpose, Stream};
 /// Flows of two kinds: one record of value .2, or four of value .8; the
 /// attribute says which. One condition, one constant attribute.
 fn toy(count: usize) -> Samples {
-    let mut samples = Samples {
-        attribute_layout: Layout {
-            segments: vec![
-                Segment::new(2, Activation::Softmax),
-                Segment::new(1, Activation::Sigmoid),
-            ],
-        },
-        measurement_layout: Layout {
-            segments: vec![
-                Segment::new(1, Activation::Sigmoid),
-                Segment::new(2, Activation::Softmax),
-            ],
-        },
-        condition_dim: 1,
-        offsets: vec![0],
-        ..Samples::default()
-    };
+    let mut samples = Samples::new(attribute_layout(), measurement_layout(), 1, 0);
     for flow in 0..count {
         let long = flow % 4 == 0;
-        samples.attributes.extend(if long { [0.0, 1.0, 0.5] } else { [1.0, 0.0, 0.5] });
-        samples.conditions.push(flow as f32 / count as f32);
+        let attributes = if long { [0.0, 1.0, 0.5] } else { [1.0, 0.0, 0.5] };
+        let mut records = Vec::new();
         let length = if long { 4 } else { 1 };
         for record in 0..length {
-            samples.records.push(if long { 0.8 } else { 0.2 });
-            samples.records.extend(if record + 1 < length { [0.0, 1.0] } else { [1.0, 0.0] });
+            records.push(if long { 0.8 } else { 0.2 });
+            records.extend(if record + 1 < length { [0.0, 1.0] } else { [1.0, 0.0] });
         }
-        samples.offsets.push(samples.offsets[flow] + length);
+        samples.push(&attributes, &[flow as f32 / count as f32], &records).unwrap();
     }
     samples
+}
+
+fn attribute_layout() -> Layout {
+    let kind = Segment::new(2, Activation::Softmax);
+    Layout { segments: vec![kind, Segment::new(1, Activation::Sigmoid)] }
+}
+
+fn measurement_layout() -> Layout {
+    let flag = Segment::new(2, Activation::Softmax);
+    Layout { segments: vec![Segment::new(1, Activation::Sigmoid), flag] }
 }
 
 fn small() -> DoppelgangerConfig {
@@ -157,13 +151,10 @@ fn fewer_flows_than_a_batch_can_be_trained_on() {
 
 #[test]
 fn flows_of_length_one_and_no_condition_can_be_trained_on() {
-    let mut samples = toy(20);
-    let picked: Vec<usize> = (0..20).filter(|flow| flow % 4 != 0).collect();
-    samples.attributes = [1.0, 0.0, 0.5].repeat(picked.len());
-    samples.records = [0.2, 1.0, 0.0].repeat(picked.len());
-    samples.offsets = (0..=picked.len()).collect();
-    samples.conditions.clear();
-    samples.condition_dim = 0;
+    let mut samples = Samples::new(attribute_layout(), measurement_layout(), 0, 0);
+    for _ in 0..15 {
+        samples.push(&[1.0, 0.0, 0.5], &[], &[0.2, 1.0, 0.0]).unwrap();
+    }
     for config in variants() {
         train(samples.clone(), config, Ops::on(&Device::Cpu));
     }
@@ -183,18 +174,49 @@ fn bad_samples_and_hyperparameters_are_errors() {
     assert!(matches!(refuse(toy(4), none), TrainError::Config(ConfigError::Count { .. })));
     let negative = DoppelgangerConfig { g_lr: f64::NAN, ..small() };
     assert!(matches!(refuse(toy(4), negative), TrainError::Config(ConfigError::Number { .. })));
-    let mut samples = toy(4);
-    samples.attributes.pop();
-    assert!(matches!(refuse(samples, small()), TrainError::Sizes { what: "attributes", .. }));
-    let mut samples = toy(4);
-    samples.records[1] = f32::NAN;
-    assert!(matches!(refuse(samples, small()), TrainError::NotFinite { index: 1, .. }));
-    let mut samples = toy(4);
-    samples.offsets[1] = 0;
-    assert!(matches!(refuse(samples, small()), TrainError::Offsets { sample: 0, .. }));
-    let mut samples = toy(4);
-    samples.measurement_layout.segments.pop();
+    let mut flagless = measurement_layout();
+    flagless.segments.pop();
+    let mut samples = Samples::new(attribute_layout(), flagless, 0, 0);
+    for _ in 0..2 {
+        samples.push(&[1.0, 0.0, 0.5], &[], &[0.2]).unwrap();
+    }
     assert!(matches!(refuse(samples, small()), TrainError::NoFields { .. }));
+}
+
+#[test]
+fn bad_samples_are_refused_on_the_way_in() {
+    let mut samples = toy(4);
+    let good = ([1.0, 0.0, 0.5], [0.0], [0.2, 1.0, 0.0]);
+    let mut refuse = |attributes: &[f32], condition: &[f32], records: &[f32]| {
+        let error = samples.push(attributes, condition, records).expect_err("refused");
+        assert_eq!(samples.len(), 4);
+        error.to_string()
+    };
+    let error = refuse(&good.0[..2], &good.1, &good.2);
+    assert_eq!(error, "a sample's attributes hold 2 values, expected 3");
+    let error = refuse(&good.0, &[], &good.2);
+    assert_eq!(error, "a sample's conditions hold 0 values, expected 1");
+    let error = refuse(&good.0, &good.1, &[0.2, 1.0, 0.0, 0.5]);
+    assert_eq!(error, "a sample's records hold 4 values, expected 6");
+    let error = refuse(&good.0, &good.1, &[]);
+    assert_eq!(error, "a sample's records hold 0 values, expected 3");
+    let error = refuse(&good.0, &good.1, &[f32::NAN, 1.0, 0.0]);
+    assert_eq!(error, "sample 4: value 0 of its measurements is not a finite number");
+    samples.push(&good.0, &good.1, &good.2).unwrap();
+}
+
+#[test]
+fn rows_hold_what_was_put_in() {
+    let samples = toy(5);
+    assert_eq!((samples.len(), samples.records(), samples.longest()), (5, 11, 4));
+    let rows = samples.rows(&[4, 1], 4);
+    let (long, short) = rows.split_at(4 * 3 + 3 + 1);
+    let record = |value: f32, more: bool| [value, f32::from(!more), f32::from(more)];
+    let four = [record(0.8, true), record(0.8, true), record(0.8, true), record(0.8, false)];
+    assert_eq!(long, [&four.concat()[..], &[0.0, 1.0, 0.5, 0.8]].concat());
+    let one = [&record(0.2, false)[..], &[0.0; 9]].concat();
+    assert_eq!(short, [&one[..], &[1.0, 0.0, 0.5, 0.2]].concat());
+    assert_eq!(samples.fixed_rows(&[1]), [1.0, 0.0, 0.5, 0.2]);
 }
 
 #[test]
