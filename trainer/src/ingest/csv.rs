@@ -161,8 +161,7 @@ pub fn read(files: &[PathBuf], config: &Resolved, reading: Reading) -> Result<Tr
     if table.times_ns.is_empty() {
         let path = files.first().cloned().unwrap_or_default();
         let others = files.len().saturating_sub(1);
-        let reasons = super::reasons(&not_used);
-        return Err(IngestError::Empty { path, others, reasons });
+        return Err(IngestError::Empty { path, others, not_used });
     }
     Ok(Trace { input_sha256: files::joined_digest(&digests), ..table.finish(order, not_used) })
 }
