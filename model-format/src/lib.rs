@@ -2,6 +2,7 @@
 //!
 //! * [`record`]: plain values, a [`FiveTuple`] and a [`Packet`].
 //! * [`mod@column`]: a column of an input table, the form in which encoders are fitted.
+//! * [`cell`]: from a cell of text to its value.
 //! * [`datetime`]: times written as dates.
 //! * [`layout`]: how encoded fields lie in a network's output.
 //! * [`codec`]: one encoder a file; fit, encode and decode together.
@@ -12,6 +13,7 @@
 
 pub mod arrival;
 pub mod bundle;
+pub mod cell;
 pub mod codec;
 pub mod column;
 pub mod datetime;

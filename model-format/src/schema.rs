@@ -78,6 +78,18 @@ impl Field {
         self.codec.folded_dim()
     }
 
+    /// The value that a cell of text stands for, the reverse of
+    /// [`Self::write_text`]; `None` for text, which is itself.
+    ///
+    /// # Errors
+    /// What was expected, and what was found.
+    pub fn parse_cell(&self, cell: &str) -> Result<Option<Value>, String> {
+        if self.missing.as_deref() == Some(cell) {
+            return Ok(Some(Value::Missing));
+        }
+        self.kind.parse_cell(cell)
+    }
+
     /// Appends a decoded value as text.
     pub fn write_text(&self, value: Value, out: &mut String) {
         use std::fmt::Write;
@@ -258,6 +270,33 @@ fn time_codec<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Codec
 }
 
 impl Timestamp {
+    /// The time, in nanoseconds since the epoch, that a cell stands for: a date
+    /// where times are written so, else a decimal number in the column's unit,
+    /// cut after the nanoseconds.
+    #[must_use]
+    pub fn parse_text(&self, cell: &str) -> Option<i64> {
+        if self.datetime.is_some() {
+            return DatetimeStyle::parse(cell).map(|(time_ns, _)| time_ns);
+        }
+        let (sign, digits) = match cell.strip_prefix('-') {
+            Some(digits) => (-1, digits),
+            None => (1, cell),
+        };
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+        let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) {
+            return None;
+        }
+        let unit = self.unit.nanoseconds();
+        let mut time_ns = whole.parse::<i64>().ok()?.checked_mul(unit)?;
+        let mut place = unit;
+        for digit in fraction.bytes() {
+            place /= 10;
+            time_ns = time_ns.checked_add(place * i64::from(digit - b'0'))?;
+        }
+        Some(sign * time_ns)
+    }
+
     /// Appends a time in nanoseconds since the epoch, in the column's unit.
     pub fn write_text(&self, time_ns: i64, out: &mut String) {
         use std::fmt::Write;
@@ -482,5 +521,32 @@ mod tests {
         assert_eq!(text(&address, Value::Int(0x0a00_0001)), "10.0.0.1");
         let integer = Field { kind: FieldKind::Integer, ..float(0) };
         assert_eq!(text(&integer, Value::Float(3.6)), "4");
+    }
+
+    #[test]
+    fn cells_are_read_as_their_kind() {
+        let read = |kind: FieldKind, cell| kind.parse_cell(cell);
+        assert_eq!(read(FieldKind::Integer, "-7"), Ok(Some(Value::Int(-7))));
+        assert_eq!(read(FieldKind::Integer, "80.0"), Ok(Some(Value::Int(80))));
+        let error = "expected a whole number, found `80.5`".to_owned();
+        assert_eq!(read(FieldKind::Integer, "80.5"), Err(error));
+        assert_eq!(read(FieldKind::Ipv4, "10.0.0.1"), Ok(Some(Value::Int(0x0a00_0001))));
+        assert_eq!(read(FieldKind::Ipv4, "167772161"), Ok(Some(Value::Int(0x0a00_0001))));
+        assert!(read(FieldKind::Ipv4, "4294967296").is_err());
+        let float = FieldKind::Float { decimals: 1 };
+        assert_eq!(read(float.clone(), "0.25"), Ok(Some(Value::Float(0.25))));
+        assert!(read(float.clone(), "inf").is_err() && read(float, "").is_err());
+        assert_eq!(read(FieldKind::Text, "80"), Ok(None));
+    }
+
+    #[test]
+    fn times_are_read_in_their_unit() {
+        let read = |unit, cell: &str| timestamp(unit, 0).parse_text(cell);
+        assert_eq!(read(TimeUnit::Seconds, "1.000000001"), Some(1_000_000_001));
+        assert_eq!(read(TimeUnit::Milliseconds, "-2.5"), Some(-2_500_000));
+        assert_eq!(read(TimeUnit::Nanoseconds, "7.9"), Some(7));
+        for wrong in ["", "-", ".5", "1e3", "1.2.3", "+1", "now", "9223372036854775807"] {
+            assert_eq!(read(TimeUnit::Seconds, wrong), None, "{wrong}");
+        }
     }
 }

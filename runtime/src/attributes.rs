@@ -1,6 +1,7 @@
 //! Flows in order of start, ready to be given a slot.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use ns_model_format::arrival::ArrivalProcess;
 use ns_model_format::manifest::Chunk;
@@ -8,7 +9,9 @@ use ns_model_format::random::{Purpose, Stream};
 use ns_model_format::{Schema, Value};
 
 use crate::decode::{AttributeDecoder, Scales};
+use crate::draw::{Drawer, Wanted};
 use crate::error::RuntimeError;
+use crate::given::GivenFlows;
 use crate::networks::Networks;
 use crate::timeline::Key;
 
@@ -31,6 +34,8 @@ pub(crate) struct Arrivals {
     /// Flows that start before are generated.
     end_ns: u64,
     next: Key,
+    /// Flows that may say themselves when they start.
+    given: Option<Arc<GivenFlows>>,
 }
 
 impl Arrivals {
@@ -45,9 +50,17 @@ impl Arrivals {
     ) -> Arrivals {
         let next = Key { time_ns: 0, flow: 0 };
         let mut arrivals =
-            Arrivals { process, seed, rate, workers, worker, end_flow, end_ns, next };
+            Arrivals { process, seed, rate, workers, worker, end_flow, end_ns, next, given: None };
         arrivals.skip_others();
         arrivals
+    }
+
+    /// The same with the starts of given flows, where these have any.
+    pub(crate) fn of_given(mut self, given: Option<&Arc<GivenFlows>>) -> Arrivals {
+        self.given = given.cloned();
+        self.next = Key { time_ns: 0, flow: 0 };
+        self.skip_others();
+        self
     }
 
     /// Start and number of the next flow.
@@ -72,6 +85,13 @@ impl Arrivals {
 
     fn step(&mut self) {
         let Key { time_ns, flow } = self.next;
+        let span_ns = self.process.span_ns();
+        if let Some(given) = self.given.as_ref().and_then(|given| given.start_ns(flow + 1, span_ns))
+        {
+            let time_ns = (given as f64 / self.rate).round() as u64;
+            self.next = Key { time_ns, flow: flow + 1 };
+            return;
+        }
         let uniform = Stream::new(self.seed, Purpose::Arrivals, flow).uniform_f64();
         let gap_ns = (self.process.gap_ns(time_ns, uniform) as f64 / self.rate).round() as u64;
         self.next = Key { time_ns: time_ns.saturating_add(gap_ns), flow: flow + 1 };
@@ -100,28 +120,31 @@ pub(crate) struct Prepared {
 pub(crate) struct Preparer {
     arrivals: Arrivals,
     decoder: AttributeDecoder,
-    noise_dim: usize,
+    drawer: Drawer,
     condition_dim: usize,
     batch: usize,
     ready: VecDeque<Prepared>,
     keys: Vec<Key>,
-    noise: Vec<f32>,
     condition: Vec<f32>,
     rows: Vec<f32>,
     gates: Vec<f32>,
 }
 
 impl Preparer {
-    pub(crate) fn new(arrivals: Arrivals, schema: &Schema, chunk: &Chunk) -> Preparer {
+    pub(crate) fn new(
+        arrivals: Arrivals,
+        schema: &Schema,
+        chunk: &Chunk,
+        drawer: Drawer,
+    ) -> Preparer {
         Preparer {
             arrivals,
             decoder: AttributeDecoder::new(schema, &chunk.attributes.layout),
-            noise_dim: chunk.attributes.noise.dim,
+            drawer,
             condition_dim: schema.condition_dim(),
             batch: FIRST_BATCH,
             ready: VecDeque::new(),
             keys: Vec::new(),
-            noise: Vec::new(),
             condition: Vec::new(),
             rows: Vec::new(),
             gates: Vec::new(),
@@ -138,7 +161,8 @@ impl Preparer {
         &mut self,
         networks: &mut N,
     ) -> Result<Option<Prepared>, RuntimeError> {
-        if self.ready.is_empty() {
+        // None of a batch may be drawn where there are conditions.
+        while self.ready.is_empty() && self.arrivals.peek().is_some() {
             self.prepare(networks)?;
         }
         Ok(self.ready.pop_front())
@@ -146,34 +170,30 @@ impl Preparer {
 
     fn prepare<N: Networks>(&mut self, networks: &mut N) -> Result<(), RuntimeError> {
         self.keys.clear();
-        self.noise.clear();
         self.condition.clear();
         while self.keys.len() < self.batch
             && let Some(key) = self.arrivals.take()
         {
             self.keys.push(key);
-            let from = self.noise.len();
-            self.noise.resize(from + self.noise_dim, 0.0);
-            let mut stream = Stream::new(self.arrivals.seed, Purpose::Attributes, key.flow);
-            stream.fill_normal(&mut self.noise[from..]);
             self.condition.push(self.arrivals.process.position(key.time_ns));
             // Where flows are cut, the second value says "starts its flow".
             self.condition.extend((1..self.condition_dim).map(|_| 1.0));
         }
         self.batch = (self.batch * 4).min(LARGEST_BATCH);
+        let Preparer { keys, condition, rows, .. } = self;
+        self.drawer.draw(networks, &mut self.decoder, Wanted { keys, condition, rows })?;
         let count = self.keys.len();
         if count == 0 {
             return Ok(());
         }
-        networks.attributes(count, &self.noise, &self.condition, &mut self.rows)?;
         let width = self.rows.len() / count;
-        self.rows.chunks_exact_mut(width).for_each(|row| self.decoder.make_discrete(row));
         networks.gates(count, &self.rows, &self.condition, &mut self.gates)?;
         let gates = self.gates.chunks_exact(self.gates.len() / count);
         let conditions = self.condition.chunks_exact(self.condition_dim);
         let rows = self.rows.chunks_exact(width).zip(gates).zip(conditions);
         for (&key, ((row, gates), condition)) in self.keys.iter().zip(rows) {
-            let (values, goes_on) = self.decoder.decode(row);
+            let (decoded, goes_on) = self.decoder.decode(row);
+            let values = self.drawer.given_values(key.flow).unwrap_or(decoded);
             self.ready.push_back(Prepared {
                 key,
                 position: condition[0],

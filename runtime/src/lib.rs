@@ -6,14 +6,17 @@
 
 mod attributes;
 pub mod cli;
+pub mod condition;
 mod counters;
 mod decode;
 pub mod describe;
+mod draw;
 pub mod drive;
 pub mod engine;
 pub mod error;
 pub mod exit;
 pub mod generate;
+pub mod given;
 pub mod locate;
 pub mod networks;
 mod onnx_check;
@@ -22,6 +25,7 @@ pub mod packets;
 pub mod render;
 mod rolling;
 pub mod rows;
+mod select;
 pub mod sink;
 pub mod stats;
 #[cfg(test)]
@@ -29,9 +33,11 @@ mod testing;
 pub mod timeline;
 mod worker;
 
+pub use condition::{Condition, ConditionError};
 pub use counters::GenerationStats;
 pub use error::RuntimeError;
 pub use generate::{GenerateOptions, Generator, StatsReader, Stream};
+pub use given::{GivenError, GivenFlows};
 pub use packets::{Frame, PacketOptions, PacketRender, Payload};
 pub use render::{Event, Render};
 pub use rows::RowRender;

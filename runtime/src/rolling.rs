@@ -19,6 +19,7 @@ use crate::decode::{AttributeDecoder, RecordDecoder, Scales};
 use crate::error::RuntimeError;
 use crate::networks::Networks;
 use crate::render::{Event, Render};
+use crate::select::Selection;
 use crate::timeline::{Key, Timeline};
 
 /// Where, in a flow's stream of states, the draws for its further segments lie:
@@ -41,6 +42,8 @@ pub(crate) struct Live<F> {
     clock_ns: u64,
     /// Number of its next record.
     record: u32,
+    /// Records of it that were left out.
+    left_out: u32,
     step: u32,
     segment: u32,
     /// Records since its segment began.
@@ -120,10 +123,11 @@ pub(crate) struct Slots<N, R: Render> {
     finished: Vec<usize>,
     segment_ends: Vec<usize>,
     counters: Arc<Counters>,
+    selection: Arc<Selection>,
 }
 
 /// Blocks of four 32-bit draws that so many normals take.
-fn blocks(normals: usize) -> u32 {
+pub(crate) fn blocks(normals: usize) -> u32 {
     u32::try_from(normals.next_multiple_of(2).div_ceil(4)).unwrap_or(u32::MAX)
 }
 
@@ -166,7 +170,13 @@ impl<N: Networks, R: Render> Slots<N, R> {
             finished: Vec::new(),
             segment_ends: Vec::new(),
             counters,
+            selection: Arc::default(),
         }
+    }
+
+    /// The same, leaving out records that are not wanted.
+    pub(crate) fn selecting(self, selection: Arc<Selection>) -> Slots<N, R> {
+        Slots { selection, ..self }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -197,6 +207,7 @@ impl<N: Networks, R: Render> Slots<N, R> {
             number,
             clock_ns: start_ns,
             record: 0,
+            left_out: 0,
             step: 0,
             segment: 0,
             in_segment: 0,
@@ -300,7 +311,10 @@ impl<N: Networks, R: Render> Slots<N, R> {
         self.begin_segments()?;
         // From the back, so that the flow that fills a hole is never one to go.
         while let Some(slot) = self.finished.pop() {
-            self.remove(slot)?;
+            let live = self.remove(slot)?;
+            if live.left_out > 0 && live.left_out == live.record {
+                self.selection.flow_without_records(live.number)?;
+            }
             self.counters.flows_finished.fetch_add(1, Relaxed);
         }
         self.counters.steps.fetch_add(1, Relaxed);
@@ -317,7 +331,8 @@ impl<N: Networks, R: Render> Slots<N, R> {
         let Slots { networks, render, decoder, segmentation, limits, live, .. } = self;
         let all = networks.records()?;
         let width = all.len() / live.len();
-        let mut emitted = 0;
+        let (mut emitted, mut left_out) = (0, 0);
+        let filters = self.selection.is_on_measurements();
         let segment_len = segmentation.as_ref().map_or(u32::MAX, |cut| cut.max_records);
         for (slot, (flow, row)) in live.iter_mut().zip(all.chunks_exact(width)).enumerate() {
             flow.step = flow.step.wrapping_add(1);
@@ -336,14 +351,20 @@ impl<N: Networks, R: Render> Slots<N, R> {
                     self.finished.push(slot);
                     break;
                 }
-                let item = render.record(&mut flow.context, flow.clock_ns, decoder.values());
-                timeline.push(Event {
-                    time_ns: flow.clock_ns,
-                    flow: flow.number,
-                    record: flow.record,
-                    item,
-                });
-                emitted += 1;
+                let values = decoder.values();
+                if !filters || self.selection.wants_record(flow.number, flow.record, values) {
+                    let item = render.record(&mut flow.context, flow.clock_ns, values);
+                    timeline.push(Event {
+                        time_ns: flow.clock_ns,
+                        flow: flow.number,
+                        record: flow.record - flow.left_out,
+                        item,
+                    });
+                    emitted += 1;
+                } else {
+                    flow.left_out += 1;
+                    left_out += 1;
+                }
                 flow.record += 1;
                 flow.in_segment += 1;
                 if flow.record >= limits.records {
@@ -363,6 +384,7 @@ impl<N: Networks, R: Render> Slots<N, R> {
                 }
             }
         }
+        self.counters.records_left_out.fetch_add(left_out, Relaxed);
         Ok(emitted)
     }
 

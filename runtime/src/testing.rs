@@ -112,8 +112,10 @@ pub(crate) struct Fake {
     /// Fails in so many steps, with a panic if `panics`.
     pub(crate) fails_in: Option<usize>,
     pub(crate) panics: bool,
-    /// Every output is NaN.
+    /// Every record is NaN.
     pub(crate) broken: bool,
+    /// Every attribute is NaN.
+    pub(crate) broken_attributes: bool,
 }
 
 impl Fake {
@@ -126,6 +128,7 @@ impl Fake {
             fails_in: None,
             panics: false,
             broken: false,
+            broken_attributes: false,
         }
     }
 }
@@ -152,6 +155,9 @@ impl Networks for Fake {
         for (noise, condition) in noise.chunks_exact(NOISE).zip(condition) {
             let row = [noise, condition].concat();
             out.extend((0..width).map(|column| mix(&[&row[..], &[column as f32]].concat())));
+        }
+        if self.broken_attributes {
+            out.fill(f32::NAN);
         }
         Ok(())
     }

@@ -175,7 +175,7 @@ fn a_stop_finishes_the_file() {
         let (driven, result) =
             drive(endless, &mut sink, Pace::TopSpeed, false, Limits::default(), &control);
         result.unwrap();
-        assert_eq!((driven.ending, Exit::of_ending(driven.ending, 0)), (ending, exit));
+        assert_eq!((driven.ending, Exit::of_ending(driven.ending, 0, false)), (ending, exit));
         let file = std::fs::File::open(&path).unwrap();
         let mut reader = pcap_file::pcap::PcapReader::new(file).unwrap();
         let mut count = 0_u64;

@@ -9,16 +9,15 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use ns_model_format::schema::TraceKind;
 use ns_model_format::{Bundle, BundleError};
 use ns_runtime::exit::Exit;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::config::{self, ConfigFile, Resolved, TrainingLength};
+use crate::config::TrainingLength;
 use crate::fit::{self, Limits, Prepared};
-use crate::ingest::sample::DEFAULT_MAX_RECORDS;
-use crate::ingest::{OnError, Reading, files, pcap};
-use crate::{device, evaluate};
+use crate::ingest::files;
+use crate::input::InputArgs;
+use crate::{check, device, evaluate, init};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -36,6 +35,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Look at an input and write a configuration for it.
+    Init(init::InitArgs),
+    /// Say what an input would teach, and what speaks against it.
+    Check(check::CheckArgs),
     /// Train a model and write it as one file.
     Train(TrainArgs),
     /// Compare a synthetic trace with the real one.
@@ -52,13 +55,8 @@ Examples:
 Then:
   ns-replay --bundle model.ns --pcap synthetic.pcap")]
 struct TrainArgs {
-    /// The capture (pcap, pcapng) or CSV to learn from, as it is or as gzip; a folder stands for
-    /// its files, and several inputs are learned as one, in order of time
-    #[arg(long, value_name = "PATH")]
-    input: Vec<PathBuf>,
-    /// Fields, encodings and model; without it, a capture has good defaults
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    input: InputArgs,
     /// The bundle to write
     #[arg(long, value_name = "FILE", default_value = "model.ns")]
     out: PathBuf,
@@ -68,23 +66,12 @@ struct TrainArgs {
     /// Stop training after this time, if it is not done before
     #[arg(long, value_name = "MINUTES", value_parser = minutes)]
     max_minutes: Option<Duration>,
-    /// Seed of all chance: equal seeds and epochs give equal models
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
     /// Where to train: auto, cpu, or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: device::Choice,
     /// Threads to train with; the result does not depend on it [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// Records (packets, rows) to learn from at most; of a larger input, a seeded sample of whole
-    /// flows. Memory is bounded by it
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_RECORDS)]
-    #[arg(value_parser = clap::value_parser!(u32).range(100..))]
-    max_records: u32,
-    /// A damaged record or bad cell: stop with an error, or skip and count it
-    #[arg(long, value_enum, default_value_t)]
-    on_error: OnError,
     /// Read and check everything, say what would be learned, and stop
     #[arg(long)]
     dry_run: bool,
@@ -115,6 +102,8 @@ fn minutes(text: &str) -> Result<Duration, String> {
 #[must_use]
 pub fn main() -> std::process::ExitCode {
     let result = match Cli::parse().command {
+        Command::Init(args) => init::run(&args).map(|()| Exit::Done),
+        Command::Check(args) => check::run(&args).map(|()| Exit::Done),
         Command::Train(args) => train(&args),
         Command::Evaluate(args) => evaluate::cli::run(&args).map(|()| Exit::Done),
     };
@@ -145,7 +134,8 @@ fn train(args: &TrainArgs) -> anyhow::Result<Exit> {
             eprintln!("{text}");
         }
     };
-    let (mut resolved, inputs) = configure(args)?;
+    let (mut resolved, inputs) = args.input.configure()?;
+    let seed = args.input.seed;
     for notice in &resolved.notices {
         say(format_args!("note: {notice}"));
     }
@@ -159,9 +149,7 @@ fn train(args: &TrainArgs) -> anyhow::Result<Exit> {
         crate::train::set_threads(threads.into());
     }
     let device = args.device.open()?;
-    let reading =
-        Reading { on_error: args.on_error, max_records: args.max_records, seed: args.seed };
-    let prepared = fit::prepare(&inputs, &resolved, args.seed, reading)?;
+    let prepared = fit::prepare(&inputs, &resolved, seed, args.input.reading())?;
     describe(&prepared, &inputs, args, &say);
     if args.dry_run {
         return Ok(Exit::Done);
@@ -171,7 +159,7 @@ fn train(args: &TrainArgs) -> anyhow::Result<Exit> {
     let limits = Limits { time: args.max_minutes };
     let bar = progress_bar(args);
     let mut last = None;
-    let result = fit::train(prepared, &resolved, args.seed, limits, &device, |progress| {
+    let result = fit::train(prepared, &resolved, seed, limits, &device, |progress| {
         show_progress(&bar, progress, args.max_minutes);
         last = Some(*progress);
         signal() == 0
@@ -216,55 +204,6 @@ fn listen_for_signals() -> std::io::Result<Arc<AtomicUsize>> {
     Ok(stopped_by)
 }
 
-/// The configuration, and the inputs that it or `--input` names.
-fn configure(args: &TrainArgs) -> anyhow::Result<(Resolved, Vec<PathBuf>)> {
-    let Some(path) = &args.config else {
-        if args.input.is_empty() {
-            bail!("no input: give `--input FILE`");
-        }
-        if !looks_like_capture(&args.input)? {
-            bail!(
-                "{} is no capture, so it needs a configuration of its columns: \
-                 `--config FILE` (configs/netflow.json is one for NetFlow)",
-                files::shown(&args.input)
-            );
-        }
-        let file = config::parse(config::DEFAULT_PCAP, "configs/pcap.json")?;
-        return Ok((config::resolve(&file, Path::new("."))?, args.input.clone()));
-    };
-    let file: ConfigFile = config::read(path)?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut resolved = config::resolve(&file, folder)
-        .with_context(|| format!("configuration `{}`", path.display()))?;
-    let inputs = match (args.input.as_slice(), resolved.input.take()) {
-        ([], Some(input)) => vec![input],
-        ([], None) => {
-            bail!("no input: give `--input FILE`, or `original_data_file` in `{}`", path.display())
-        }
-        (inputs, _) => inputs.to_vec(),
-    };
-    // NetShare's packet configurations are also run on captures saved as CSV, and the reverse is a
-    // mistake worth naming.
-    if resolved.kind != TraceKind::Packets && looks_like_capture(&inputs)? {
-        bail!(
-            "{} is a capture, but `{}` describes a CSV: its `dataset_type` is not `pcap`",
-            files::shown(&inputs),
-            path.display()
-        );
-    }
-    Ok((resolved, inputs))
-}
-
-/// Whether any file is one: beside a capture there may be others.
-fn looks_like_capture(inputs: &[PathBuf]) -> anyhow::Result<bool> {
-    for file in files::list(inputs)? {
-        if pcap::is_capture(&files::head(&file, 4)?) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 /// Better to know before an hour of training than after.
 fn check_writable(out: &Path) -> anyhow::Result<()> {
     if out.is_dir() {
@@ -297,7 +236,7 @@ fn describe(
         say(format_args!(
             "learning from a seeded sample of {:.3}% of the flows (`--max-records {}`)",
             share * 100.0,
-            args.max_records
+            args.input.max_records
         ));
     }
     for remark in remarks {

@@ -11,7 +11,7 @@ use ns_model_format::{Bundle, BundleError};
 use crate::config::{ConfigError, Resolved, TrainingLength};
 use crate::dataset::{self, Dataset, DatasetError};
 use crate::export;
-use crate::ingest::{self, IngestError, NotUsed, Reading};
+use crate::ingest::{self, IngestError, NotUsed, Reading, Trace};
 use crate::train::{Losses, TrainError, Trainer};
 
 /// Why an input did not become a bundle.
@@ -71,13 +71,8 @@ pub fn prepare(
     seed: u64,
     reading: Reading,
 ) -> Result<Prepared, FitError> {
-    let files = ingest::files::list(inputs)?;
-    let mut trace = match config.kind {
-        TraceKind::Packets => ingest::packets::trace(&files, config, reading)?,
-        _ => ingest::csv::read(&files, config, reading)?,
-    };
-    let dataset = dataset::build(&trace, config, seed)
-        .map_err(|source| FitError::Dataset { input: ingest::files::shown(inputs), source })?;
+    let mut trace = read(inputs, config, reading)?;
+    let dataset = encode(inputs, &trace, config, seed)?;
     Ok(Prepared {
         dataset,
         flows: trace.flows.len() as u64,
@@ -85,9 +80,35 @@ pub fn prepare(
         not_used: std::mem::take(&mut trace.not_used),
         share: trace.share,
         remarks: std::mem::take(&mut trace.remarks),
-        input: ingest::files::names(&files),
+        input: ingest::files::names(&ingest::files::list(inputs)?),
         input_sha256: std::mem::take(&mut trace.input_sha256),
     })
+}
+
+/// Reads an input: the first half of [`prepare`].
+///
+/// # Errors
+/// The input cannot be read or does not fit the configuration.
+pub fn read(inputs: &[PathBuf], config: &Resolved, reading: Reading) -> Result<Trace, FitError> {
+    let files = ingest::files::list(inputs)?;
+    Ok(match config.kind {
+        TraceKind::Packets => ingest::packets::trace(&files, config, reading)?,
+        _ => ingest::csv::read(&files, config, reading)?,
+    })
+}
+
+/// Encodes what was read: the second half of [`prepare`].
+///
+/// # Errors
+/// Values that cannot be encoded, or too few flows.
+pub fn encode(
+    inputs: &[PathBuf],
+    trace: &Trace,
+    config: &Resolved,
+    seed: u64,
+) -> Result<Dataset, FitError> {
+    dataset::build(trace, config, seed)
+        .map_err(|source| FitError::Dataset { input: ingest::files::shown(inputs), source })
 }
 
 /// How training goes, after every iteration.

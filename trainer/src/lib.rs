@@ -5,6 +5,7 @@
 //! [`export`] writes them as a bundle. [`fit`] is the whole road; [`config`]
 //! says which way; [`cli`] is `ns-train`.
 
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod dataset;
@@ -12,7 +13,10 @@ pub mod device;
 mod encoders;
 pub mod evaluate;
 pub mod export;
+mod files;
 pub mod fit;
 pub mod ingest;
+pub mod init;
+mod input;
 pub mod model;
 pub mod train;

@@ -58,6 +58,19 @@ impl BitCodec {
             .checked(&column.name)
     }
 
+    /// Whether it decodes to [`Value::Int`].
+    #[must_use]
+    pub fn is_int(&self) -> bool {
+        self.n_bits <= MOST_INT_BITS
+    }
+
+    /// The smallest and largest number that it decodes to, where [`Self::is_int`].
+    #[must_use]
+    pub fn bounds(&self) -> (i64, i64) {
+        let widest = i64::MAX >> (MOST_INT_BITS - self.n_bits.clamp(1, MOST_INT_BITS));
+        self.bounds.map_or((0, widest), |(least, most)| (least, most.min(widest).max(least)))
+    }
+
     fn checked(self, column: &str) -> Result<BitCodec, CodecError> {
         let checked = self.validate();
         checked.map_err(|reason| CodecError::Option { column: column.to_owned(), reason })?;

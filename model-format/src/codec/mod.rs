@@ -294,6 +294,34 @@ impl Codec {
         }
     }
 
+    /// The only values that it decodes to (or none at all), if they are listed;
+    /// see [`Self::bounds`] where they are not.
+    #[must_use]
+    pub fn choices(&self) -> Option<&[Choice]> {
+        match self {
+            Codec::Categorical(codec) => Some(codec.choices()),
+            Codec::Word2vec(codec) => Some(codec.words()),
+            Codec::Topk(codec) => codec.choices(),
+            Codec::Optional(codec) => codec.inner().choices(),
+            _ => None,
+        }
+    }
+
+    /// The smallest and largest number that it decodes to, if it is one of numbers.
+    #[must_use]
+    pub fn bounds(&self) -> Option<(f64, f64)> {
+        match self {
+            Codec::Float(codec) => Some(codec.bounds()),
+            Codec::Quantile(codec) => Some(codec.bounds()),
+            Codec::Bit(codec) if codec.is_int() => {
+                let (least, most) = codec.bounds();
+                Some((least as f64, most as f64))
+            }
+            Codec::Optional(codec) => codec.inner().bounds(),
+            _ => None,
+        }
+    }
+
     /// Whether missing cells can be encoded.
     #[must_use]
     pub fn takes_missing(&self) -> bool {

@@ -23,6 +23,14 @@ impl OptionalCodec {
     }
 }
 
+impl OptionalCodec {
+    /// The encoder of the values that are there.
+    #[must_use]
+    pub fn inner(&self) -> &Codec {
+        &self.inner
+    }
+}
+
 impl Encoder for OptionalCodec {
     fn fit(column: &Column, options: &FitOptions<'_>) -> Result<Self, CodecError> {
         let encoding = options.fallback.unwrap_or("float");

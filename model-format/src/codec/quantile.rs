@@ -93,6 +93,15 @@ impl QuantileCodec {
         pieces
     }
 
+    /// The smallest and largest number that was seen.
+    #[must_use]
+    pub fn bounds(&self) -> (f64, f64) {
+        let ends = self.pieces.first().zip(self.pieces.last());
+        let (least, most) = ends.map_or((0.0, 0.0), |(first, last)| (first.least, last.most));
+        // The bounds of a piece of several integers are halves.
+        if self.integer { (least.ceil(), most.floor()) } else { (least, most) }
+    }
+
     fn axis(&self, value: f64) -> f64 {
         if self.log1p { value.ln_1p() } else { value }
     }
@@ -222,9 +231,7 @@ impl Encoder for QuantileCodec {
     fn describe(&self) -> String {
         let log = if self.log1p { "log_" } else { "" };
         let atoms = self.pieces.iter().filter(|piece| piece.least == piece.most).count();
-        let (first, last) = (self.pieces[0], self.pieces[self.pieces.len() - 1]);
-        let half = |piece: Piece| if self.integer && piece.least < piece.most { 0.5 } else { 0.0 };
-        let (least, most) = (first.least + half(first), last.most - half(last));
+        let (least, most) = self.bounds();
         format!("{log}quantile {least}..{most}, {atoms} exact of {} pieces", self.pieces.len())
     }
 }

@@ -36,6 +36,12 @@ impl TopkCodec {
         self.top.len() + usize::from(self.rest.is_some())
     }
 
+    /// The only values that it decodes to, if there is no rest.
+    #[must_use]
+    pub fn choices(&self) -> Option<&[Choice]> {
+        self.rest.is_none().then_some(self.top.as_slice())
+    }
+
     pub(super) fn takes_missing(&self) -> bool {
         self.top.contains(&Choice::Missing)
             || self.rest.as_ref().is_some_and(|rest| rest.takes_missing())

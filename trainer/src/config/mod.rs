@@ -7,6 +7,7 @@ pub use file::{
     ConfigFile, FieldConfig, FieldType, FlowKind, GlobalConfig, Missing, ModelConfig, OneOrMany,
     TimeEncodingName, TimestampConfig,
 };
+pub(crate) use resolve::MISSING_VALUES;
 pub use resolve::{Notice, Resolved, TrainingLength, resolve};
 
 use std::path::{Path, PathBuf};

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use ns_model_format::cell::{BOOLEANS, boolean, mac, real};
 use ns_model_format::column::Words;
 use ns_model_format::datetime::DatetimeStyle;
 use ns_model_format::{Column, ColumnData, FieldKind};
@@ -113,11 +114,7 @@ impl Cells {
         match self.kind {
             FieldType::String => self.ids.push(self.words.id(cell)),
             FieldType::Float => {
-                let number: f64 = cell
-                    .parse()
-                    .ok()
-                    .filter(|number: &f64| number.is_finite())
-                    .ok_or_else(|| expected("a number", cell))?;
+                let number = real(cell).ok_or_else(|| expected("a number", cell))?;
                 self.decimals = self.decimals.max(decimals(cell, number));
                 self.numbers.push(number);
             }
@@ -253,16 +250,6 @@ impl Cells {
     }
 }
 
-const BOOLEANS: [[&str; 2]; 6] =
-    [["F", "T"], ["false", "true"], ["0", "1"], ["no", "yes"], ["n", "y"], ["off", "on"]];
-
-fn boolean(cell: &str) -> Option<bool> {
-    BOOLEANS
-        .iter()
-        .flat_map(|pair| pair.iter().zip([false, true]))
-        .find_map(|(word, value)| word.eq_ignore_ascii_case(cell).then_some(value))
-}
-
 /// The words as the input writes them; one that never occurred is the other's partner.
 fn boolean_kind([no, yes]: [Option<String>; 2]) -> FieldKind {
     let known = no.clone().or(yes.clone()).unwrap_or_default();
@@ -281,16 +268,6 @@ fn boolean_kind([no, yes]: [Option<String>; 2]) -> FieldKind {
         no: no.unwrap_or_else(|| as_known(pair[0])),
         yes: yes.unwrap_or_else(|| as_known(pair[1])),
     }
-}
-
-fn mac(cell: &str) -> Option<i64> {
-    let mut bytes = cell.split([':', '-']);
-    let mut address = 0;
-    for _ in 0..6 {
-        let byte = bytes.next().filter(|byte| byte.len() == 2)?;
-        address = address << 8 | i64::from(u8::from_str_radix(byte, 16).ok()?);
-    }
-    bytes.next().is_none().then_some(address)
 }
 
 pub(super) fn expected(what: &str, cell: &str) -> String {
