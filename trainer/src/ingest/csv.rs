@@ -10,6 +10,7 @@ use ns_model_format::schema::TimeUnit;
 use super::cells::{Cells, MOST_DECIMALS, Refused};
 use super::sample::{FlowSampler, Verdict};
 use super::source::Source;
+use super::unusable::Unusable;
 use super::{
     IngestError, NotUsed, OnError, Reading, TimeColumn, Trace, TraceColumn, files, group_flows,
 };
@@ -215,7 +216,11 @@ fn read_file(
         *not_used.entry(reason.to_owned()).or_default() += 1;
     }
     let io = |source| IngestError::Io { path: path.to_owned(), source };
-    rows.reader.into_inner().into_inner().finish().map_err(io)
+    let source = rows.reader.into_inner().into_inner();
+    if source.is_cut() {
+        *not_used.entry(Unusable::CutByEndOfFile.to_string()).or_default() += 1;
+    }
+    source.finish().map_err(io)
 }
 
 /// Rows that were taken.
