@@ -10,6 +10,7 @@ use ns_model_format::schema::TimeUnit;
 use super::cells::{Cells, MOST_DECIMALS, Refused};
 use super::sample::{FlowSampler, Verdict};
 use super::source::Source;
+use super::unusable::Unusable;
 use super::{
     IngestError, NotUsed, OnError, Reading, TimeColumn, Trace, TraceColumn, files, group_flows,
 };
@@ -161,8 +162,7 @@ pub fn read(files: &[PathBuf], config: &Resolved, reading: Reading) -> Result<Tr
     if table.times_ns.is_empty() {
         let path = files.first().cloned().unwrap_or_default();
         let others = files.len().saturating_sub(1);
-        let reasons = super::reasons(&not_used);
-        return Err(IngestError::Empty { path, others, reasons });
+        return Err(IngestError::Empty { path, others, not_used });
     }
     Ok(Trace { input_sha256: files::joined_digest(&digests), ..table.finish(order, not_used) })
 }
@@ -216,7 +216,11 @@ fn read_file(
         *not_used.entry(reason.to_owned()).or_default() += 1;
     }
     let io = |source| IngestError::Io { path: path.to_owned(), source };
-    rows.reader.into_inner().into_inner().finish().map_err(io)
+    let source = rows.reader.into_inner().into_inner();
+    if source.is_cut() {
+        *not_used.entry(Unusable::CutByEndOfFile.to_string()).or_default() += 1;
+    }
+    source.finish().map_err(io)
 }
 
 /// Rows that were taken.

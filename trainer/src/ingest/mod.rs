@@ -118,14 +118,14 @@ pub enum IngestError {
         reason: String,
     },
     /// Nothing usable in it.
-    #[error("`{}`{} no usable records{reasons}", path.display(), and_others(*others))]
+    #[error("`{}`{} no usable records{}", path.display(), and_others(*others), reasons(not_used))]
     Empty {
         /// The file.
         path: PathBuf,
         /// Files read beside it.
         others: usize,
         /// Why not, with counts.
-        reasons: String,
+        not_used: NotUsed,
     },
 }
 

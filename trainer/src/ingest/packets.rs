@@ -80,10 +80,9 @@ fn read(paths: &[PathBuf], identity: &Identity, reading: Reading) -> Result<Pack
     }
     let mut not_used = counts.tally.into_not_used();
     if packets.is_empty() {
-        let reasons = super::reasons(&not_used);
         let path = paths.first().map_or(Path::new(""), PathBuf::as_path).to_owned();
         let others = paths.len().saturating_sub(1);
-        return Err(IngestError::Empty { path, others, reasons });
+        return Err(IngestError::Empty { path, others, not_used });
     }
     sampler.count_not_used(&mut not_used);
     // In place; captures are nearly in order.

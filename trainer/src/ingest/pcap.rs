@@ -50,8 +50,7 @@ fn collect(mut source: Source, path: &Path, on_error: OnError) -> Result<Capture
     let records = counts.records;
     let not_used = counts.tally.into_not_used();
     if packets.is_empty() {
-        let reasons = super::reasons(&not_used);
-        return Err(IngestError::Empty { path: path.to_owned(), others: 0, reasons });
+        return Err(IngestError::Empty { path: path.to_owned(), others: 0, not_used });
     }
     packets.sort_by_key(|packet| packet.time_ns);
     Ok(Capture { packets, not_used, records })

@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn damaged_gzip_is_an_error_in_its_place() {
-        let mut damaged = gzip(&vec![1; 100]);
+        let mut damaged = gzip(&[1; 100]);
         let at = damaged.len() - 6;
         damaged[at] ^= 0xff;
         let mut source = source(damaged.clone());

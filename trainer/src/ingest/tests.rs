@@ -310,3 +310,21 @@ fn large_csvs_are_sampled_by_flow() {
     let twice = csv::read(&[&paths[..], &paths[..]].concat(), &config(NETFLOW), Reading::default());
     assert_eq!(twice.expect("good rows").times_ns.len(), 6000);
 }
+
+#[test]
+fn a_compressed_csv_is_read_and_one_cut_short_is_said_to_be() {
+    let rows: String = (0..2000)
+        .map(|row| format!("{row},2,1000,53,UDP,{},0.5,1,60,a\n", 1_700_000_000_000_000_u64 + row))
+        .collect();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(format!("{HEADER}{rows}").as_bytes()).expect("written");
+    let whole = gzip.finish().expect("written");
+    let (_folder, paths) =
+        folder_of(&[("cut.csv", whole[..whole.len() - 4].to_vec()), ("whole.csv.gz", whole)]);
+    let read = |path: &PathBuf| {
+        csv::read(std::slice::from_ref(path), &config(NETFLOW), Reading::default())
+            .expect("good rows")
+    };
+    assert_eq!((read(&paths[1]).times_ns.len(), read(&paths[1]).not_used.len()), (2000, 0));
+    assert_eq!(read(&paths[0]).not_used["cut short by the end of the file"], 1);
+}

@@ -93,7 +93,7 @@ impl Profile {
             return Err(IngestError::Empty {
                 path: path.to_owned(),
                 others: 0,
-                reasons: String::new(),
+                not_used: Default::default(),
             });
         }
         profile.columns = columns;
