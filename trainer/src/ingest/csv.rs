@@ -1,5 +1,6 @@
 //! CSV files to a [`Trace`].
 
+use std::io::Read;
 use std::path::Path;
 
 use ns_model_format::Column;
@@ -30,8 +31,20 @@ struct Reading {
 /// column cannot hold (unless skipped), or no rows.
 pub fn read(path: &Path, config: &Resolved, on_error: OnError) -> Result<Trace, IngestError> {
     let io = |source| IngestError::Io { path: path.to_owned(), source };
-    let file = std::fs::File::open(path).map_err(io)?;
-    let mut reader = ::csv::ReaderBuilder::new().trim(::csv::Trim::All).from_reader(file);
+    from_reader(std::fs::File::open(path).map_err(io)?, path, config, on_error)
+}
+
+/// The same from any reader; `path` stands for it in errors.
+///
+/// # Errors
+/// As [`read`].
+pub fn from_reader(
+    reader: impl Read,
+    path: &Path,
+    config: &Resolved,
+    on_error: OnError,
+) -> Result<Trace, IngestError> {
+    let mut reader = ::csv::ReaderBuilder::new().trim(::csv::Trim::All).from_reader(reader);
     let header = reader.headers().map_err(|error| row_error(path, &error))?.clone();
     let find = |name: &str| {
         header.iter().position(|cell| cell == name).ok_or_else(|| {
