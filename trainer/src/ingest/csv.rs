@@ -87,8 +87,12 @@ pub(crate) struct Rows {
 impl Rows {
     /// Opens a file and reads its header.
     pub(crate) fn open(path: &Path) -> Result<Rows, IngestError> {
+        Rows::new(Source::open(path), path)
+    }
+
+    fn new(source: std::io::Result<Source>, path: &Path) -> Result<Rows, IngestError> {
         let io = |source| IngestError::Io { path: path.to_owned(), source };
-        let mut input = BufReader::with_capacity(1 << 18, Source::open(path).map_err(io)?);
+        let mut input = BufReader::with_capacity(1 << 18, source.map_err(io)?);
         let dialect = Dialect::read(&mut input).map_err(io)?;
         let reader = dialect.reader(input);
         Ok(Rows { dialect, reader, record: ::csv::StringRecord::new(), row: 0 })
@@ -144,25 +148,46 @@ impl Rows {
 /// A file cannot be read or split, lacks a column, has a cell that its
 /// column cannot hold (unless skipped), or none has rows.
 pub fn read(files: &[PathBuf], config: &Resolved, reading: Reading) -> Result<Trace, IngestError> {
+    read_all(files.iter().map(|path| (path.as_path(), Rows::open(path))), config, reading)
+}
+
+/// The same of one CSV in memory; `path` stands for it in errors.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(
+    bytes: &[u8],
+    path: &Path,
+    config: &Resolved,
+    reading: Reading,
+) -> Result<Trace, IngestError> {
+    let source = Source::new(std::io::Cursor::new(bytes.to_vec()));
+    read_all(std::iter::once((path, Rows::new(source, path))), config, reading)
+}
+
+fn read_all<'p>(
+    files: impl Iterator<Item = (&'p Path, Result<Rows, IngestError>)>,
+    config: &Resolved,
+    reading: Reading,
+) -> Result<Trace, IngestError> {
     let fields: Vec<&FieldConfig> = config.metadata.iter().chain(&config.timeseries).collect();
     let mut table = Table::new(&fields, config, reading);
     let mut not_used = NotUsed::new();
-    let mut order = Vec::new();
-    let mut digests = Vec::new();
-    for path in files {
-        let rows = Rows::open(path)?;
+    let (mut order, mut digests, mut first) = (Vec::new(), Vec::new(), None);
+    for (path, rows) in files {
+        let rows = rows?;
         let modelled = |name: &&String| {
             **name == config.timestamp.column || fields.iter().any(|field| field.column == **name)
         };
-        if order.is_empty() {
+        if first.is_none() {
+            first = Some(path.to_owned());
             order = rows.header().iter().filter(modelled).cloned().collect();
         }
         digests.push(read_file(path, rows, &fields, reading.on_error, &mut table, &mut not_used)?);
     }
     if table.times_ns.is_empty() {
-        let path = files.first().cloned().unwrap_or_default();
-        let others = files.len().saturating_sub(1);
-        return Err(IngestError::Empty { path, others, not_used });
+        let others = digests.len().saturating_sub(1);
+        return Err(IngestError::Empty { path: first.unwrap_or_default(), others, not_used });
     }
     Ok(Trace { input_sha256: files::joined_digest(&digests), ..table.finish(order, not_used) })
 }
