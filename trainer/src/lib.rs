@@ -5,6 +5,7 @@
 //! [`export`] writes them as a bundle. [`fit`] is the whole road; [`config`]
 //! says which way; [`cli`] is `ns-train`.
 
+mod chunks;
 pub mod cli;
 pub mod config;
 pub mod dataset;

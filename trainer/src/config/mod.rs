@@ -7,7 +7,7 @@ pub use file::{
     ConfigFile, FieldConfig, FieldType, FlowKind, GlobalConfig, ModelConfig, OneOrMany,
     TimeEncodingName, TimestampConfig,
 };
-pub use resolve::{Notice, Resolved, TrainingLength, resolve};
+pub use resolve::{Chunking, CutBy, Notice, Resolved, TrainingLength, resolve};
 
 use std::path::{Path, PathBuf};
 
