@@ -50,6 +50,8 @@ pub struct Description {
     pub model_class: String,
     /// Chunks of the span with networks of their own.
     pub chunks: usize,
+    /// Whether flows go on from chunk to chunk.
+    pub flows_span_chunks: bool,
     /// Records that one step of the networks yields.
     pub records_per_step: usize,
     /// Sizes of all files in bytes.
@@ -106,6 +108,7 @@ impl Description {
             records_per_flow: timeline.records as f64 / timeline.flows.max(1) as f64,
             model_class: manifest.model.class.clone(),
             chunks: manifest.model.chunks.len(),
+            flows_span_chunks: schema.spanning.is_some(),
             records_per_step: manifest.model.chunks.first().map_or(0, |c| c.step.layout.repeat),
             files: manifest.files.iter().map(|(name, file)| (name.clone(), file.bytes)).collect(),
             trainer: provenance.trainer,
@@ -130,8 +133,11 @@ impl Description {
             _ => "rows of a schema of its own".to_owned(),
         };
         let model = format!(
-            "{}, {} chunk(s), {} record(s) a step",
-            self.model_class, self.chunks, self.records_per_step
+            "{}, {} chunk(s){}, {} record(s) a step",
+            self.model_class,
+            self.chunks,
+            if self.flows_span_chunks { " that flows span" } else { "" },
+            self.records_per_step
         );
         let span = format!("{} from {}", show_duration(self.span_s), self.begins);
         let flows = format!(

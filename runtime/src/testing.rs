@@ -1,14 +1,18 @@
 //! A model without a library: the same rules, cheap arithmetic for weights.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use ns_model_format::arrival::ArrivalProcess;
+use ns_model_format::chunks::HandedOver;
 use ns_model_format::codec::{BitCodec, CategoricalCodec, Codec, FloatCodec, FloatOptions};
 use ns_model_format::manifest::{
     AttributesGraph, Chunk, GatesGraph, InitialState, Model, Provenance, State, StepGraph, Tensor,
     Timeline,
 };
-use ns_model_format::schema::{Segmentation, TimeEncoding, TimeUnit, Timestamp, TraceKind};
+use ns_model_format::schema::{
+    Segmentation, SpanTags, Spanning, TimeEncoding, TimeUnit, Timestamp, TraceKind,
+};
 use ns_model_format::{Bundle, Column, Field, FieldKind, Manifest, Schema, Value};
 
 use crate::error::RuntimeError;
@@ -21,6 +25,18 @@ const STATE: usize = 2;
 
 /// A bundle of one categorical attribute and one measurement of 4 bits.
 pub(crate) fn bundle(encoding: TimeEncoding, segmentation: Option<Segmentation>) -> Bundle {
+    chunked_bundle(encoding, segmentation, None, &[])
+}
+
+/// The same with chunks that begin at these times of a span of 100 ms; flows
+/// of earlier ones begin in the second tenth of each but the first.
+pub(crate) fn chunked_bundle(
+    encoding: TimeEncoding,
+    segmentation: Option<Segmentation>,
+    tags: Option<SpanTags>,
+    chunk_starts_ns: &[u64],
+) -> Bundle {
+    let chunks = chunk_starts_ns.len().max(1);
     let time = Column::floats("time", vec![0.0, 50_000.0]);
     let schema = Schema {
         kind: TraceKind::Custom,
@@ -50,7 +66,7 @@ pub(crate) fn bundle(encoding: TimeEncoding, segmentation: Option<Segmentation>)
         }],
         self_norm: false,
         segmentation,
-        spanning: None,
+        spanning: tags.map(|tags| Spanning { chunks: chunks as u32, tags }),
         word2vec: BTreeMap::new(),
     };
     let attributes = schema.attribute_layout().fold_layout(1);
@@ -90,13 +106,24 @@ pub(crate) fn bundle(encoding: TimeEncoding, segmentation: Option<Segmentation>)
     let manifest = Manifest {
         format: 1,
         schema,
-        model: Model { class: "fake".to_owned(), weights: "none".to_owned(), chunks: vec![chunk] },
+        model: Model {
+            class: "fake".to_owned(),
+            weights: "none".to_owned(),
+            chunks: (0..chunks)
+                .map(|index| Chunk {
+                    handed_over: tags.filter(|_| index > 0).and_then(|_| {
+                        HandedOver::fit(vec![0.1, 0.15, 0.2], if index == 1 { 0.5 } else { 0.0 })
+                    }),
+                    ..chunk.clone()
+                })
+                .collect(),
+        },
         timeline: Timeline {
             origin_ns: 0,
             flows: 300,
             records: 1_000,
             arrivals: ArrivalProcess::fit(&starts, 100_000_000),
-            chunk_starts_ns: Vec::new(),
+            chunk_starts_ns: chunk_starts_ns.to_vec(),
         },
         provenance: Provenance::default(),
         files: BTreeMap::new(),
@@ -119,7 +146,14 @@ pub(crate) struct Fake {
     pub(crate) broken: bool,
     /// Every attribute is NaN.
     pub(crate) broken_attributes: bool,
+    /// Its chunk, which its records tell: networks of chunks differ.
+    pub(crate) number: usize,
+    /// What the rows of gates were computed from.
+    pub(crate) asked: Option<Arc<Mutex<Vec<Asked>>>>,
 }
+
+/// A row of a gates network's input: the chunk, attributes, condition.
+pub(crate) type Asked = (usize, Vec<f32>, Vec<f32>);
 
 impl Fake {
     pub(crate) fn new(bundle: &Bundle, stop: f32) -> Fake {
@@ -132,6 +166,8 @@ impl Fake {
             panics: false,
             broken: false,
             broken_attributes: false,
+            number: 0,
+            asked: None,
         }
     }
 }
@@ -179,7 +215,11 @@ impl Networks for Fake {
             out.extend_from_slice(attributes);
             // Attributes must come discrete.
             assert!(attributes.iter().all(|value| [0.0, 1.0].contains(value)));
-            out.push(mix(condition));
+            out.push(mix(&[condition, &vec![1.0; self.number]].concat()));
+            if let Some(asked) = &self.asked {
+                let row = (self.number, attributes.to_vec(), condition.to_vec());
+                asked.lock().unwrap().push(row);
+            }
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use ns_model_format::schema::{
     FieldKind, TimeEncoding, TimeUnit, Timestamp, TraceKind, packet_field,
 };
 use ns_model_format::{Bundle, Column, Field, Schema};
-use ns_trainer::export;
+use ns_trainer::export::{self, ChunkModel};
 use ns_trainer::model::weights::{BatchNorm, GeneratorWeights, HiddenLayer, Linear};
 
 /// Sizes of a random model.
@@ -59,7 +59,8 @@ pub fn sample_bundle(model: SampleModel) -> Bundle {
     };
     let provenance = Provenance { trainer: "ns-tests".to_owned(), ..Provenance::default() };
     let initial = InitialState::Normal;
-    export::bundle(&weights, model.sample_len, initial, schema, timeline, provenance)
+    let chunk = ChunkModel { weights, handed_over: None };
+    export::bundle(&[chunk], model.sample_len, initial, schema, timeline, provenance)
         .expect("a bundle whose parts fit")
 }
 

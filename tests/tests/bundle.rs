@@ -106,8 +106,8 @@ fn with_manifest(change: impl Fn(&mut serde_json::Value)) -> Vec<u8> {
 
 #[test]
 fn a_newer_format_is_named() {
-    let text = refused(&with_manifest(|manifest| manifest["format"] = 2.into()));
-    assert_eq!(text, "bundle format 2 is newer than the newest known, 1");
+    let text = refused(&with_manifest(|manifest| manifest["format"] = 3.into()));
+    assert_eq!(text, "bundle format 3 is newer than the newest known, 2");
     let text = refused(&with_manifest(|manifest| manifest["format"] = "1".into()));
     assert!(text.starts_with("manifest.json: format: "), "{text}");
 }
@@ -140,7 +140,7 @@ fn absurd_sizes_are_refused_before_anything_is_allocated() {
 #[test]
 fn manifests_that_do_not_fit_are_refused_with_the_place() {
     let step = "/model/chunks/0/step";
-    let cases: [(&str, serde_json::Value, &str); 8] = [
+    let cases: [(&str, serde_json::Value, &str); 10] = [
         ("/model/chunks", serde_json::json!([]), "model.chunks: 0 chunks"),
         (&format!("{step}/layout/repeat"), 4_000_000_000_u64.into(), "does not tile"),
         (&format!("{step}/layout/segments/0/offset"), 7.into(), "does not tile"),
@@ -148,13 +148,56 @@ fn manifests_that_do_not_fit_are_refused_with_the_place() {
         (&format!("{step}/gates/dim"), 17.into(), "step.gates has 17 values"),
         (&format!("{step}/states/0/dim"), 0.into(), "a tensor has 0 values"),
         ("/schema/attributes/0/codec/n_bits", 99.into(), "`n_bits` is 99"),
-        ("/timeline/arrivals/bins", serde_json::json!([[0.0]]), "timeline.arrivals"),
+        ("/timeline/arrivals/bins", serde_json::json!([[0.0]]), "has no gap above zero"),
+        ("/timeline/arrivals/bins", serde_json::json!([[]]), "has no gap above zero"),
+        ("/timeline/arrivals/bins", serde_json::json!([[], [9e18]]), "is out of range"),
     ];
     for (place, value, expected) in cases {
         let text = refused(&with_manifest(|manifest| {
             *manifest.pointer_mut(place).unwrap_or_else(|| panic!("{place}")) = value.clone();
         }));
         assert!(text.contains(expected), "{place}: `{text}` does not say `{expected}`");
+    }
+    let added: [(&str, &str, serde_json::Value, &str); 7] = [
+        (
+            "/timeline",
+            "chunk_starts_ns",
+            serde_json::json!([0, 5]),
+            "1 chunks; 2 begin in the span",
+        ),
+        ("/timeline", "chunk_starts_ns", serde_json::json!([5]), "chunks must begin at 0"),
+        ("/timeline/arrivals", "bin_starts_ns", serde_json::json!([0]), "is out of range"),
+        (
+            "/schema",
+            "spanning",
+            serde_json::json!({"chunks": 2, "tags": "every_part"}),
+            "flows span 2 chunks; the model has 1",
+        ),
+        (
+            "/schema",
+            "spanning",
+            serde_json::json!({"chunks": 4_000_000_000_u32, "tags": "every_part"}),
+            "more than 10000 chunks",
+        ),
+        (
+            "/model/chunks/0",
+            "handed_over",
+            serde_json::json!({"begins": []}),
+            "handed_over is out of range",
+        ),
+        (
+            "/model/chunks/0",
+            "handed_over",
+            serde_json::json!({"begins": [0.5, 0.2], "goes_on": 0.5}),
+            "handed_over is out of range",
+        ),
+    ];
+    for (place, key, value, expected) in added {
+        let text = refused(&with_manifest(|manifest| {
+            let place = manifest.pointer_mut(place).unwrap_or_else(|| panic!("{place}"));
+            place[key] = value.clone();
+        }));
+        assert!(text.contains(expected), "{place} {key}: `{text}` does not say `{expected}`");
     }
     let text = refused(&with_manifest(|manifest| manifest["extra"] = 1.into()));
     assert!(text.contains("unknown field `extra`"), "{text}");

@@ -17,6 +17,7 @@ use crate::config::TrainingLength;
 use crate::fit::{self, Limits, Prepared};
 use crate::ingest::files;
 use crate::input::InputArgs;
+use crate::train::Samples;
 use crate::{check, device, evaluate, init};
 
 const EXIT_CODES: &str = "\
@@ -170,9 +171,9 @@ fn train(args: &TrainArgs) -> anyhow::Result<Exit> {
     if let Some(progress) = last {
         let seconds = progress.elapsed.as_secs_f64();
         say(format_args!(
-            "trained {} iterations ({:.1} epochs) in {:.1} s, {:.1} ms an iteration{}",
+            "trained {} iterations ({}) in {:.1} s, {:.1} ms an iteration{}",
             progress.iteration,
-            progress.iteration as f64 / progress.iterations_per_epoch as f64,
+            how_far(&progress),
             seconds,
             1e3 * seconds / progress.iteration as f64,
             if signal() == 0 { "" } else { "; stopped early, the model so far is kept" },
@@ -250,7 +251,18 @@ fn describe(
         say(format_args!(
             "flows above {} records are cut into segments: {} in all",
             cut.max_records,
-            dataset.samples.len()
+            dataset.samples()
+        ));
+    }
+    for note in &dataset.notes {
+        say(format_args!("note: {note}"));
+    }
+    if dataset.chunks.len() > 1 {
+        let samples: Vec<String> = dataset.chunks.iter().map(|c| c.len().to_string()).collect();
+        say(format_args!(
+            "{} chunks with networks of their own, of {} samples",
+            samples.len(),
+            samples.join(", ")
         ));
     }
     if args.verbose || args.dry_run {
@@ -262,14 +274,23 @@ fn describe(
                 say(format_args!("  {what:11} {:12} {}", field.name, field.codec.describe()));
             }
         }
-        let dims = &dataset.samples;
+        let Some(dims) = dataset.chunks.first() else { return };
+        let sum = |of: fn(&Samples) -> usize| dataset.chunks.iter().map(of).sum::<usize>();
         say(format_args!(
             "  {} values an attribute vector, {} a record, records up to {}; {:.1} bytes a record in memory",
             dims.attribute_layout.dim(),
             dims.measurement_layout.dim(),
-            dims.longest(),
-            dims.bytes() as f64 / dims.records().max(1) as f64
+            dims.room,
+            sum(Samples::bytes) as f64 / sum(Samples::records).max(1) as f64
         ));
+    }
+}
+
+/// `2.0 epochs`, or which of several chunks the last iteration was in.
+fn how_far(progress: &fit::Progress) -> String {
+    match progress.chunks {
+        1 => format!("{:.1} epochs", progress.epochs),
+        chunks => format!("{} of {chunks} chunks", progress.chunk + 1),
     }
 }
 
@@ -295,8 +316,12 @@ fn show_progress(bar: &ProgressBar, progress: &fit::Progress, limit: Option<Dura
     bar.set_position((share * 1000.0) as u64);
     let left = if share > 0.0 { seconds / share - seconds } else { 0.0 };
     bar.set_message(format!(
-        "epoch {:.1}, {:.1} it/s, critic {:.3}, generator {:.3}, {} left",
-        progress.iteration as f64 / progress.iterations_per_epoch as f64,
+        "{}epoch {:.1}, {:.1} it/s, critic {:.3}, generator {:.3}, {} left",
+        match progress.chunks {
+            1 => String::new(),
+            chunks => format!("chunk {} of {chunks}, ", progress.chunk + 1),
+        },
+        progress.epochs,
         progress.iteration as f64 / seconds.max(1e-9),
         progress.losses.critic,
         progress.losses.generator,

@@ -1,14 +1,15 @@
 //! From a [`Trace`] to the fitted schema, the samples, and the timeline.
 
 use ns_model_format::arrival::ArrivalProcess;
-use ns_model_format::chunks::Chunks;
+use ns_model_format::chunks::HandedOver;
 use ns_model_format::codec::CodecError;
 use ns_model_format::manifest::Timeline;
-use ns_model_format::schema::{Segmentation, TimeEncoding, Timestamp};
+use ns_model_format::schema::{Spanning, TimeEncoding, Timestamp};
 use ns_model_format::{Column, Schema};
 
+use crate::chunks::{self, Cut};
 use crate::config::{Resolved, TimeEncodingName};
-use crate::encode::{Encoder, Piece};
+use crate::encode::Encoder;
 use crate::encoders::{EncoderError, configured, fit, fit_time, word_spaces};
 use crate::ingest::Trace;
 use crate::train::{Samples, TrainError};
@@ -44,12 +45,24 @@ pub enum DatasetError {
 /// What training and the bundle need of a trace.
 #[derive(Debug)]
 pub struct Dataset {
-    /// Encoded flows, or segments of flows.
-    pub samples: Samples,
+    /// Encoded flows, or segments of flows, of every chunk of the span.
+    pub chunks: Vec<Samples>,
+    /// How flows of earlier chunks go on in each.
+    pub handed_over: Vec<Option<HandedOver>>,
     /// The fields with their fitted encoders.
     pub schema: Schema,
     /// When flows start.
     pub timeline: Timeline,
+    /// What was done otherwise than asked for, for people.
+    pub notes: Vec<String>,
+}
+
+impl Dataset {
+    /// Samples of all chunks.
+    #[must_use]
+    pub fn samples(&self) -> usize {
+        self.chunks.iter().map(Samples::len).sum()
+    }
 }
 
 /// Fits the encoders and encodes the trace.
@@ -78,7 +91,8 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
         0 => SHORTEST_SPAN_NS,
         span => span,
     };
-    let times_us = measured_times(trace, config, origin_ns);
+    let cut = chunks::cut(trace, span_ns, &config.chunks, config.max_flow_len);
+    let times_us = measured_times(trace, config, &cut);
     let timestamp = Timestamp {
         column: trace.time.name.clone(),
         unit: trace.time.unit,
@@ -98,16 +112,29 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
         attributes,
         measurements,
         self_norm: config.self_norm,
-        segmentation: segmentation(trace, config.max_flow_len),
-        spanning: None,
+        segmentation: cut.segmentation(config.max_flow_len),
+        spanning: cut
+            .spans()
+            .then(|| Spanning { chunks: cut.chunks.count() as u32, tags: config.chunks.tags }),
         word2vec: spaces,
     };
     let starts: Vec<u64> =
-        firsts.iter().map(|&row| trace.times_ns[row].abs_diff(origin_ns)).collect();
-    let arrivals = ArrivalProcess::fit(&starts, span_ns);
-    let pieces = pieces(trace, &schema, &starts, &Chunks::new(&[], span_ns));
-    let encoder = Encoder { trace, schema: &schema, times_us: &times_us };
-    let samples = encoder.encode(&pieces)?;
+        trace.flows.iter().map(|rows| chunks::since_origin(trace, rows[0])).collect();
+    let arrivals = ArrivalProcess::fit_chunks(&starts, &cut.chunks);
+    let segmentation = schema.segmentation.as_ref();
+    let spanning = cut.spanning_flows();
+    let encoder = Encoder { trace, schema: &schema, times_us: &times_us, spanning: &spanning };
+    let pieces = cut.pieces(trace, segmentation);
+    let mut chunks = (0..)
+        .zip(&pieces)
+        .map(|(chunk, pieces)| encoder.encode(chunk, pieces))
+        .collect::<Result<Vec<_>, _>>()?;
+    let room = chunks.iter().map(Samples::longest).max().unwrap_or(0);
+    chunks.iter_mut().for_each(|samples| samples.room = room);
+    let chunk_starts_ns = match cut.chunks.count() {
+        1 => Vec::new(),
+        _ => cut.chunks.starts_ns().to_vec(),
+    };
     // The sample stands for the whole input.
     let of_whole = |count: usize| (count as f64 / trace.share).round() as u64;
     let timeline = Timeline {
@@ -115,72 +142,43 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
         flows: of_whole(trace.flows.len()),
         records: of_whole(trace.times_ns.len()),
         arrivals: arrivals.of_whole(trace.share),
-        chunk_starts_ns: Vec::new(),
+        chunk_starts_ns,
     };
-    Ok(Dataset { samples, schema, timeline })
+    let handed_over = cut.handed_over(trace, segmentation);
+    Ok(Dataset { chunks, handed_over, notes: notes(&cut, config), schema, timeline })
 }
 
-/// The time measurement of every record, in microseconds.
-fn measured_times(trace: &Trace, config: &Resolved, origin_ns: i64) -> Column {
+/// What was done otherwise than configured.
+fn notes(cut: &Cut, config: &Resolved) -> Vec<String> {
+    if cut.joined.is_empty() {
+        return Vec::new();
+    }
+    let numbers: Vec<String> = cut.joined.iter().map(usize::to_string).collect();
+    vec![format!(
+        "chunks with fewer than 2 samples, or in which no flow starts, are joined to their \
+         neighbours ({} of {}): {} chunks are left",
+        numbers.join(", "),
+        config.chunks.n_chunks,
+        cut.chunks.count(),
+    )]
+}
+
+/// The time measurement of every record, in microseconds. The first record of a
+/// part has no gap before it: where parts begin is not the flow's network's to say.
+fn measured_times(trace: &Trace, config: &Resolved, cut: &Cut) -> Column {
     let mut times = vec![0.0; trace.times_ns.len()];
     let raw = config.timestamp.encoding == Some(TimeEncodingName::Raw);
-    for flow in &trace.flows {
-        let mut previous = trace.times_ns[flow[0] as usize];
-        for &row in flow {
+    for part in &cut.parts {
+        let rows = &trace.flows[part.flow as usize][part.from as usize..part.to as usize];
+        let mut previous = trace.times_ns[rows[0] as usize];
+        for &row in rows {
             let now = trace.times_ns[row as usize];
-            let since = if raw { origin_ns } else { previous };
+            let since = if raw { trace.times_ns[0] } else { previous };
             times[row as usize] = (now - since) as f64 / 1_000.0;
             previous = now;
         }
     }
     Column::floats(&config.timestamp.column, times)
-}
-
-/// How flows are cut, if any flow is long enough to be.
-fn segmentation(trace: &Trace, max_flow_len: Option<u32>) -> Option<Segmentation> {
-    let max_records = max_flow_len?;
-    let segments = |flow: &Vec<u32>| flow.len().div_ceil(max_records as usize);
-    let most = trace.flows.iter().map(segments).max().unwrap_or(1);
-    if most < 2 {
-        return None;
-    }
-    let with = |count: usize| trace.flows.iter().filter(|flow| segments(flow) >= count).count();
-    // Of flows with segment k + 1, the share with segment k + 2; far out, where
-    // few flows are, the shares are pooled so that no chance of ending is 0.
-    let mut goes_on: Vec<f32> = Vec::new();
-    for count in 2..=most {
-        let (have, more) = (with(count), with(count + 1));
-        if have < 10 {
-            let records: usize = (count..=most).map(with).sum();
-            let ends = have;
-            goes_on.push((records - ends) as f32 / records as f32);
-            break;
-        }
-        goes_on.push(more as f32 / have as f32);
-    }
-    Some(Segmentation { max_records, goes_on })
-}
-
-/// Every flow's records in samples of at most `max_records`.
-fn pieces(trace: &Trace, schema: &Schema, starts: &[u64], chunks: &Chunks) -> Vec<Piece> {
-    let cut = schema.segmentation.as_ref().map_or(usize::MAX, |cut| cut.max_records as usize);
-    let mut pieces = Vec::with_capacity(trace.flows.len());
-    for (flow, rows) in trace.flows.iter().enumerate() {
-        let mut from = 0;
-        while from < rows.len() {
-            let to = from.saturating_add(cut).min(rows.len());
-            pieces.push(Piece {
-                flow: flow as u32,
-                from: from as u32,
-                to: to as u32,
-                position: chunks.position(0, starts[flow]),
-                starts: from == 0,
-                goes_on: to < rows.len(),
-            });
-            from = to;
-        }
-    }
-    pieces
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! From a trace's records to encoded samples, in blocks on all cores: what is
 //! encoded as plain numbers at any time is a block a thread, whatever the trace.
 
+use std::collections::HashMap;
+
 use ns_model_format::codec::{Codec, CodecError, FloatCodec};
+use ns_model_format::schema::SpanTags;
 use ns_model_format::{Column, Schema};
 use rayon::prelude::*;
 
@@ -25,6 +28,8 @@ pub(crate) struct Piece {
     pub(crate) position: f32,
     /// Whether it starts its part of the flow.
     pub(crate) starts: bool,
+    /// Whether that part starts the flow.
+    pub(crate) starts_flow: bool,
     /// Whether that part goes on after it.
     pub(crate) goes_on: bool,
 }
@@ -41,6 +46,8 @@ pub(crate) struct Encoder<'a> {
     pub(crate) schema: &'a Schema,
     /// The time measurement of every record, in microseconds.
     pub(crate) times_us: &'a Column,
+    /// The chunks of every flow that has records in several.
+    pub(crate) spanning: &'a HashMap<u32, Box<[u32]>>,
 }
 
 /// A yes or no, in training form.
@@ -49,13 +56,13 @@ fn two_way(yes: bool) -> [f32; 2] {
 }
 
 impl Encoder<'_> {
-    /// One sample a piece, in the order of the pieces.
-    pub(crate) fn encode(&self, pieces: &[Piece]) -> Result<Samples, DatasetError> {
+    /// One sample a piece of chunk `chunk`, in the order of the pieces.
+    pub(crate) fn encode(&self, chunk: usize, pieces: &[Piece]) -> Result<Samples, DatasetError> {
         let mut samples = self.no_samples();
         let blocks = blocks(pieces);
         for blocks in blocks.chunks(threads().max(1)) {
             let encoded: Vec<Result<Samples, DatasetError>> =
-                blocks.par_iter().map(|block| self.encode_block(block)).collect();
+                blocks.par_iter().map(|block| self.encode_block(chunk, block)).collect();
             for block in encoded {
                 let before = samples.len();
                 samples.append(block.map_err(|error| numbered_from(before, error))?);
@@ -74,7 +81,7 @@ impl Encoder<'_> {
         )
     }
 
-    fn encode_block(&self, pieces: &[Piece]) -> Result<Samples, DatasetError> {
+    fn encode_block(&self, chunk: usize, pieces: &[Piece]) -> Result<Samples, DatasetError> {
         let Encoder { trace, schema, .. } = *self;
         let mut samples = self.no_samples();
         let attribute_dim = samples.attribute_layout.dim();
@@ -104,16 +111,31 @@ impl Encoder<'_> {
             offset += field.codec.dim();
         }
         let own_scales = own_scales(schema);
+        let mut condition = Vec::new();
         let mut rest = &mut records[..];
         for (piece, attributes) in pieces.iter().zip(attributes.chunks_exact_mut(attribute_dim)) {
             let (records, after) = std::mem::take(&mut rest).split_at_mut(piece.len() * record_dim);
             rest = after;
-            let mut condition = vec![piece.position];
+            condition.clear();
+            let Piece { position, starts, starts_flow, goes_on, .. } = *piece;
+            schema.write_condition(position, starts, starts_flow, &mut condition);
             let mut at = tags;
             if schema.segmentation.is_some() {
-                attributes[at..at + 2].copy_from_slice(&two_way(piece.goes_on));
+                attributes[at..at + 2].copy_from_slice(&two_way(goes_on));
                 at += 2;
-                condition.push(f32::from(piece.starts));
+            }
+            if let Some(spanning) = &schema.spanning {
+                let tells = starts_flow || spanning.tags == SpanTags::EveryPart;
+                let here = [chunk as u32];
+                let chunks = match (tells, self.spanning.get(&piece.flow)) {
+                    (false, _) => &[][..],
+                    (true, Some(chunks)) => chunks,
+                    (true, None) => &here,
+                };
+                for index in 0..spanning.chunks {
+                    attributes[at..at + 2].copy_from_slice(&two_way(chunks.contains(&index)));
+                    at += 2;
+                }
             }
             for (index, record) in records.chunks_exact_mut(record_dim).enumerate() {
                 record[offset..].copy_from_slice(&two_way(index + 1 < piece.len()));

@@ -6,6 +6,7 @@
 //! says which way; [`cli`] is `ns-train`.
 
 pub mod check;
+mod chunks;
 pub mod cli;
 pub mod config;
 pub mod dataset;

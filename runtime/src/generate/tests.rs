@@ -2,16 +2,23 @@
 
 use std::collections::HashMap;
 
-use ns_model_format::schema::{Segmentation, TimeEncoding};
+use std::sync::Mutex;
+
+use ns_model_format::schema::{Segmentation, SpanTags, TimeEncoding};
 
 use super::*;
-use crate::testing::{Echo, Fake, REPEAT, bundle};
+use crate::testing::{Echo, Fake, REPEAT, bundle, chunked_bundle};
+
+/// Chunks of 20, 30 and 50 ms.
+const CHUNKS: [u64; 3] = [0, 20_000_000, 50_000_000];
 
 type Item = <Echo as Render>::Item;
 
 fn run_with(bundle: &Bundle, fakes: Vec<Fake>, options: &GenerateOptions) -> Stream<Item> {
-    let networks = fakes.into_iter().map(|fake| vec![fake]).collect();
-    start(bundle, options, networks, Echo).unwrap()
+    // Each of these stands for the networks of all chunks.
+    let chunks = bundle.manifest().model.chunks.len();
+    let of = |fake: Fake| (0..chunks).map(|number| Fake { number, ..fake.clone() }).collect();
+    start(bundle, options, fakes.into_iter().map(of).collect(), Echo).unwrap()
 }
 
 fn run(bundle: &Bundle, stop: f32, options: &GenerateOptions) -> Vec<Event<Item>> {
@@ -36,12 +43,17 @@ fn cut() -> Option<Segmentation> {
 
 #[test]
 fn slots_queue_and_threads_do_not_show_in_the_output() {
-    for (encoding, segmentation) in [
-        (TimeEncoding::Interarrival, None),
-        (TimeEncoding::Interarrival, cut()),
-        (TimeEncoding::Raw, None),
+    let whole = |encoding, cut| bundle(encoding, cut);
+    let chunks = |encoding, cut, tags| chunked_bundle(encoding, cut, Some(tags), &CHUNKS);
+    for bundle in [
+        whole(TimeEncoding::Interarrival, None),
+        whole(TimeEncoding::Interarrival, cut()),
+        whole(TimeEncoding::Raw, None),
+        chunks(TimeEncoding::Interarrival, cut(), SpanTags::EveryPart),
+        chunks(TimeEncoding::Interarrival, None, SpanTags::FirstPart),
+        chunks(TimeEncoding::Raw, None, SpanTags::EveryPart),
+        chunked_bundle(TimeEncoding::Interarrival, cut(), None, &CHUNKS),
     ] {
-        let bundle = bundle(encoding, segmentation);
         let options = GenerateOptions { flows: Some(400), ..GenerateOptions::default() };
         let expected = run(&bundle, 0.03, &options);
         assert_sound(&expected);
@@ -213,4 +225,106 @@ fn options_out_of_range_are_named() {
     assert_eq!(error, "option `slots` is 0; expected 1 to 65536");
     let error = refused(GenerateOptions { flow_rate: f64::NAN, ..GenerateOptions::default() });
     assert!(error.starts_with("option `flow_rate` is NaN"), "{error}");
+}
+
+/// What happens at the boundaries of chunks, with records a microsecond apart
+/// and parts of one record (a flag that always says stop).
+#[test]
+fn a_flow_goes_on_in_the_chunks_that_its_tags_name() {
+    for (tags, cut) in
+        [(SpanTags::EveryPart, None), (SpanTags::FirstPart, None), (SpanTags::EveryPart, cut())]
+    {
+        let segments = cut.is_some();
+        let bundle = chunked_bundle(TimeEncoding::Interarrival, cut, Some(tags), &CHUNKS);
+        let options = GenerateOptions { flows: Some(900), ..GenerateOptions::default() };
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let fake = Fake { asked: Some(asked.clone()), ..Fake::new(&bundle, 2.0) };
+        let mut stream = run_with(&bundle, vec![fake], &options);
+        let events: Vec<_> = (&mut stream).collect::<Result<_, _>>().unwrap();
+        assert_sound(&events);
+        let mut flows: HashMap<u64, Vec<&Event<Item>>> = HashMap::new();
+        events.iter().for_each(|event| flows.entry(event.flow).or_default().push(event));
+        assert_eq!(flows.len(), 900);
+        let chunk_of = |event: &Event<Item>| match event.time_ns % 100_000_000 {
+            0..20_000_000 => 0,
+            20_000_000..50_000_000 => 1,
+            _ => 2,
+        };
+        let (mut spans, mut handed, mut from_first) = (0, 0, 0);
+        for flow in flows.values() {
+            // One identity: what was given at the start.
+            assert!(flow.iter().all(|event| event.item.0 == flow[0].item.0));
+            let chunks: Vec<usize> = flow.iter().map(|event| chunk_of(event)).collect();
+            from_first += usize::from(chunks[0] == 0);
+            if segments {
+                // A part's further records may lie anywhere.
+                continue;
+            }
+            assert!(chunks.is_sorted(), "{chunks:?}");
+            // Not past the span: that is another round's.
+            assert_eq!(flow[0].time_ns / 100_000_000, flow[flow.len() - 1].time_ns / 100_000_000);
+            let mut parts: Vec<&Event<Item>> = Vec::new();
+            for (event, &chunk) in flow.iter().zip(&chunks) {
+                if parts.last().is_none_or(|last| chunk_of(last) != chunk) {
+                    parts.push(event);
+                }
+            }
+            for part in &parts[1..] {
+                let (start, length) = [(0, 20), (20, 30), (50, 50)][chunk_of(part)];
+                let offset = part.time_ns % 100_000_000 - start * 1_000_000;
+                let share = offset as f64 / (length as f64 * 1e6);
+                assert!((0.0999..=0.2001).contains(&share), "{share}");
+            }
+            handed += parts.len() - 1;
+            spans += usize::from(parts.len() > 1);
+        }
+        assert_eq!((stream.stats().flows_begun, stream.stats().flows_finished), (900, 900));
+        // The fake's tags are much like coin tosses: of the first chunk's flows three
+        // quarters go on somewhere, of the second's a half, of the third's none.
+        assert!((150..210).contains(&from_first), "{from_first}");
+        if !segments {
+            assert_eq!(stream.stats().handed_over, handed as u64);
+            let expected = 0.2 * 900.0 * 0.75 + 0.3 * 900.0 * 0.5;
+            assert!((spans as f64 - expected).abs() < 0.25 * expected, "{spans} of {expected}");
+        }
+        check_asked(&asked.lock().unwrap(), tags, segments);
+    }
+}
+
+/// The rows that the networks of gates were given: kind (3), "goes on" where
+/// there are segments, a tag a chunk.
+fn check_asked(asked: &[crate::testing::Asked], tags: SpanTags, segments: bool) {
+    let (mut firsts, mut others) = (0, 0);
+    for (chunk, attributes, condition) in asked {
+        // Columns are in order of activation: tags are the sigmoids.
+        let told = &attributes[usize::from(segments)..][..3];
+        let starts_flow = *condition.last().unwrap();
+        assert_eq!(condition.len(), 2 + usize::from(segments));
+        assert!((0.0..1.0).contains(&condition[0]));
+        let earlier = told[..*chunk].iter().sum::<f32>();
+        if starts_flow == 1.0 {
+            firsts += 1;
+            // Not before it starts, and where it is.
+            assert_eq!((earlier, told[*chunk]), (0.0, 1.0), "{told:?} in {chunk}");
+        } else {
+            others += 1;
+            match tags {
+                SpanTags::EveryPart => assert!(earlier >= 1.0 && told[*chunk] == 1.0),
+                SpanTags::FirstPart => assert_eq!(told, [0.0; 3]),
+            }
+        }
+    }
+    assert!(firsts >= 900 && others > 100, "{firsts} {others}");
+}
+
+#[test]
+fn a_duration_cuts_an_undisturbed_run_of_several_chunks_too() {
+    let tags = Some(SpanTags::EveryPart);
+    let bundle = chunked_bundle(TimeEncoding::Interarrival, cut(), tags, &CHUNKS);
+    let options = GenerateOptions { duration_ns: Some(130_000_000), ..Default::default() };
+    let endless = GenerateOptions { forever: true, ..GenerateOptions::default() };
+    let whole = run_with(&bundle, vec![Fake::new(&bundle, 0.2)], &endless).map(Result::unwrap);
+    let expected: Vec<_> = whole.take_while(|event| event.time_ns < 130_000_000).collect();
+    assert!(expected.len() > 1_000);
+    assert!(run(&bundle, 0.2, &options) == expected);
 }

@@ -130,7 +130,11 @@ pub fn check(trace: &Trace, config: &Resolved, dataset: &Dataset) -> Report {
 /// About what training holds at once: the encoded samples, every network's
 /// weights with their gradient and two moments, and a batch on its way through.
 fn memory(config: &Resolved, dataset: &Dataset) -> u64 {
-    let samples = &dataset.samples;
+    // Chunks are trained one after another, with networks of one size.
+    let Some(samples) = dataset.chunks.iter().max_by_key(|samples| samples.bytes()) else {
+        return 0;
+    };
+    let bytes: usize = dataset.chunks.iter().map(crate::train::Samples::bytes).sum();
     let model = &config.model;
     let attributes = samples.attribute_layout.dim() + samples.condition_dim;
     let record = samples.measurement_layout.dim();
@@ -159,7 +163,7 @@ fn memory(config: &Resolved, dataset: &Dataset) -> u64 {
     // Real, generated and interpolated, forward and back.
     let batch = rows * (6 * (length * record + attributes) + 8 * layers * units)
         + rows * length.div_ceil(model.sample_len) * 12 * hidden;
-    (samples.bytes() + 4 * (4 * weights + batch)) as u64
+    (bytes + 4 * (4 * weights + batch)) as u64
 }
 
 /// Findings as they come.

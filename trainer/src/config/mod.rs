@@ -8,7 +8,7 @@ pub use file::{
     TimeEncodingName, TimestampConfig,
 };
 pub(crate) use resolve::MISSING_VALUES;
-pub use resolve::{Notice, Resolved, TrainingLength, resolve};
+pub use resolve::{Chunking, CutBy, Notice, Resolved, TrainingLength, resolve};
 
 use std::path::{Path, PathBuf};
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ns_model_format::codec;
 use ns_model_format::manifest::InitialState;
-use ns_model_format::schema::TraceKind;
+use ns_model_format::schema::{SpanTags, TraceKind};
 use serde::Serialize;
 
 use super::ConfigError;
@@ -23,6 +23,9 @@ const ENCODINGS: &str = "`categorical`, `topk`, `bit`, `octets`, `quantile`, `lo
 /// Zeek's, the others are what programs write.
 pub(crate) const MISSING_VALUES: [&str; 9] =
     ["", "-", "NaN", "nan", "NA", "N/A", "null", "NULL", "None"];
+/// How much shorter NetShare trains further chunks when the file does not say.
+const DEFAULT_REDUCE_TIME: f64 = 4.0;
+const MOST_CHUNKS: u32 = 10_000;
 /// NetShare's `iteration` when neither it nor `epochs` is given.
 const DEFAULT_ITERATIONS: u64 = 200_000;
 
@@ -52,6 +55,43 @@ pub enum TrainingLength {
     Iterations(u64),
 }
 
+/// Where a trace is cut into chunks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CutBy {
+    /// Into equal durations.
+    #[default]
+    FixedTime,
+    /// Into equal numbers of records.
+    FixedSize,
+}
+
+/// Chunks of the span, each with networks of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Chunking {
+    /// How many, at most.
+    pub n_chunks: u32,
+    /// Where they are cut.
+    pub df2chunks: CutBy,
+    /// Which parts of a flow that spans chunks tell where it has records.
+    pub tags: SpanTags,
+    /// Further chunks start from the first one's weights and train so many times
+    /// shorter; without, each is trained from nothing, as long as the first.
+    pub reduce_time: Option<f64>,
+}
+
+impl Default for Chunking {
+    /// The whole span as one.
+    fn default() -> Chunking {
+        Chunking {
+            n_chunks: 1,
+            df2chunks: CutBy::FixedTime,
+            tags: SpanTags::EveryPart,
+            reduce_time: Some(DEFAULT_REDUCE_TIME),
+        }
+    }
+}
+
 /// A configuration with every choice made.
 #[derive(Clone, Debug, Serialize)]
 pub struct Resolved {
@@ -68,6 +108,8 @@ pub struct Resolved {
     pub idle_timeout: Option<f64>,
     /// Records after which a flow is cut into segments.
     pub max_flow_len: Option<u32>,
+    /// How the span is cut.
+    pub chunks: Chunking,
     /// Whether float measurements are on each flow's own scale.
     pub self_norm: bool,
     /// Length of word vectors.
@@ -159,6 +201,7 @@ pub fn resolve(file: &ConfigFile, folder: &Path) -> Result<Resolved, ConfigError
         flow,
         idle_timeout: fields.idle_timeout,
         max_flow_len: fields.max_flow_len,
+        chunks: resolve_chunks(file, &mut notices)?,
         self_norm: config.self_norm == Some(true),
         vec_size: fields.word2vec.vec_size.unwrap_or(DEFAULT_VEC_SIZE),
         pretrained: fields.word2vec.pretrain_model_path.as_ref().map(|path| folder.join(path)),
@@ -290,20 +333,11 @@ fn note_ineffective(file: &ConfigFile, notices: &mut Vec<Notice>) {
         note(notices, &present(keys), reason);
     };
     group(
-        &[("n_chunks", global.n_chunks.is_some_and(|chunks| chunks > 1))],
-        "the whole span is trained as one chunk",
-    );
-    group(
         &[
-            ("split_name", fields.split_name.is_some()),
-            ("df2chunks", fields.df2chunks.is_some()),
-            ("truncate", fields.truncate.is_some()),
             ("pretrain_dir", manager.pretrain_dir.is_some()),
-            ("skip_chunk0_train", manager.skip_chunk0_train.is_some()),
-            ("pretrain_non_dp", manager.pretrain_non_dp.is_some()),
-            ("pretrain_non_dp_reduce_time", manager.pretrain_non_dp_reduce_time.is_some()),
+            ("skip_chunk0_train", manager.skip_chunk0_train == Some(true)),
         ],
-        "it is about chunks, and the whole span is trained as one",
+        "training always begins with the first chunk, from nothing",
     );
     group(
         &[("overwrite", global.overwrite.is_some())],
@@ -381,6 +415,69 @@ fn note_ineffective(file: &ConfigFile, notices: &mut Vec<Notice>) {
         ],
         "`dp` is false",
     );
+}
+
+/// A missing `n_chunks` is one: whoever wants chunks says so.
+fn resolve_chunks(file: &ConfigFile, notices: &mut Vec<Notice>) -> Result<Chunking, ConfigError> {
+    let fields = &file.pre_post_processor.config;
+    let manager = &file.model_manager.config;
+    let n_chunks = file.global_config.n_chunks.unwrap_or(1);
+    if !(1..=MOST_CHUNKS).contains(&n_chunks) {
+        return Err(value("n_chunks", &format!("{n_chunks} is not in 1 to {MOST_CHUNKS}")));
+    }
+    let df2chunks = match fields.df2chunks.as_deref() {
+        None | Some("fixed_time") => CutBy::FixedTime,
+        Some("fixed_size") => CutBy::FixedSize,
+        Some(other) => {
+            let reason = format!("`{other}` is not known; expected `fixed_time` or `fixed_size`");
+            return Err(value("df2chunks", &reason));
+        }
+    };
+    let tags = match fields.split_name.as_deref() {
+        None | Some("multichunk_dep_v2") => SpanTags::EveryPart,
+        Some("multichunk_dep_v1") => SpanTags::FirstPart,
+        Some(other) => {
+            let known = "`multichunk_dep_v2` or `multichunk_dep_v1`";
+            let reason = format!("`{other}` is not known; expected {known}");
+            return Err(value("split_name", &reason));
+        }
+    };
+    let reduce_time = manager.pretrain_non_dp_reduce_time.unwrap_or(DEFAULT_REDUCE_TIME);
+    if !(reduce_time >= 1.0 && reduce_time.is_finite()) {
+        let reason = format!("{reduce_time} is not a number of 1 or more");
+        return Err(value("pretrain_non_dp_reduce_time", &reason));
+    }
+    let pretrain = manager.pretrain_non_dp.unwrap_or(true);
+    let mut group = |keys: &[(&str, bool)], reason: &'static str| {
+        note(notices, &present(keys), reason);
+    };
+    if n_chunks == 1 {
+        group(
+            &[
+                ("split_name", fields.split_name.is_some()),
+                ("df2chunks", fields.df2chunks.is_some()),
+                ("truncate", fields.truncate.is_some()),
+                ("pretrain_non_dp", manager.pretrain_non_dp.is_some()),
+                ("pretrain_non_dp_reduce_time", manager.pretrain_non_dp_reduce_time.is_some()),
+            ],
+            "it is about chunks, and the whole span is one",
+        );
+    } else {
+        let per_chunk = |value: &str| value == "per_chunk";
+        group(
+            &[("truncate", !fields.truncate.as_deref().is_none_or(per_chunk))],
+            "`max_flow_len` is always that of a flow's records in one chunk",
+        );
+        group(
+            &[(
+                "pretrain_non_dp_reduce_time",
+                !pretrain && manager.pretrain_non_dp_reduce_time.is_some(),
+            )],
+            "`pretrain_non_dp` is false: every chunk is trained from nothing",
+        );
+    }
+    let reduce_time = pretrain.then_some(reduce_time);
+    Ok(Chunking { n_chunks, df2chunks, tags, reduce_time })
 }
 
 fn resolve_model(

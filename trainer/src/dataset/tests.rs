@@ -6,6 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::config::{parse, resolve};
 use crate::ingest::{Reading, csv};
+use ns_model_format::schema::SpanTags;
 
 const CONFIG: &str = r#"{
     "global_config": { "dataset_type": "netflow" },
@@ -36,7 +37,7 @@ fn long_flows_are_cut_into_tagged_segments() {
     rows.insert(1, "50,2,udp,4".to_owned());
     rows.push("650,2,udp,6".to_owned());
     let dataset = build_from(&rows.join("\n"), CONFIG).expect("good rows");
-    let samples = &dataset.samples;
+    let samples = &dataset.chunks[0];
     assert_eq!(samples.lengths().collect::<Vec<_>>(), [3, 3, 1, 2]);
     let attributes = samples.attribute_layout.dim();
     assert_eq!(attributes, 2 * 2 + 10 + 2);
@@ -67,7 +68,7 @@ fn long_flows_are_cut_into_tagged_segments() {
 fn flows_that_fit_are_not_cut() {
     let dataset = build_from("0,1,tcp,5\n10,2,tcp,5\n20,1,tcp,5", CONFIG).expect("good rows");
     assert_eq!(dataset.schema.segmentation, None);
-    assert_eq!(dataset.samples.condition_dim, 1);
+    assert_eq!(dataset.chunks[0].condition_dim, 1);
 }
 
 #[test]
@@ -76,7 +77,7 @@ fn self_normalised_measurements_tell_their_scale() {
         CONFIG.replace("} }\n}", "} },\n    \"model\": { \"config\": { \"self_norm\": true } }\n}");
     let rows = "0,1,tcp,10\n100,1,tcp,30\n300,1,tcp,20\n0,2,udp,50\n";
     let dataset = build_from(rows, &config).expect("good rows");
-    let samples = &dataset.samples;
+    let samples = &dataset.chunks[0];
     // Time and bytes, two attributes each, after everything else.
     assert_eq!(samples.additional_dim, 4);
     let attributes = samples.attribute_layout.dim();
@@ -119,4 +120,132 @@ fn a_value_that_does_not_fit_is_named_by_its_input_row() {
     );
     let error = build_from("10,1,tcp,5\n20,2,tcp,7\n5,3,tcp,6", &choices).expect_err("7");
     assert_eq!(error.to_string(), "column `bytes`, row 2: value `7` is not among the 2 choices");
+}
+
+/// Flows of hosts 1 to 3 over 0..1000 us, at most 3 records a sample.
+fn spanning(global: &str, fields: &str) -> Dataset {
+    let mut times: Vec<(u64, u8)> = Vec::new();
+    // Host 1 everywhere (10 records), host 2 in the first half only, host 3 late.
+    times.extend((0..10).map(|i| (i * 100, 1)));
+    times.extend([(10, 2), (20, 2), (900, 3), (1000, 3)]);
+    times.sort_unstable();
+    let rows: Vec<String> = times.iter().map(|(t, host)| format!("{t},{host},tcp,1")).collect();
+    let config = CONFIG
+        .replace("\"netflow\"", &format!("\"netflow\", {global}"))
+        .replace("\"max_flow_len\"", &format!("{fields} \"max_flow_len\""));
+    build_from(&rows.join("\n"), &config).expect("good rows")
+}
+
+/// The tags of a chunk's samples: after the host's two bits and the protocol's
+/// ten numbers "goes on", then one a chunk; and the condition.
+fn tags(samples: &Samples) -> Vec<(Vec<f32>, Vec<f32>)> {
+    let of = |sample: usize| {
+        let tags = samples.attributes_of(sample)[2 * 2 + 10..].chunks(2).map(|t| t[1]).collect();
+        (tags, samples.condition(sample).to_vec())
+    };
+    (0..samples.len()).map(of).collect()
+}
+
+#[test]
+fn flows_that_span_chunks_are_tagged_in_each() {
+    let dataset = spanning("\"n_chunks\": 2", "");
+    assert_eq!(dataset.timeline.chunk_starts_ns, [0, 500_000]);
+    assert_eq!(dataset.notes, [""; 0]);
+    let spanning = dataset.schema.spanning.expect("host 1 does");
+    assert_eq!((spanning.chunks, spanning.tags), (2, SpanTags::EveryPart));
+    assert_eq!(dataset.schema.condition_dim(), 3);
+    let [first, second] = &dataset.chunks[..] else { panic!("two chunks") };
+    // Host 1: segments of 3 and 2 in each chunk; condition: where the part
+    // begins, whether the segment starts it, whether it starts the flow.
+    let yes_no = |goes_on, chunks: [f32; 2]| [&[goes_on][..], &chunks].concat();
+    assert_eq!(
+        tags(first),
+        [
+            (yes_no(1.0, [1.0, 1.0]), vec![0.0, 1.0, 1.0]),
+            (yes_no(0.0, [1.0, 1.0]), vec![0.0, 0.0, 1.0]),
+            (yes_no(0.0, [1.0, 0.0]), vec![0.02, 1.0, 1.0]),
+        ]
+    );
+    assert_eq!(
+        tags(second),
+        [
+            (yes_no(1.0, [1.0, 1.0]), vec![0.0, 1.0, 0.0]),
+            (yes_no(0.0, [1.0, 1.0]), vec![0.0, 0.0, 0.0]),
+            (yes_no(0.0, [0.0, 1.0]), vec![0.8, 1.0, 1.0]),
+        ]
+    );
+    assert_eq!(first.lengths().chain(second.lengths()).collect::<Vec<_>>(), [3, 2, 2, 3, 2, 2]);
+    assert_eq!([first.room, second.room], [3, 3]);
+    // A part's first record has no gap before it.
+    assert_eq!(second.records_of(0)[0], 0.0);
+    assert!(second.records_of(1)[0] > 0.0);
+    assert_eq!(dataset.handed_over[0], None);
+    let handed_over = dataset.handed_over[1].as_ref().expect("host 1");
+    assert_eq!((&handed_over.begins[..], handed_over.goes_on), (&[0.0][..], 1.0));
+    assert_eq!((dataset.timeline.flows, dataset.timeline.records), (3, 14));
+}
+
+#[test]
+fn the_first_part_alone_tells_where_it_is_asked_to() {
+    let dataset = spanning("\"n_chunks\": 2", "\"split_name\": \"multichunk_dep_v1\",");
+    let tags: Vec<Vec<f32>> = tags(&dataset.chunks[1]).into_iter().map(|(tags, _)| tags).collect();
+    // Host 1 came from before; host 3 starts here.
+    assert_eq!(tags, [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]);
+}
+
+#[test]
+fn chunks_of_equal_size_are_cut_at_record_times() {
+    let dataset = spanning("\"n_chunks\": 2", "\"df2chunks\": \"fixed_size\",");
+    // The eighth of 14 records.
+    assert_eq!(dataset.timeline.chunk_starts_ns, [0, 500_000]);
+    let records: Vec<usize> = dataset.chunks.iter().map(Samples::records).collect();
+    assert_eq!(records, [7, 7]);
+}
+
+#[test]
+fn chunks_with_too_little_are_joined_to_their_neighbours() {
+    // In tenths of the span flows start in the first and the last but one only.
+    let dataset = spanning("\"n_chunks\": 10", "");
+    assert_eq!(dataset.timeline.chunk_starts_ns, [0, 900_000]);
+    assert_eq!(
+        dataset.notes,
+        ["chunks with fewer than 2 samples, or in which no flow starts, are joined to their \
+          neighbours (2, 3, 4, 5, 6, 7, 8, 9 of 10): 2 chunks are left"]
+    );
+    assert_eq!(dataset.chunks.iter().map(Samples::records).sum::<usize>(), 14);
+    // The first has none either: all records lie in one thousandth and at the end.
+    let one = spanning("\"n_chunks\": 1000", "");
+    assert_eq!(one.timeline.chunk_starts_ns, [0; 0]);
+    assert_eq!((one.chunks.len(), one.schema.spanning), (1, None));
+}
+
+#[test]
+fn every_block_is_encoded_as_one_would_be() {
+    // More records than a block has, in flows of 1 to 40.
+    let mut rows = String::new();
+    let hosts: [u64; 3] = [1, 2, 3];
+    for row in 0..40_000_u64 {
+        let burst = row / 900;
+        let host = hosts[(row * row / 7 + burst) as usize % 3];
+        rows += &format!("{},{host},p{burst},{}\n", row * 10, row % 50);
+    }
+    let all = build_from(rows.trim_end(), CONFIG).expect("good rows");
+    let samples = &all.chunks[0];
+    assert_eq!(samples.records(), 40_000);
+    // Every record of every flow, in order: gaps add up, bytes are the row's.
+    let record = samples.measurement_layout.dim();
+    let mut bytes: Vec<u64> = Vec::new();
+    for sample in 0..samples.len() {
+        bytes.extend(
+            samples.records_of(sample).chunks(record).map(|r| (r[1] * 49.0).round() as u64),
+        );
+    }
+    let (mut found, mut expected) = ([0_usize; 50], [0_usize; 50]);
+    bytes.iter().for_each(|&byte| found[byte as usize] += 1);
+    (0..40_000).for_each(|row| expected[row % 50] += 1);
+    assert_eq!(found, expected);
+    crate::train::set_threads(1);
+    let one_thread = build_from(rows.trim_end(), CONFIG).expect("good rows");
+    crate::train::set_threads(0);
+    assert_eq!(&one_thread.chunks[0], samples);
 }

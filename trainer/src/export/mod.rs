@@ -8,7 +8,8 @@ pub use doppelganger::{Layouts, graphs};
 
 use std::collections::BTreeMap;
 
-use ns_model_format::manifest::{FORMAT_VERSION, InitialState, Model, Provenance, Timeline};
+use ns_model_format::chunks::HandedOver;
+use ns_model_format::manifest::{Chunk, FORMAT_VERSION, InitialState, Model, Provenance, Timeline};
 use ns_model_format::{Bundle, BundleError, Manifest, Schema};
 
 use crate::model::weights::GeneratorWeights;
@@ -16,12 +17,21 @@ use crate::model::weights::GeneratorWeights;
 /// The file of the generator's weights, in training form.
 const WEIGHTS: &str = "weights.safetensors";
 
-/// Puts a trained DoppelGANger into a bundle.
+/// What was trained for one chunk of the span.
+#[derive(Clone, Debug)]
+pub struct ChunkModel {
+    /// The generator.
+    pub weights: GeneratorWeights,
+    /// How flows of earlier chunks go on in it.
+    pub handed_over: Option<HandedOver>,
+}
+
+/// Puts trained DoppelGANgers, one a chunk of the timeline, into a bundle.
 ///
 /// # Errors
-/// Weights that do not fit the schema.
+/// Weights that do not fit the schema, or chunks that do not fit the timeline.
 pub fn bundle(
-    weights: &GeneratorWeights,
+    chunks: &[ChunkModel],
     sample_len: usize,
     initial: InitialState,
     schema: Schema,
@@ -36,14 +46,16 @@ pub fn bundle(
         sample_len,
         initial,
     };
-    let (chunk, graphs) = graphs(weights, layouts, "chunk-0");
-    let mut files: BTreeMap<String, Vec<u8>> = graphs.into_iter().collect();
-    files.insert(WEIGHTS.to_owned(), safetensors(weights)?);
-    let model = Model {
-        class: "doppelganger".to_owned(),
-        weights: WEIGHTS.to_owned(),
-        chunks: vec![chunk],
-    };
+    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut described = Vec::with_capacity(chunks.len());
+    for (index, model) in chunks.iter().enumerate() {
+        let (chunk, graphs) = graphs(&model.weights, layouts, &format!("chunk-{index}"));
+        files.extend(graphs);
+        described.push(Chunk { handed_over: model.handed_over.clone(), ..chunk });
+    }
+    files.insert(WEIGHTS.to_owned(), safetensors(chunks)?);
+    let model =
+        Model { class: "doppelganger".to_owned(), weights: WEIGHTS.to_owned(), chunks: described };
     let manifest = Manifest {
         format: FORMAT_VERSION,
         schema,
@@ -55,14 +67,22 @@ pub fn bundle(
     Bundle::new(manifest, files)
 }
 
-fn safetensors(weights: &GeneratorWeights) -> Result<Vec<u8>, BundleError> {
+/// The weights of all chunks; where there are several, each has its own folder
+/// of names.
+fn safetensors(chunks: &[ChunkModel]) -> Result<Vec<u8>, BundleError> {
     let fail = |error: safetensors::SafeTensorError| BundleError::Manifest {
         place: WEIGHTS.to_owned(),
         reason: error.to_string(),
     };
-    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = weights
-        .tensors()
-        .into_iter()
+    let folder = |index: usize| match chunks.len() {
+        1 => String::new(),
+        _ => format!("chunk-{index}/"),
+    };
+    let all = chunks.iter().enumerate().flat_map(|(index, chunk)| {
+        let tensors = chunk.weights.tensors().into_iter();
+        tensors.map(move |(name, shape, values)| (folder(index) + &name, shape, values))
+    });
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = all
         .map(|(name, shape, values)| {
             (name, shape, values.iter().flat_map(|value| value.to_le_bytes()).collect())
         })

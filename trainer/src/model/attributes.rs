@@ -83,6 +83,16 @@ impl AttributeGenerator {
             .chain([&self.head, &self.head_bias])
     }
 
+    /// The running statistics, layer by layer.
+    pub(crate) fn statistics(&self) -> impl Iterator<Item = &Tensor> {
+        self.hidden.iter().flat_map(|layer| [&layer.mean, &layer.variance])
+    }
+
+    /// The same, to be replaced by others of the same size.
+    pub(crate) fn statistics_mut(&mut self) -> impl Iterator<Item = &mut Tensor> {
+        self.hidden.iter_mut().flat_map(|layer| [&mut layer.mean, &mut layer.variance])
+    }
+
     /// With the statistics of this batch, which also enter the running ones.
     pub(crate) fn forward(&mut self, ops: Ops, input: &Tensor) -> Result<Pass> {
         let batch = input.dim(0)?;

@@ -64,6 +64,12 @@ impl Parameter {
     pub(crate) fn to_vec(&self) -> Result<Vec<f32>> {
         self.value.flatten_all()?.to_dtype(DType::F32)?.to_vec1()
     }
+
+    /// Takes over a value of the same size; gradient and moments stay.
+    pub(crate) fn set(&self, values: &[f32]) -> Result<()> {
+        let value = Tensor::from_slice(values, (1, values.len()), self.packed.device())?;
+        self.packed.slice_set(&value.to_dtype(self.packed.dtype())?, 0, 0)
+    }
 }
 
 /// Adam (Kingma and Ba, ICLR '15), as PyTorch computes it.

@@ -68,9 +68,9 @@ impl Samples {
         let dim = self.records.dim();
         let whole = records.len().checked_next_multiple_of(dim).unwrap_or(0).max(dim);
         for (what, found, expected) in [
-            ("attributes", attributes.len(), self.attributes.dim()),
-            ("conditions", condition.len(), self.condition_dim),
-            ("records", records.len(), whole),
+            ("a sample's attributes", attributes.len(), self.attributes.dim()),
+            ("a sample's conditions", condition.len(), self.condition_dim),
+            ("a sample's records", records.len(), whole),
         ] {
             if found != expected {
                 return Err(TrainError::Sizes { what, found, expected });
@@ -131,6 +131,12 @@ impl Samples {
     #[must_use]
     pub fn records(&self) -> usize {
         self.records.len()
+    }
+
+    /// Batches after which every sample has been visited about once.
+    #[must_use]
+    pub fn iterations_per_epoch(&self, batch_size: usize) -> usize {
+        (self.len() / batch_size.max(1)).max(1)
     }
 
     /// Records of each sample.

@@ -22,8 +22,8 @@ pub enum TrainError {
         /// `attributes` or `measurements`.
         which: &'static str,
     },
-    /// A sample of another size than its layouts.
-    #[error("a sample's {what} hold {found} values, expected {expected}")]
+    /// A sample of another size than its layouts, or weights of other networks.
+    #[error("{what} hold {found} values, expected {expected}")]
     Sizes {
         /// Which part.
         what: &'static str,

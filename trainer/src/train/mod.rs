@@ -4,6 +4,7 @@ mod batch;
 mod error;
 mod packed;
 mod step;
+mod unit;
 
 #[cfg(test)]
 mod tests;
@@ -11,4 +12,5 @@ mod tests;
 pub use crate::model::ops::set_threads;
 pub use batch::Samples;
 pub use error::TrainError;
-pub use step::{Losses, NamedTensor, Trainer};
+pub use step::{Losses, NamedTensor, State, Trainer};
+pub use unit::{Trained, Unit, train_unit};

@@ -31,6 +31,15 @@ pub struct Losses {
     pub attribute_gradient_penalty: f32,
 }
 
+/// The weights of all networks, critics included, as plain numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// Every trained tensor.
+    parameters: Vec<Vec<f32>>,
+    /// Running statistics of the generator.
+    statistics: Vec<Vec<f32>>,
+}
+
 /// A tensor's name, shape and numbers, row by row.
 pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
 
@@ -176,7 +185,7 @@ impl Trainer {
     /// Iterations after which every sample has been visited about once.
     #[must_use]
     pub fn iterations_per_epoch(&self) -> usize {
-        (self.samples.len() / self.config.batch_size).max(1)
+        self.samples.iterations_per_epoch(self.config.batch_size)
     }
 
     /// Iterations done.
@@ -446,6 +455,60 @@ impl Trainer {
             }
         }
         Ok(weights)
+    }
+
+    /// All that another training can start from, as it is now.
+    ///
+    /// # Errors
+    ///
+    /// A failing device.
+    pub fn state(&self) -> Result<State, TrainError> {
+        let parameters = self.parameters().map(Parameter::to_vec).collect::<Result<_, _>>()?;
+        let statistics = self
+            .statistics()
+            .map(|tensor| tensor.to_dtype(DType::F32)?.to_vec1())
+            .collect::<Result<_, _>>()?;
+        Ok(State { parameters, statistics })
+    }
+
+    /// Starts from another training's weights, of networks of the same sizes:
+    /// generator and critics. Optimizers and moving average begin anew.
+    ///
+    /// # Errors
+    ///
+    /// Networks of other sizes, or a failing device.
+    pub fn start_from(&mut self, state: &State) -> Result<(), TrainError> {
+        let sizes = |found: usize, expected: usize| match found == expected {
+            true => Ok(()),
+            false => Err(TrainError::Sizes { what: "weights to start from", found, expected }),
+        };
+        sizes(state.parameters.len(), self.parameters().count())?;
+        sizes(state.statistics.len(), self.statistics().count())?;
+        for (parameter, values) in self.parameters().zip(&state.parameters) {
+            sizes(values.len(), parameter.value.elem_count())?;
+            parameter.set(values)?;
+        }
+        let networks = [Some(&mut self.attributes), self.additional.as_mut()];
+        let statistics = networks.into_iter().flatten().flat_map(|n| n.statistics_mut());
+        for (tensor, values) in statistics.zip(&state.statistics) {
+            sizes(values.len(), tensor.elem_count())?;
+            *tensor = Tensor::from_slice(values.as_slice(), values.len(), &self.device)?
+                .to_dtype(tensor.dtype())?;
+        }
+        Ok(())
+    }
+
+    fn parameters(&self) -> impl Iterator<Item = &Parameter> {
+        let additional = self.additional.iter().flat_map(AttributeGenerator::parameters);
+        let generator =
+            self.attributes.parameters().chain(additional).chain(self.records.parameters());
+        let attribute_critic = self.attribute_critic.iter().flat_map(Critic::parameters);
+        generator.chain(self.critic.parameters()).chain(attribute_critic)
+    }
+
+    fn statistics(&self) -> impl Iterator<Item = &Tensor> {
+        let additional = self.additional.iter().flat_map(AttributeGenerator::statistics);
+        self.attributes.statistics().chain(additional)
     }
 
     /// Every trained tensor with a name and a shape: the generator's (see

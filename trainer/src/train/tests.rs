@@ -1,4 +1,4 @@
-use super::{Losses, NamedTensor, Samples, TrainError, Trainer};
+use super::{Losses, NamedTensor, Samples, TrainError, Trained, Trainer, Unit, train_unit};
 use crate::model::config::{ConfigError, DoppelgangerConfig, GradientPenaltyAt, NoiseDraw};
 use crate::model::ops::Ops;
 use crate::model::reference::{self, StepInput};
@@ -116,6 +116,46 @@ fn the_same_seed_gives_the_same_weights_for_any_thread_count() {
     assert_eq!(one, run(2));
     assert_eq!(one, run(3));
     super::set_threads(0);
+}
+
+/// Of samples that are like one another's in all but their number.
+fn unit(count: usize, iterations: u64, seed: u64) -> Unit {
+    let mut samples = toy(count);
+    samples.room = 6;
+    Unit { samples, seed, iterations }
+}
+
+#[test]
+fn a_unit_starts_from_another_s_weights() {
+    let config = DoppelgangerConfig { generator_ema: 0.9, ..small() };
+    let train = |unit, first: Option<&Trained>| {
+        train_unit(unit, &config, first, &Device::Cpu, |_, _| true).unwrap()
+    };
+    let first = train(unit(40, 12, 3), None);
+    assert_eq!(first.iterations, 12);
+    // The average is exported, the weights as they are are trained on.
+    let second = train(unit(30, 0, 4), Some(&first));
+    assert_eq!((&second.generator, &second.state), (&first.generator, &first.state));
+    let longer = train(unit(30, 3, 4), Some(&first));
+    assert_ne!(longer.state, first.state);
+    assert_eq!(longer, train(unit(30, 3, 4), Some(&first)));
+    // Three small steps away, not a new beginning.
+    let distance = |a: &Trained, b: &Trained| {
+        let (a, b) = (a.generator.tensors(), b.generator.tensors());
+        let pairs = a.iter().zip(&b).flat_map(|((_, _, a), (_, _, b))| a.iter().zip(b.iter()));
+        pairs.map(|(a, b)| (a - b).abs()).sum::<f32>()
+    };
+    let anew = train(unit(30, 3, 4), None);
+    assert!(distance(&longer, &first) < 0.1 * distance(&anew, &first));
+    // Stopped when told to.
+    let stop = |done, _| done < 2;
+    let stopped = train_unit(unit(30, 9, 4), &config, Some(&first), &Device::Cpu, stop).unwrap();
+    assert_eq!(stopped.iterations, 2);
+    // Networks for longer samples are others.
+    let mut longer = unit(30, 1, 1);
+    longer.samples.room = 9;
+    let error = train_unit(longer, &config, Some(&first), &Device::Cpu, |_, _| true).unwrap_err();
+    assert!(error.to_string().contains("weights to start from"), "{error}");
 }
 
 #[test]
