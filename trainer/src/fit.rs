@@ -94,7 +94,7 @@ pub fn read(inputs: &[PathBuf], config: &Resolved, reading: Reading) -> Result<T
     let files = ingest::files::list(inputs)?;
     Ok(match config.kind {
         TraceKind::Packets => ingest::packets::trace(&files, config, reading)?,
-        _ => ingest::csv::read(&files, config, reading)?,
+        _ => ingest::table::read(&files, config, reading)?,
     })
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config::{parse, resolve};
-use crate::ingest::{Reading, csv};
+use crate::ingest::{Reading, table};
 use ns_model_format::schema::SpanTags;
 
 const CONFIG: &str = r#"{
@@ -26,7 +26,7 @@ fn build_from(rows: &str, config: &str) -> Result<Dataset, DatasetError> {
     writeln!(file, "ts,host,proto,bytes\n{rows}").expect("written");
     let config = resolve(&parse(config, "test").expect("good"), Path::new(".")).expect("good");
     let trace =
-        csv::read(&[file.path().to_owned()], &config, Reading::default()).expect("a good file");
+        table::read(&[file.path().to_owned()], &config, Reading::default()).expect("a good file");
     build(&trace, &config, 1)
 }
 

@@ -2,16 +2,20 @@
 
 mod cells;
 mod compact;
-pub mod csv;
 pub mod files;
 mod ipv4;
 mod link;
 pub mod packets;
+mod parquet;
 pub mod pcap;
 mod pcapng;
+mod rows;
 pub mod sample;
 pub mod source;
+pub mod table;
 mod unusable;
+
+pub(crate) use rows::Rows;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -103,6 +107,24 @@ pub enum IngestError {
         /// Counted from 1, the header not counted.
         row: u64,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// A file that is no table.
+    #[error("`{}` is not a table that can be read: {reason}", path.display())]
+    NotATable {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// A table that cannot be read on from a row.
+    #[error("`{}`: row {row} and what follows cannot be read: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        row: u64,
+        /// What is wrong.
         reason: String,
     },
     /// A cell that is not what its column should hold.

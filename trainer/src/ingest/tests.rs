@@ -20,7 +20,7 @@ fn read_csv(contents: &str, on_error: OnError) -> Result<Trace, IngestError> {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(contents.as_bytes()).expect("written");
     let reading = Reading { on_error, ..Reading::default() };
-    csv::read(&[file.path().to_owned()], &config(NETFLOW), reading)
+    table::read(&[file.path().to_owned()], &config(NETFLOW), reading)
 }
 
 /// An error's text without the temporary file's name.
@@ -145,7 +145,7 @@ const KINDS: &str = r#"{
 fn read_kinds(rows: &str, change: impl Fn(String) -> String) -> Result<Trace, IngestError> {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     writeln!(file, "when,host,mac,ok,since,rtt,name\n{rows}").expect("written");
-    csv::read(&[file.path().to_owned()], &config(&change(KINDS.to_owned())), Reading::default())
+    table::read(&[file.path().to_owned()], &config(&change(KINDS.to_owned())), Reading::default())
 }
 
 const KIND_ROWS: &str = "\
@@ -301,13 +301,14 @@ fn large_csvs_are_sampled_by_flow() {
     file.write_all(format!("{HEADER}{rows}").as_bytes()).expect("written");
     let reading = Reading { max_records: 400, ..Reading::default() };
     let paths = [file.path().to_owned()];
-    let trace = csv::read(&paths, &config(NETFLOW), reading).expect("good rows");
+    let trace = table::read(&paths, &config(NETFLOW), reading).expect("good rows");
     let kept = trace.times_ns.len();
     assert!((200..=400).contains(&kept), "{kept}");
     assert!(trace.flows.iter().all(|flow| flow.len() == 3));
     assert_eq!(trace.not_used["of flows outside the sample"], 3000 - kept as u64);
     assert!(trace.share < 0.2, "{}", trace.share);
-    let twice = csv::read(&[&paths[..], &paths[..]].concat(), &config(NETFLOW), Reading::default());
+    let twice =
+        table::read(&[&paths[..], &paths[..]].concat(), &config(NETFLOW), Reading::default());
     assert_eq!(twice.expect("good rows").times_ns.len(), 6000);
 }
 
@@ -322,7 +323,7 @@ fn a_compressed_csv_is_read_and_one_cut_short_is_said_to_be() {
     let (_folder, paths) =
         folder_of(&[("cut.csv", whole[..whole.len() - 4].to_vec()), ("whole.csv.gz", whole)]);
     let read = |path: &PathBuf| {
-        csv::read(std::slice::from_ref(path), &config(NETFLOW), Reading::default())
+        table::read(std::slice::from_ref(path), &config(NETFLOW), Reading::default())
             .expect("good rows")
     };
     assert_eq!((read(&paths[1]).times_ns.len(), read(&paths[1]).not_used.len()), (2000, 0));

@@ -7,7 +7,8 @@ use ns_model_format::cell::{boolean, ip, mac, real};
 use ns_model_format::datetime::DatetimeStyle;
 
 use crate::config::{FieldType, MISSING_VALUES};
-use crate::ingest::csv::{Rows, likely_unit};
+use crate::ingest::Rows;
+use crate::ingest::table::likely_unit;
 use crate::ingest::{IngestError, OnError};
 
 /// Distinct values of a column that are counted; of more, only that there are more.
@@ -73,7 +74,9 @@ impl Profile {
             Profile { columns: Vec::new(), rows: 0, whole: true, first_rows: Vec::new() };
         while let Some((_, record)) = rows.next(path) {
             match record {
-                Err(error @ IngestError::Io { .. }) => return Err(error),
+                Err(error @ (IngestError::Io { .. } | IngestError::Damaged { .. })) => {
+                    return Err(error);
+                }
                 Err(error) if on_error == OnError::Stop => return Err(error),
                 Err(_) => continue,
                 Ok(record) => {

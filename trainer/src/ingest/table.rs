@@ -1,6 +1,5 @@
-//! CSV files to a [`Trace`]; Zeek's logs, and tables with other separators, too.
+//! Tables (CSV, Zeek's logs, Parquet) to a [`Trace`].
 
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use ns_model_format::Value;
@@ -8,140 +7,16 @@ use ns_model_format::datetime::DatetimeStyle;
 use ns_model_format::schema::TimeUnit;
 
 use super::cells::{Cells, MOST_DECIMALS, Refused};
+use super::rows::Rows;
 use super::sample::{FlowSampler, Verdict};
-use super::source::Source;
 use super::unusable::Unusable;
 use super::{
     IngestError, NotUsed, OnError, Reading, TimeColumn, Trace, TraceColumn, files, group_flows,
 };
 use crate::config::{FieldConfig, Resolved};
 
-/// No header or comment before it is longer.
-const MOST_HEADER_BYTES: usize = 1 << 20;
-
-/// How a file of rows is written, told from its beginning.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dialect {
-    /// Between cells.
-    pub separator: u8,
-    /// The names of the columns.
-    pub header: Vec<String>,
-    /// Whether lines that begin with `#` are comments, as in Zeek's logs.
-    comments: bool,
-}
-
-impl Dialect {
-    /// Reads the header: of a Zeek log the `#fields` line, else the first
-    /// line, whose separator is the one of `,` tab `;` `|` that it has most of.
-    fn read(input: &mut dyn BufRead) -> std::io::Result<Dialect> {
-        let mut line = Vec::new();
-        let (mut read, mut zeek) = (0, false);
-        loop {
-            line.clear();
-            let left = MOST_HEADER_BYTES.saturating_sub(read) as u64;
-            let count = input.take(left).read_until(b'\n', &mut line)?;
-            read += count;
-            let text = String::from_utf8_lossy(&line);
-            let text = text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
-            zeek |= text.starts_with("#separator") || text.starts_with("#fields");
-            if count == 0 || !zeek || !text.starts_with('#') {
-                let most = |separator: &u8| line.iter().filter(|byte| *byte == separator).count();
-                let separator = *b",\t;|".iter().rev().max_by_key(|s| most(s)).unwrap_or(&b',');
-                let mut reader = ::csv::ReaderBuilder::new()
-                    .delimiter(separator)
-                    .trim(::csv::Trim::All)
-                    .has_headers(false)
-                    .from_reader(text.as_bytes());
-                let header = reader.records().next().and_then(Result::ok).unwrap_or_default();
-                let header = header.iter().map(str::to_owned).collect();
-                return Ok(Dialect { separator, header, comments: false });
-            }
-            if let Some(names) = text.strip_prefix("#fields") {
-                let header = names.split('\t').skip(1).map(str::to_owned).collect();
-                return Ok(Dialect { separator: b'\t', header, comments: true });
-            }
-        }
-    }
-
-    fn reader<R: Read>(&self, rest: R) -> ::csv::Reader<R> {
-        ::csv::ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(false)
-            .delimiter(self.separator)
-            // Zeek escapes, and does not quote.
-            .quoting(!self.comments)
-            .comment(self.comments.then_some(b'#'))
-            .trim(::csv::Trim::All)
-            .from_reader(rest)
-    }
-}
-
-/// Rows of a file, one after another.
-pub(crate) struct Rows {
-    dialect: Dialect,
-    reader: ::csv::Reader<BufReader<Source>>,
-    record: ::csv::StringRecord,
-    row: u64,
-}
-
-impl Rows {
-    /// Opens a file and reads its header.
-    pub(crate) fn open(path: &Path) -> Result<Rows, IngestError> {
-        Rows::new(Source::open(path), path)
-    }
-
-    fn new(source: std::io::Result<Source>, path: &Path) -> Result<Rows, IngestError> {
-        let io = |source| IngestError::Io { path: path.to_owned(), source };
-        let mut input = BufReader::with_capacity(1 << 18, source.map_err(io)?);
-        let dialect = Dialect::read(&mut input).map_err(io)?;
-        let reader = dialect.reader(input);
-        Ok(Rows { dialect, reader, record: ::csv::StringRecord::new(), row: 0 })
-    }
-
-    /// The names of the columns.
-    pub(crate) fn header(&self) -> &[String] {
-        &self.dialect.header
-    }
-
-    /// The next row's number, counted from 1, and its cells or what is wrong with it.
-    pub(crate) fn next(
-        &mut self,
-        path: &Path,
-    ) -> Option<(u64, Result<&::csv::StringRecord, IngestError>)> {
-        self.row += 1;
-        let row = self.row;
-        let problem = |reason: String| IngestError::Row { path: path.to_owned(), row, reason };
-        match self.reader.read_record(&mut self.record) {
-            Ok(false) => None,
-            Ok(true) => {
-                let (expected, found) = (self.dialect.header.len(), self.record.len());
-                if expected == found {
-                    return Some((row, Ok(&self.record)));
-                }
-                let reason = format!("{found} cells; the header has {expected}");
-                Some((row, Err(problem(reason))))
-            }
-            Err(error) => {
-                let reason = match error.kind() {
-                    ::csv::ErrorKind::Io(error) => {
-                        let source = std::io::Error::new(error.kind(), error.to_string());
-                        let path = path.to_owned();
-                        return Some((row, Err(IngestError::Io { path, source })));
-                    }
-                    ::csv::ErrorKind::Utf8 { .. } => "it is not UTF-8".to_owned(),
-                    ::csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                        format!("{len} cells; the rows before have {expected_len}")
-                    }
-                    _ => error.to_string(),
-                };
-                Some((row, Err(problem(reason))))
-            }
-        }
-    }
-}
-
-/// Reads the configured columns of CSVs with a header and makes flows of the
-/// rows that share the metadata columns. Memory is bounded by
+/// Reads the configured columns of tables and makes flows of the rows that
+/// share the metadata columns. Memory is bounded by
 /// [`Reading::max_records`].
 ///
 /// # Errors
@@ -161,8 +36,7 @@ pub fn parse(
     config: &Resolved,
     reading: Reading,
 ) -> Result<Trace, IngestError> {
-    let source = Source::new(std::io::Cursor::new(bytes.to_vec()));
-    read_all(std::iter::once((path, Rows::new(source, path))), config, reading)
+    read_all(std::iter::once((path, Rows::of_csv(bytes, path))), config, reading)
 }
 
 fn read_all<'p>(
@@ -217,7 +91,9 @@ fn read_file(
         fields.iter().map(|field| find(&field.column)).collect::<Result<_, _>>()?;
     while let Some((row, record)) = rows.next(path) {
         let (error, reason) = match record {
-            Err(error @ IngestError::Io { .. }) => return Err(error),
+            Err(error @ (IngestError::Io { .. } | IngestError::Damaged { .. })) => {
+                return Err(error);
+            }
             Err(error) => (error, "rows with too few or too many cells"),
             Ok(record) => {
                 let cell = |at: usize| record.get(at).unwrap_or_default();
@@ -240,12 +116,11 @@ fn read_file(
         }
         *not_used.entry(reason.to_owned()).or_default() += 1;
     }
-    let io = |source| IngestError::Io { path: path.to_owned(), source };
-    let source = rows.reader.into_inner().into_inner();
-    if source.is_cut() {
+    let (digest, is_cut) = rows.finish(path)?;
+    if is_cut {
         *not_used.entry(Unusable::CutByEndOfFile.to_string()).or_default() += 1;
     }
-    source.finish().map_err(io)
+    Ok(digest)
 }
 
 /// Rows that were taken.
@@ -462,25 +337,6 @@ mod tests {
         for bad in ["", "-", "now", "1.2.3", "12:30", "NaN"] {
             assert_eq!(Decimal::parse(bad), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn the_header_tells_the_separator() {
-        let dialect = |text: &str| Dialect::read(&mut text.as_bytes()).unwrap();
-        let names = |text: &str| dialect(text).header.join("/");
-        assert_eq!(names("a,b,c\n1,2,3\n"), "a/b/c");
-        assert_eq!(names("\u{feff}a;b, c;d\r\n"), "a/b, c/d");
-        assert_eq!(names("a\tb\n"), "a/b");
-        assert_eq!(names("\"x, y\",b\n"), "x, y/b");
-        assert_eq!(names("only\n1\n"), "only");
-        assert_eq!(names(""), "");
-        assert_eq!(names("#id,b\n1,2\n"), "#id/b");
-        let zeek = "#separator \\x09\n#path\tconn\n#fields\tts\tuid\n#types\ttime\tstring\n1\tx\n#close\t2\n";
-        assert_eq!(names(zeek), "ts/uid");
-        let mut rest = zeek.as_bytes();
-        let dialect = Dialect::read(&mut rest).unwrap();
-        let rows: Vec<_> = dialect.reader(rest).into_records().map(Result::unwrap).collect();
-        assert_eq!(rows, [vec!["1", "x"]]);
     }
 
     #[test]
