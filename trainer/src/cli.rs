@@ -18,7 +18,7 @@ use crate::fit::{self, Limits, Prepared};
 use crate::ingest::files;
 use crate::input::InputArgs;
 use crate::train::Samples;
-use crate::{check, device, evaluate, init};
+use crate::{check, convert, device, evaluate, init};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -42,6 +42,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Train a model and write it as one file.
     Train(TrainArgs),
+    /// Write captures as a table, CSV or Parquet.
+    Convert(convert::ConvertArgs),
     /// Compare a synthetic trace with the real one.
     Evaluate(evaluate::cli::EvaluateArgs),
 }
@@ -106,6 +108,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Init(args) => init::run(&args).map(|()| Exit::Done),
         Command::Check(args) => check::run(&args).map(|()| Exit::Done),
         Command::Train(args) => train(&args),
+        Command::Convert(args) => convert::run(&args).map(|()| Exit::Done),
         Command::Evaluate(args) => evaluate::cli::run(&args).map(|()| Exit::Done),
     };
     result

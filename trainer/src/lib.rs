@@ -9,6 +9,7 @@ pub mod check;
 mod chunks;
 pub mod cli;
 pub mod config;
+pub mod convert;
 pub mod dataset;
 pub mod device;
 mod encode;

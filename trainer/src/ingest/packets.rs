@@ -96,6 +96,68 @@ fn read(paths: &[PathBuf], identity: &Identity, reading: Reading) -> Result<Pack
     })
 }
 
+/// The columns of a packet as a table has them, without its time.
+pub(crate) const COLUMNS: [&str; 16] = [
+    packet_field::SRC_IP,
+    packet_field::DST_IP,
+    packet_field::SRC_PORT,
+    packet_field::DST_PORT,
+    packet_field::PROTO,
+    packet_field::LEN,
+    packet_field::VERSION,
+    packet_field::IHL,
+    packet_field::TOS,
+    packet_field::ID,
+    packet_field::FLAG,
+    packet_field::OFF,
+    packet_field::TTL,
+    packet_field::TCP_FLAGS,
+    packet_field::TCP_WINDOW,
+    packet_field::PAYLOAD_LEN,
+];
+
+/// A packet as a row of a table.
+#[derive(Clone, Debug)]
+pub(crate) struct PacketRow {
+    /// Nanoseconds since the epoch.
+    pub(crate) time_ns: i64,
+    /// One a name in [`COLUMNS`].
+    pub(crate) cells: [i64; COLUMNS.len()],
+}
+
+impl PacketRow {
+    /// Before which of [`COLUMNS`] the time stands: after the 5-tuple.
+    pub(crate) const TIME_AT: usize = 5;
+}
+
+/// Hands all usable packets of captures over, file after file; returns what
+/// was not used, by reason.
+///
+/// # Errors
+/// As [`trace`].
+pub(crate) fn each(
+    paths: &[PathBuf],
+    on_error: OnError,
+    mut packet: impl FnMut(&PacketRow),
+) -> Result<NotUsed, crate::fit::FitError> {
+    let fields = COLUMNS.map(|name| PacketField::of(name, false));
+    let fields: Vec<PacketField> = fields.into_iter().collect::<Result<_, _>>()?;
+    let mut counts = Counts::default();
+    let mut row = PacketRow { time_ns: 0, cells: [0; COLUMNS.len()] };
+    for path in paths {
+        let io = |source| IngestError::Io { path: path.clone(), source };
+        let mut source = Source::open(path).map_err(io)?;
+        pcap::stream(&mut source, path, on_error, &mut counts, |found| {
+            row.time_ns = found.time_ns;
+            for (cell, field) in row.cells.iter_mut().zip(&fields) {
+                *cell = field.cell(&found);
+            }
+            packet(&row);
+        })?;
+    }
+    Ok(counts.tally.into_not_used())
+}
+
 /// What makes packets one flow.
 #[derive(Clone, Debug)]
 enum Identity {
