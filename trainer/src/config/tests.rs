@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::*;
-use ns_model_format::schema::TraceKind;
+use ns_model_format::schema::{SpanTags, TraceKind};
 
 fn resolved(text: &str) -> Result<Resolved, ConfigError> {
     resolve(&parse(text, "test.json")?, Path::new("/data"))
@@ -108,6 +108,58 @@ fn values_that_cannot_be_are_refused_by_key() {
     assert_eq!(model("\"sample_len\": []"), "`sample_len`: the list is empty");
     assert!(model("\"leaky_relu\": true").starts_with("`leaky_relu`: "));
     assert!(model("\"initial_state\": \"one\"").contains("expected `random` or `zero`"));
+}
+
+#[test]
+fn chunks_are_as_the_file_says() {
+    let chunked = |global: &str, fields: &str, manager: &str| {
+        let text = with("\"dns\"", &format!("\"dns\"{global}"));
+        let text = text.replacen("\"timestamp\"", &format!("{fields}\"timestamp\""), 1);
+        let text = text.trim_end().trim_end_matches('}').trim_end().trim_end_matches(',');
+        format!("{text}, \"model_manager\": {{ \"config\": {{ {manager} }} }} }}")
+    };
+    let config = resolved(&chunked("", "", "")).expect("a good file");
+    assert_eq!((config.chunks, config.notices), (Chunking::default(), Vec::new()));
+    let all = "\"df2chunks\": \"fixed_size\", \"split_name\": \"multichunk_dep_v1\", \
+               \"truncate\": \"per_chunk\", ";
+    let manager = "\"pretrain_non_dp\": true, \"pretrain_non_dp_reduce_time\": 2.5, \
+                   \"skip_chunk0_train\": false, \"pretrain_dir\": null";
+    let config = resolved(&chunked(", \"n_chunks\": 7", all, manager)).expect("a good file");
+    let expected = Chunking {
+        n_chunks: 7,
+        df2chunks: CutBy::FixedSize,
+        tags: SpanTags::FirstPart,
+        reduce_time: Some(2.5),
+    };
+    assert_eq!((config.chunks, config.notices), (expected, Vec::new()));
+    // Of one chunk, and where they have no effect, a note says so.
+    let config = resolved(&chunked(", \"n_chunks\": 1", all, manager)).expect("a good file");
+    assert_eq!(config.notices.len(), 1);
+    assert_eq!(config.notices[0].keys.len(), 5);
+    let fields = "\"truncate\": \"per_flow\", ";
+    let manager = "\"pretrain_non_dp\": false, \"pretrain_non_dp_reduce_time\": 4.0, \
+                   \"skip_chunk0_train\": true";
+    let config = resolved(&chunked(", \"n_chunks\": 2", fields, manager)).expect("a good file");
+    assert_eq!(config.chunks.reduce_time, None);
+    let keys: Vec<&str> = config.notices.iter().flat_map(|n| &n.keys).map(String::as_str).collect();
+    assert_eq!(keys, ["skip_chunk0_train", "truncate", "pretrain_non_dp_reduce_time"]);
+    for (text, expected) in [
+        (chunked(", \"n_chunks\": 0", "", ""), "`n_chunks`: 0 is not in 1 to 10000"),
+        (
+            chunked("", "\"df2chunks\": \"time\", ", ""),
+            "`df2chunks`: `time` is not known; expected `fixed_time` or `fixed_size`",
+        ),
+        (
+            chunked("", "\"split_name\": \"v3\", ", ""),
+            "`split_name`: `v3` is not known; expected `multichunk_dep_v2` or `multichunk_dep_v1`",
+        ),
+        (
+            chunked("", "", "\"pretrain_non_dp_reduce_time\": 0.5"),
+            "`pretrain_non_dp_reduce_time`: 0.5 is not a number of 1 or more",
+        ),
+    ] {
+        assert_eq!(error(&text), expected);
+    }
 }
 
 #[test]
