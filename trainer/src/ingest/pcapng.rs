@@ -13,8 +13,9 @@ const INTERFACE_DESCRIPTION: u32 = 1;
 const OLD_PACKET: u32 = 2;
 const SIMPLE_PACKET: u32 = 3;
 const ENHANCED_PACKET: u32 = 6;
-/// What other programs show as records beside packets: journal entries, system calls.
-const OTHER_RECORDS: [u32; 7] = [9, 0x204, 0x208, 0x216, 0x217, 0x221, 0x222];
+/// What other programs count as records beside packets: journal entries,
+/// system calls, custom blocks.
+const OTHER_RECORDS: [u32; 9] = [9, 0x204, 0x208, 0x216, 0x217, 0x221, 0x222, 0xbad, 0x4000_0bad];
 
 /// Type, length, and length again at the end.
 const BLOCK_FRAME: usize = 12;
