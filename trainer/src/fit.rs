@@ -72,7 +72,23 @@ pub fn prepare(
     seed: u64,
     reading: Reading,
 ) -> Result<Prepared, FitError> {
-    let mut trace = read(inputs, config, reading)?;
+    prepare_with(inputs, config, seed, reading, |trace| trace)
+}
+
+/// The same, with work on the trace between reading and encoding: columns may
+/// change their values, flows may be left out. The configured columns must stay,
+/// all of one length.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_with(
+    inputs: &[PathBuf],
+    config: &Resolved,
+    seed: u64,
+    reading: Reading,
+    process: impl FnOnce(Trace) -> Trace,
+) -> Result<Prepared, FitError> {
+    let mut trace = process(read(inputs, config, reading)?);
     let dataset = encode(inputs, &trace, config, seed)?;
     Ok(Prepared {
         dataset,
