@@ -74,7 +74,8 @@ fn the_shipped_capture_goes_through_unattended() {
 fn real_tables_and_captures_go_through_unattended() {
     let Some(data) = shared_data() else { return };
     let sample = ["--max-records", "3000"];
-    for file in ["netflow/do-sensor-3day-20k.csv", "custom/wrccdc-dns.csv", "custom/wrccdc-tls.csv"] {
+    for file in ["netflow/do-sensor-3day-20k.csv", "custom/wrccdc-dns.csv", "custom/wrccdc-tls.csv"]
+    {
         unattended(&data.join(file), &sample, |config| config);
     }
     let chunks = |config: String| config.replace("\"n_chunks\": 1", "\"n_chunks\": 5");
@@ -135,10 +136,9 @@ fn netshare_s_dns_and_iot_examples_run_as_they_are_written() {
             ["reading", "alarm"][(mixed % 2) as usize],
         );
     }
-    for (heading, name, rows) in [
-        ("**DNS Configuration**", "dns", dns),
-        ("**IoT Protocol Configuration:**", "iot", iot),
-    ] {
+    for (heading, name, rows) in
+        [("**DNS Configuration**", "dns", dns), ("**IoT Protocol Configuration:**", "iot", iot)]
+    {
         std::fs::write(folder.path().join(format!("data/{name}_data.csv")), rows).expect("written");
         let config = format!("{name}.json");
         let text = json_block(&document, heading);
@@ -174,18 +174,25 @@ fn every_ready_configuration_for_tables_fits_its_schema() {
         ),
     ] {
         let rows: String = (0..40)
-            .map(|at| row.replace("{t}", &(1_700_000_000 + at).to_string()).replacen('1', "2", at % 2) + "\n")
+            .map(|at| {
+                row.replace("{t}", &(1_700_000_000 + at).to_string()).replacen('1', "2", at % 2)
+                    + "\n"
+            })
             .collect();
         let input = folder.path().join("rows.csv");
         std::fs::write(&input, format!("{header}\n{rows}")).expect("written");
         let config = configs.join(config);
-        let arguments = ["check", "--config", config.to_str().expect("a plain path"), "--input", "rows.csv"];
+        let arguments =
+            ["check", "--config", config.to_str().expect("a plain path"), "--input", "rows.csv"];
         run(folder.path(), "ns-train", &arguments);
     }
     // Zeek's own format, comments and all.
     let fields = "ts uid id.orig_h id.orig_p id.resp_h id.resp_p proto service duration orig_bytes resp_bytes \
                   conn_state local_orig local_resp missed_bytes history orig_pkts orig_ip_bytes resp_pkts resp_ip_bytes tunnel_parents";
-    let mut log = format!("#separator \\x09\n#unset_field\t-\n#path\tconn\n#fields\t{}\n", fields.replace(' ', "\t"));
+    let mut log = format!(
+        "#separator \\x09\n#unset_field\t-\n#path\tconn\n#fields\t{}\n",
+        fields.replace(' ', "\t")
+    );
     for at in 0..40 {
         let (host, bytes) = if at % 3 == 0 { ("2001:db8::7", "-") } else { ("10.0.0.9", "512") };
         let row = format!(
@@ -198,9 +205,16 @@ fn every_ready_configuration_for_tables_fits_its_schema() {
     std::fs::write(folder.path().join("conn.log"), log).expect("written");
     let config = configs.join("zeek-conn.json");
     let config = config.to_str().expect("a plain path");
-    let train = ["train", "--config", config, "--input", "conn.log", "--epochs", "1", "--out", "conn.ns", "-q"];
+    let train = [
+        "train", "--config", config, "--input", "conn.log", "--epochs", "1", "--out", "conn.ns",
+        "-q",
+    ];
     run(folder.path(), "ns-train", &train);
-    let rows = run(folder.path(), "ns-replay", &["--bundle", "conn.ns", "--csv", "-", "--flows", "50", "-q"]);
+    let rows = run(
+        folder.path(),
+        "ns-replay",
+        &["--bundle", "conn.ns", "--csv", "-", "--flows", "50", "-q"],
+    );
     assert!(rows.contains("192.0.2.1") || rows.contains("10.0.0.9") || rows.lines().count() > 50);
 }
 
@@ -231,7 +245,9 @@ fn captures_become_tables_and_tables_models() {
     for key in ["records", "flows", "fields"] {
         assert_eq!(csv[key], parquet[key], "{key}");
     }
-    let packets = flow.replace("netflow", "pcap").replace("ip_string\"", "integer\", \"encoding\": \"bit\", \"n_bits\": 32");
+    let packets = flow
+        .replace("netflow", "pcap")
+        .replace("ip_string\"", "integer\", \"encoding\": \"bit\", \"n_bits\": 32");
     std::fs::write(folder.path().join("table.json"), packets).expect("written");
     let capture = report(lab);
     assert_eq!((&csv["records"], &csv["flows"]), (&capture["records"], &capture["flows"]));

@@ -18,7 +18,7 @@ use crate::fit::{self, Limits, Prepared};
 use crate::ingest::files;
 use crate::input::InputArgs;
 use crate::train::Samples;
-use crate::{check, convert, device, evaluate, init};
+use crate::{check, convert, device, evaluate, init, split};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -40,6 +40,8 @@ enum Command {
     Init(init::InitArgs),
     /// Say what an input would teach, and what speaks against it.
     Check(check::CheckArgs),
+    /// Cut an input into parts that share no flow.
+    Split(split::SplitArgs),
     /// Train a model and write it as one file.
     Train(TrainArgs),
     /// Write captures as a table, CSV or Parquet.
@@ -107,6 +109,7 @@ pub fn main() -> std::process::ExitCode {
     let result = match Cli::parse().command {
         Command::Init(args) => init::run(&args).map(|()| Exit::Done),
         Command::Check(args) => check::run(&args).map(|()| Exit::Done),
+        Command::Split(args) => split::run(&args).map(|()| Exit::Done),
         Command::Train(args) => train(&args),
         Command::Convert(args) => convert::run(&args).map(|()| Exit::Done),
         Command::Evaluate(args) => evaluate::cli::run(&args).map(|()| Exit::Done),

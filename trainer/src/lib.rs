@@ -22,4 +22,5 @@ pub mod ingest;
 pub mod init;
 mod input;
 pub mod model;
+pub mod split;
 pub mod train;

@@ -351,3 +351,6 @@ impl Findings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

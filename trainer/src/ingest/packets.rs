@@ -53,20 +53,21 @@ fn read(paths: &[PathBuf], identity: &Identity, reading: Reading) -> Result<Pack
     for path in paths {
         let io = |source| IngestError::Io { path: path.clone(), source };
         let mut source = Source::open(path).map_err(io)?;
-        let read = pcap::stream(&mut source, path, reading.on_error, &mut counts, |mut packet| {
-            let flow = identity.flow(&sampler, &packet);
-            let verdict = sampler.offer(flow);
-            if verdict == Verdict::Leave {
-                return;
-            }
-            // Above 2^32 numbers go round; then packets of one instant may change places.
-            packet.number = number;
-            number = number.wrapping_add(1);
-            packets.push(packet);
-            if verdict == Verdict::KeepAndThin {
-                packets.retain(|packet| sampler.keeps(identity.flow(&sampler, packet)));
-            }
-        });
+        let read =
+            pcap::stream(&mut source, path, reading.on_error, &mut counts, |mut packet, _| {
+                let flow = identity.flow(&sampler, &packet);
+                let verdict = sampler.offer(flow);
+                if verdict == Verdict::Leave {
+                    return;
+                }
+                // Above 2^32 numbers go round; then packets of one instant may change places.
+                packet.number = number;
+                number = number.wrapping_add(1);
+                packets.push(packet);
+                if verdict == Verdict::KeepAndThin {
+                    packets.retain(|packet| sampler.keeps(identity.flow(&sampler, packet)));
+                }
+            });
         match read {
             // A folder of captures may well hold a note.
             Err(IngestError::NotACapture { .. })
@@ -147,12 +148,54 @@ pub(crate) fn each(
     for path in paths {
         let io = |source| IngestError::Io { path: path.clone(), source };
         let mut source = Source::open(path).map_err(io)?;
-        pcap::stream(&mut source, path, on_error, &mut counts, |found| {
+        pcap::stream(&mut source, path, on_error, &mut counts, |found, _| {
             row.time_ns = found.time_ns;
             for (cell, field) in row.cells.iter_mut().zip(&fields) {
                 *cell = field.cell(&found);
             }
             packet(&row);
+        })?;
+    }
+    Ok(counts.tally.into_not_used())
+}
+
+/// A usable packet's frame as it was captured.
+pub(crate) struct Frame<'a> {
+    /// What the bytes begin with, by tcpdump.org's list.
+    pub(crate) link_type: u32,
+    /// Nanoseconds since the epoch.
+    pub(crate) time_ns: i64,
+    /// Bytes captured.
+    pub(crate) data: &'a [u8],
+    /// Bytes on the wire.
+    pub(crate) original_len: u32,
+    /// Drawn from the packet's conversation and a seed.
+    pub(crate) flow: u64,
+}
+
+/// Hands the frames of all usable packets of captures over, file after file;
+/// returns what was not used, by reason.
+///
+/// # Errors
+/// As [`trace`].
+pub(crate) fn each_frame(
+    paths: &[PathBuf],
+    reading: Reading,
+    mut frame: impl FnMut(&Frame<'_>),
+) -> Result<NotUsed, IngestError> {
+    let sampler = FlowSampler::new(reading.seed, reading.max_records);
+    let mut counts = Counts::default();
+    for path in paths {
+        let io = |source| IngestError::Io { path: path.clone(), source };
+        let mut source = Source::open(path).map_err(io)?;
+        pcap::stream(&mut source, path, reading.on_error, &mut counts, |packet, record| {
+            frame(&Frame {
+                link_type: record.link_type,
+                time_ns: packet.time_ns,
+                data: record.data,
+                original_len: record.original_len,
+                flow: Identity::Conversation.flow(&sampler, &packet),
+            });
         })?;
     }
     Ok(counts.tally.into_not_used())

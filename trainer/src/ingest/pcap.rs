@@ -46,7 +46,7 @@ pub fn parse(bytes: &[u8], path: &Path, on_error: OnError) -> Result<Capture, In
 fn collect(mut source: Source, path: &Path, on_error: OnError) -> Result<Capture, IngestError> {
     let mut counts = Counts::default();
     let mut packets = Vec::new();
-    stream(&mut source, path, on_error, &mut counts, |packet| packets.push(packet.spread()))?;
+    stream(&mut source, path, on_error, &mut counts, |packet, _| packets.push(packet.spread()))?;
     let records = counts.records;
     let not_used = counts.tally.into_not_used();
     if packets.is_empty() {
@@ -96,7 +96,7 @@ impl From<io::Error> for Fault {
     }
 }
 
-/// Hands a capture's packets over in the file's order. A file that merely ends
+/// Hands a capture's packets over in the file's order, each with its record. A file that merely ends
 /// early is read up to there.
 ///
 /// # Errors
@@ -106,7 +106,7 @@ pub(super) fn stream(
     path: &Path,
     on_error: OnError,
     counts: &mut Counts,
-    mut packet: impl FnMut(CompactPacket),
+    mut packet: impl FnMut(CompactPacket, &Record<'_>),
 ) -> Result<(), IngestError> {
     let not_a_capture = |reason: String| IngestError::NotACapture { path: path.to_owned(), reason };
     let io_error = |source| IngestError::Io { path: path.to_owned(), source };
@@ -114,14 +114,14 @@ pub(super) fn stream(
     let mut records = 0_u64;
     let take = |event: Event<'_>| {
         records += 1;
-        let found = match event {
-            Event::Record(record) => ipv4::packet(&record),
-            Event::Unusable(reason) => Err(reason),
+        let found = match &event {
+            Event::Record(record) => ipv4::packet(record).map(|found| (found, record)),
+            Event::Unusable(reason) => Err(*reason),
         };
         match found {
-            Ok((found, carries)) => {
+            Ok(((found, carries), record)) => {
                 counts.carrying += u64::from(carries);
-                packet(found);
+                packet(found, record);
             }
             Err(reason) => counts.tally.count(reason),
         }

@@ -76,16 +76,7 @@ fn read_file(
     not_used: &mut NotUsed,
 ) -> Result<String, IngestError> {
     let header = rows.header().to_vec();
-    let find = |name: &str| {
-        header.iter().position(|cell| cell == name).ok_or_else(|| {
-            let names: Vec<&str> = header.iter().take(40).map(String::as_str).collect();
-            let found = match names.as_slice() {
-                [] | [""] => "none: the file is empty".to_owned(),
-                names => format!("`{}`", names.join("`, `")),
-            };
-            IngestError::MissingColumn { path: path.to_owned(), column: name.to_owned(), found }
-        })
-    };
+    let find = |name: &str| find(path, &header, name);
     let time_at = find(&table.config.timestamp.column)?;
     let at: Vec<usize> =
         fields.iter().map(|field| find(&field.column)).collect::<Result<_, _>>()?;
@@ -94,7 +85,7 @@ fn read_file(
             Err(error @ (IngestError::Io { .. } | IngestError::Damaged { .. })) => {
                 return Err(error);
             }
-            Err(error) => (error, "rows with too few or too many cells"),
+            Err(error) => (error, WRONG_COUNT),
             Ok(record) => {
                 let cell = |at: usize| record.get(at).unwrap_or_default();
                 match table.push(row, cell(time_at), at.iter().map(|&at| cell(at))) {
@@ -106,7 +97,7 @@ fn read_file(
                     Err((column, Refused::Bad(reason))) => {
                         let path = path.to_owned();
                         let error = IngestError::Cell { path, row, column, reason };
-                        (error, "rows with a bad cell")
+                        (error, BAD_CELL)
                     }
                 }
             }
@@ -123,6 +114,101 @@ fn read_file(
     Ok(digest)
 }
 
+/// A row of some tables, as it was read.
+pub(crate) struct TextRow<'a> {
+    /// Nanoseconds since the epoch.
+    pub(crate) time_ns: i64,
+    /// Its cells.
+    pub(crate) cells: &'a ::csv::StringRecord,
+    /// Drawn from its metadata and a seed.
+    pub(crate) flow: u64,
+}
+
+/// Hands the rows of tables over, file after file, that have the configured
+/// columns and a time; returns their header, and what was not used, by reason.
+///
+/// # Errors
+/// As [`read`], and files whose headers differ.
+pub(crate) fn each_row(
+    files: &[PathBuf],
+    config: &Resolved,
+    reading: Reading,
+    mut row: impl FnMut(&TextRow<'_>),
+) -> Result<(Vec<String>, NotUsed), IngestError> {
+    let sampler = FlowSampler::new(reading.seed, reading.max_records);
+    let mut clock = Clock::new(config.timestamp.unit);
+    let (mut header, mut not_used) = (Vec::new(), NotUsed::new());
+    for path in files {
+        let mut rows = Rows::open(path)?;
+        if header.is_empty() {
+            header = rows.header().to_vec();
+        } else if header != rows.header() {
+            let reason = "its columns are not those of the first file".to_owned();
+            return Err(IngestError::NotATable { path: path.clone(), reason });
+        }
+        let time_at = find(path, &header, &config.timestamp.column)?;
+        let names = config.metadata.iter().map(|field| find(path, &header, &field.column));
+        let names: Vec<usize> = names.collect::<Result<_, _>>()?;
+        while let Some((number, record)) = rows.next(path) {
+            let cells = match record {
+                Err(error @ (IngestError::Io { .. } | IngestError::Damaged { .. })) => {
+                    return Err(error);
+                }
+                Err(error) if reading.on_error == OnError::Stop => return Err(error),
+                Err(_) => {
+                    *not_used.entry(WRONG_COUNT.to_owned()).or_default() += 1;
+                    continue;
+                }
+                Ok(cells) => cells,
+            };
+            let time = cells.get(time_at).unwrap_or_default();
+            let Some(time_ns) = clock.read(time) else {
+                if reading.on_error == OnError::Stop {
+                    let column = config.timestamp.column.clone();
+                    let reason = no_time(time);
+                    return Err(IngestError::Cell {
+                        path: path.clone(),
+                        row: number,
+                        column,
+                        reason,
+                    });
+                }
+                *not_used.entry(BAD_CELL.to_owned()).or_default() += 1;
+                continue;
+            };
+            let flow = flow_of(&sampler, names.iter().map(|&at| cells.get(at).unwrap_or_default()));
+            row(&TextRow { time_ns, cells, flow });
+        }
+    }
+    Ok((header, not_used))
+}
+
+const WRONG_COUNT: &str = "rows with too few or too many cells";
+const BAD_CELL: &str = "rows with a bad cell";
+
+fn no_time(cell: &str) -> String {
+    format!("`{}` is no time", cell.chars().take(40).collect::<String>())
+}
+
+/// A flow's number, drawn from the cells that name it.
+fn flow_of<'c>(sampler: &FlowSampler, cells: impl Iterator<Item = &'c str>) -> u64 {
+    let mut name = sampler.flow();
+    cells.for_each(|cell| name.add_bytes(cell.as_bytes()));
+    name.finish()
+}
+
+/// Where a column stands.
+fn find(path: &Path, header: &[String], name: &str) -> Result<usize, IngestError> {
+    header.iter().position(|cell| cell == name).ok_or_else(|| {
+        let names: Vec<&str> = header.iter().take(40).map(String::as_str).collect();
+        let found = match names.as_slice() {
+            [] | [""] => "none: the file is empty".to_owned(),
+            names => format!("`{}`", names.join("`, `")),
+        };
+        IngestError::MissingColumn { path: path.to_owned(), column: name.to_owned(), found }
+    })
+}
+
 /// Rows that were taken.
 struct Table<'a> {
     config: &'a Resolved,
@@ -132,10 +218,37 @@ struct Table<'a> {
     /// Each row's flow, as the sampler names it.
     flows: Vec<u64>,
     input_rows: Vec<u64>,
+    clock: Clock,
+}
+
+/// Reads times.
+pub(crate) struct Clock {
     /// Told from the first time.
     unit: Option<TimeUnit>,
     decimals: u8,
     datetime: Option<DatetimeStyle>,
+}
+
+impl Clock {
+    /// A clock whose unit may be known.
+    pub(crate) fn new(unit: Option<TimeUnit>) -> Clock {
+        Clock { unit, decimals: 0, datetime: None }
+    }
+
+    /// Nanoseconds since the epoch.
+    pub(crate) fn read(&mut self, cell: &str) -> Option<i64> {
+        if let Some(decimal) = Decimal::parse(cell) {
+            let unit = *self.unit.get_or_insert_with(|| likely_unit(decimal.whole));
+            self.decimals = self.decimals.max(decimal.decimals);
+            return Some(decimal.scaled(unit));
+        }
+        let (time_ns, style) = DatetimeStyle::parse(cell)?;
+        self.datetime = Some(match self.datetime.take() {
+            Some(first) => first.finer(&style),
+            None => style,
+        });
+        Some(time_ns)
+    }
 }
 
 impl<'a> Table<'a> {
@@ -147,9 +260,7 @@ impl<'a> Table<'a> {
             columns: fields.iter().map(|field| Cells::new(field)).collect(),
             times_ns: Vec::new(),
             input_rows: Vec::new(),
-            unit: config.timestamp.unit,
-            decimals: 0,
-            datetime: None,
+            clock: Clock::new(config.timestamp.unit),
         }
     }
 
@@ -161,21 +272,16 @@ impl<'a> Table<'a> {
         time: &str,
         cells: impl Iterator<Item = &'c str> + Clone,
     ) -> Result<(), (String, Refused)> {
-        let mut name = self.sampler.flow();
-        cells
-            .clone()
-            .take(self.config.metadata.len())
-            .for_each(|cell| name.add_bytes(cell.as_bytes()));
-        let flow = name.finish();
+        let flow = flow_of(&self.sampler, cells.clone().take(self.config.metadata.len()));
         // Before its cells are read: texts of what is left out are not to be held.
         if !self.sampler.keeps(flow) {
             self.sampler.offer(flow);
             return Ok(());
         }
-        let time_ns = self.read_time(time).ok_or_else(|| {
-            let reason = format!("`{}` is no time", time.chars().take(40).collect::<String>());
-            (self.config.timestamp.column.clone(), Refused::Bad(reason))
-        })?;
+        let time_ns = self
+            .clock
+            .read(time)
+            .ok_or_else(|| (self.config.timestamp.column.clone(), Refused::Bad(no_time(time))))?;
         for (done, cell) in cells.enumerate() {
             if let Err(refused) = self.columns[done].push(cell, &self.config.missing_values) {
                 self.columns[..done].iter_mut().for_each(Cells::pop);
@@ -203,20 +309,6 @@ impl<'a> Table<'a> {
         Ok(())
     }
 
-    fn read_time(&mut self, cell: &str) -> Option<i64> {
-        if let Some(decimal) = Decimal::parse(cell) {
-            let unit = *self.unit.get_or_insert_with(|| likely_unit(decimal.whole));
-            self.decimals = self.decimals.max(decimal.decimals);
-            return Some(decimal.scaled(unit));
-        }
-        let (time_ns, style) = DatetimeStyle::parse(cell)?;
-        self.datetime = Some(match self.datetime.take() {
-            Some(first) => first.finer(&style),
-            None => style,
-        });
-        Some(time_ns)
-    }
-
     fn finish(self, order: Vec<String>, mut not_used: NotUsed) -> Trace {
         let config = self.config;
         self.sampler.count_not_used(&mut not_used);
@@ -237,9 +329,9 @@ impl<'a> Table<'a> {
             input_rows,
             time: TimeColumn {
                 name: config.timestamp.column.clone(),
-                unit: self.unit.unwrap_or(TimeUnit::Microseconds),
-                decimals: self.decimals,
-                datetime: self.datetime,
+                unit: self.clock.unit.unwrap_or(TimeUnit::Microseconds),
+                decimals: self.clock.decimals,
+                datetime: self.clock.datetime,
             },
             order,
             flows,

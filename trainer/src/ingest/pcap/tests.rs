@@ -210,7 +210,7 @@ fn packets_inside_packets_are_counted() {
     let mut source = Source::new(io::Cursor::new(capture_of(&[tunnel, frame]))).expect("read");
     let mut counts = Counts::default();
     let mut packets = Vec::new();
-    stream(&mut source, Path::new("test"), OnError::Stop, &mut counts, |p| packets.push(p))
+    stream(&mut source, Path::new("test"), OnError::Stop, &mut counts, |p, _| packets.push(p))
         .expect("good");
     assert_eq!((counts.carrying, packets.len()), (1, 2));
     assert_eq!((packets[0].proto, packets[0].ports), (4, [0, 0]));
