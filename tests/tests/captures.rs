@@ -154,7 +154,10 @@ fn every_frame_that_tshark_lists_is_used_or_counted() {
         }
         let of = |reason: &str| not_used.get(reason).copied().unwrap_or(0);
         let frames = used + not_used.values().sum::<u64>() - of(CUT) - of(DAMAGED);
-        assert_eq!(frames, reference.frames, "{name}: {used} used, {not_used:?}");
+        // Where lengths make no sense, tshark guesses at another format and may list a few more.
+        let agrees =
+            if of(DAMAGED) > 0 { frames <= reference.frames } else { frames == reference.frames };
+        assert!(agrees, "{name}: {} frames, {used} used, {not_used:?}", reference.frames);
         // What is damaged for one is for the other.
         let says = |text: &str| u64::from(reference.complaint.contains(text));
         assert_eq!(of(CUT), says("cut short"), "{name}: {}", reference.complaint);

@@ -225,7 +225,8 @@ mod tests {
             let (link_type, header) = &links()[link];
             let frame = [&header[..keep.min(header.len())], &tail].concat();
             if let Ok(offset) = ipv4_offset(*link_type, &frame) {
-                prop_assert!(offset <= frame.len() + 8);
+                // Of a cut header what is missing is less than the header.
+                prop_assert!(offset <= frame.len() + 20);
             }
         }
     }

@@ -215,6 +215,16 @@ struct Header {
     fraction_ns: u32,
     extra: usize,
     link_type: u32,
+    lengths: Lengths,
+}
+
+/// In which order a record's two lengths are; before version 2.3 the original
+/// one came first, and in 2.3 programs did not agree.
+#[derive(Clone, Copy)]
+enum Lengths {
+    CapturedFirst,
+    OriginalFirst,
+    SmallerIsCaptured,
 }
 
 impl Header {
@@ -227,8 +237,16 @@ impl Header {
             return Err(format!("it ends inside its header, after {} bytes", head.len()));
         };
         let link_type = number(big_endian, [head[20], head[21], head[22], head[23]]);
+        let version = [[head[4], head[5]], [head[6], head[7]]].map(|bytes| {
+            if big_endian { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
+        });
+        let lengths = match version {
+            [2, 0..3] => Lengths::OriginalFirst,
+            [2, 3] => Lengths::SmallerIsCaptured,
+            _ => Lengths::CapturedFirst,
+        };
         // The upper half says whether frames end in a checksum.
-        Ok(Header { big_endian, fraction_ns, extra, link_type: link_type & 0xffff })
+        Ok(Header { big_endian, fraction_ns, extra, link_type: link_type & 0xffff, lengths })
     }
 
     fn read(self, source: &mut Source, mut take: impl FnMut(Event<'_>)) -> Result<(), Fault> {
@@ -244,8 +262,14 @@ impl Header {
             };
             let time_ns = i64::from(field(0)) * 1_000_000_000
                 + i64::from(field(4)) * i64::from(self.fraction_ns);
-            let original_len = field(12);
-            let captured = check_captured(field(8), self.link_type)
+            let (captured, original_len) = match (self.lengths, field(8), field(12)) {
+                (Lengths::CapturedFirst, first, second) => (first, second),
+                (Lengths::OriginalFirst, first, second) => (second, first),
+                (Lengths::SmallerIsCaptured, first, second) => {
+                    (first.min(second), first.max(second))
+                }
+            };
+            let captured = check_captured(captured, self.link_type)
                 .map_err(|reason| Fault::Damage { offset, reason })?;
             let whole = header_len + captured;
             let Some(data) = source.fill(whole)?.get(header_len..whole) else {

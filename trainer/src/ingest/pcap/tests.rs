@@ -183,6 +183,22 @@ fn gzip_is_told_by_its_content() {
 }
 
 #[test]
+fn old_versions_have_their_lengths_the_other_way_round() {
+    let mut cut = tcp_frame();
+    cut.truncate(60);
+    let mut now = capture_of(&[cut]);
+    now[24 + 12..24 + 16].copy_from_slice(&154_u32.to_le_bytes());
+    let expected = read(&now).expect("good").packets;
+    for version in [0, 2, 3] {
+        let mut old = now.clone();
+        old[6] = version;
+        old[24 + 8..24 + 12].copy_from_slice(&154_u32.to_le_bytes());
+        old[24 + 12..24 + 16].copy_from_slice(&60_u32.to_le_bytes());
+        assert_eq!(read(&old).expect("good").packets, expected);
+    }
+}
+
+#[test]
 fn every_section_has_its_own_interfaces() {
     let one = pcapng(false, Some(9), 5_000_000_000);
     let other = pcapng(true, Some(6), 7_000_000);
