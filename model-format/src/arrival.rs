@@ -90,6 +90,14 @@ impl ArrivalProcess {
         process
     }
 
+    /// The process of all flows, where this one was fitted to a sample that
+    /// holds `share` (above 0, at most 1) of them: the gaps are as much shorter.
+    #[must_use]
+    pub fn of_whole(mut self, share: f64) -> ArrivalProcess {
+        self.bins.iter_mut().flatten().for_each(|gap| *gap *= share);
+        self
+    }
+
     /// Length of the span in nanoseconds.
     #[must_use]
     pub fn span_ns(&self) -> u64 {
@@ -301,6 +309,18 @@ mod tests {
         let generated = generate(&process, 50_000_000);
         let per_span = generated.len() as f64 / 50.0;
         assert!((150.0..600.0).contains(&per_span), "{per_span}");
+    }
+
+    #[test]
+    fn a_sample_gives_the_rate_of_the_whole() {
+        // 1200 flows in a minute, of which every fifth is in the sample.
+        let span = 60_000_000_000_u64;
+        let starts: Vec<u64> = (0..240).map(|i| i * 250_000_000).collect();
+        let process = ArrivalProcess::fit(&starts, span).of_whole(0.2);
+        process.validate().unwrap();
+        let per_span = generate(&process, 20 * span).len() as f64 / 20.0;
+        assert!((1150.0..1250.0).contains(&per_span), "{per_span}");
+        assert_eq!(process.span_ns(), span);
     }
 
     #[test]

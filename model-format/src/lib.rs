@@ -2,6 +2,8 @@
 //!
 //! * [`record`]: plain values, a [`FiveTuple`] and a [`Packet`].
 //! * [`mod@column`]: a column of an input table, the form in which encoders are fitted.
+//! * [`cell`]: from a cell of text to its value.
+//! * [`datetime`]: times written as dates.
 //! * [`layout`]: how encoded fields lie in a network's output.
 //! * [`codec`]: one encoder a file; fit, encode and decode together.
 //! * [`random`]: counter-based random streams, the only source of chance.
@@ -11,9 +13,11 @@
 
 pub mod arrival;
 pub mod bundle;
+pub mod cell;
 pub mod chunks;
 pub mod codec;
 pub mod column;
+pub mod datetime;
 pub mod layout;
 pub mod manifest;
 pub mod random;

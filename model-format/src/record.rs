@@ -14,17 +14,40 @@ pub enum Value {
     /// column when encoding ([`crate::Column::words`]), the encoder when
     /// decoding ([`crate::codec::Codec::word`]).
     Text(u32),
+    /// A whole number of more than 63 bits, such as an IPv6 address.
+    Wide(Wide),
+    /// Nothing: the input has no value there.
+    Missing,
+}
+
+/// A whole number of 128 bits, kept as two halves so that a [`Value`] stays small.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+pub struct Wide([u64; 2]);
+
+impl From<u128> for Wide {
+    fn from(value: u128) -> Wide {
+        Wide([(value >> 64) as u64, value as u64])
+    }
+}
+
+impl From<Wide> for u128 {
+    fn from(Wide([high, low]): Wide) -> u128 {
+        u128::from(high) << 64 | u128::from(low)
+    }
 }
 
 impl Value {
-    /// The number in the cell, `None` for text.
+    /// The number in the cell, `None` for text and for nothing.
     #[must_use]
     pub fn as_f64(self) -> Option<f64> {
         match self {
             // Every integer a field can hold (48 bits at most) is exact in f64.
             Value::Int(value) => Some(value as f64),
             Value::Float(value) => Some(value),
-            Value::Text(_) => None,
+            Value::Wide(value) => Some(u128::from(value) as f64),
+            Value::Text(_) | Value::Missing => None,
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Codec, FloatCodec, Word2VecSpace};
+use crate::datetime::DatetimeStyle;
 use crate::layout::{Activation, Layout, Segment};
 use crate::record::Value;
 
@@ -24,7 +25,7 @@ pub enum TraceKind {
 }
 
 /// How a field's values are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FieldKind {
@@ -39,6 +40,20 @@ pub enum FieldKind {
     },
     /// Text.
     Text,
+    /// A whole number of 128 bits, written as an IPv6 address; one that is an
+    /// IPv4 address mapped into IPv6 (RFC 4291, section 2.5.5.2) is written dotted.
+    Ip,
+    /// A whole number of 48 bits, written as six bytes with colons.
+    Mac,
+    /// 0 or 1, written in words.
+    Boolean {
+        /// The word for 0.
+        no: String,
+        /// The word for 1.
+        yes: String,
+    },
+    /// Microseconds since 1970, written as a date and time.
+    Datetime(DatetimeStyle),
 }
 
 /// One field with its encoder.
@@ -52,35 +67,75 @@ pub struct Field {
     pub kind: FieldKind,
     /// How it is encoded.
     pub codec: Codec,
+    /// How a missing value is written, if any can be missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
 }
 
 impl Field {
     /// Values of its folded form.
     #[must_use]
     pub fn folded_dim(&self) -> usize {
-        Layout { segments: self.codec.segments() }.folded_dim()
+        self.codec.folded_dim()
+    }
+
+    /// The value that a cell of text stands for, the reverse of
+    /// [`Self::write_text`]; `None` for text, which is itself.
+    ///
+    /// # Errors
+    /// What was expected, and what was found.
+    pub fn parse_cell(&self, cell: &str) -> Result<Option<Value>, String> {
+        if self.missing.as_deref() == Some(cell) {
+            return Ok(Some(Value::Missing));
+        }
+        self.kind.parse_cell(cell)
     }
 
     /// Appends a decoded value as text.
     pub fn write_text(&self, value: Value, out: &mut String) {
         use std::fmt::Write;
         // Writing to a String cannot fail.
-        let _ = match (self.kind, value) {
+        let _ = match (&self.kind, value) {
             (_, Value::Text(index)) => {
                 out.push_str(self.codec.word(index));
+                Ok(())
+            }
+            (_, Value::Missing) => {
+                out.push_str(self.missing.as_deref().unwrap_or_default());
                 Ok(())
             }
             (FieldKind::Ipv4, value) => {
                 let address = value.as_i64().unwrap_or(0).clamp(0, i64::from(u32::MAX)) as u32;
                 write!(out, "{}", std::net::Ipv4Addr::from(address))
             }
+            (FieldKind::Ip, Value::Wide(address)) => {
+                let address = std::net::Ipv6Addr::from(u128::from(address));
+                match address.to_ipv4_mapped() {
+                    Some(address) => write!(out, "{address}"),
+                    None => write!(out, "{address}"),
+                }
+            }
+            (FieldKind::Mac, Value::Int(address)) => {
+                let [_, _, a, b, c, d, e, f] = address.to_be_bytes();
+                write!(out, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+            }
+            (FieldKind::Boolean { no, yes }, value) => {
+                out.push_str(if value.as_i64() == Some(1) { yes } else { no });
+                Ok(())
+            }
+            (FieldKind::Datetime(style), value) => {
+                let time_us = value.as_i64().unwrap_or(0);
+                style.write(time_us.saturating_mul(1_000), out);
+                Ok(())
+            }
             (FieldKind::Float { decimals }, Value::Float(number)) => {
-                let scale = 10_f64.powi(i32::from(decimals));
+                let scale = 10_f64.powi(i32::from(*decimals));
                 let rounded = (number * scale).round() / scale;
                 write!(out, "{}", if rounded.is_finite() { rounded } else { number })
             }
             (_, Value::Float(number)) => write!(out, "{}", number.round()),
             (_, Value::Int(number)) => write!(out, "{number}"),
+            (_, Value::Wide(number)) => write!(out, "{}", u128::from(number)),
         };
     }
 }
@@ -199,14 +254,56 @@ pub struct Timestamp {
     pub decimals: u8,
     /// What the first measurement of every record says.
     pub encoding: TimeEncoding,
-    /// Its encoder, in microseconds.
-    pub codec: FloatCodec,
+    /// Its encoder, in microseconds: a `float` or a `quantile`.
+    #[serde(deserialize_with = "time_codec")]
+    pub codec: Codec,
+    /// How times are written, if as dates; then [`Self::unit`] means nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datetime: Option<DatetimeStyle>,
+}
+
+/// Bundles of format 1 have a float encoder here, and do not name it.
+fn time_codec<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Codec, D::Error> {
+    use serde::de::Error;
+    let mut codec = serde_json::Map::deserialize(deserializer)?;
+    codec.entry("encoding").or_insert_with(|| "float".into());
+    serde_json::from_value(codec.into()).map_err(D::Error::custom)
 }
 
 impl Timestamp {
+    /// The time, in nanoseconds since the epoch, that a cell stands for: a date
+    /// where times are written so, else a decimal number in the column's unit,
+    /// cut after the nanoseconds.
+    #[must_use]
+    pub fn parse_text(&self, cell: &str) -> Option<i64> {
+        if self.datetime.is_some() {
+            return DatetimeStyle::parse(cell).map(|(time_ns, _)| time_ns);
+        }
+        let (sign, digits) = match cell.strip_prefix('-') {
+            Some(digits) => (-1, digits),
+            None => (1, cell),
+        };
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+        let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) {
+            return None;
+        }
+        let unit = self.unit.nanoseconds();
+        let mut time_ns = whole.parse::<i64>().ok()?.checked_mul(unit)?;
+        let mut place = unit;
+        for digit in fraction.bytes() {
+            place /= 10;
+            time_ns = time_ns.checked_add(place * i64::from(digit - b'0'))?;
+        }
+        Some(sign * time_ns)
+    }
+
     /// Appends a time in nanoseconds since the epoch, in the column's unit.
     pub fn write_text(&self, time_ns: i64, out: &mut String) {
         use std::fmt::Write;
+        if let Some(style) = &self.datetime {
+            return style.write(time_ns, out);
+        }
         let unit = self.unit.nanoseconds();
         let (sign, time_ns) = if time_ns < 0 { ("-", -time_ns) } else { ("", time_ns) };
         // Round to the digits that are written.
@@ -345,7 +442,11 @@ impl Schema {
                 _ => None,
             }
         });
-        let all = std::iter::once((0, &self.timestamp.codec)).chain(fields);
+        let time = match &self.timestamp.codec {
+            Codec::Float(codec) => Some((0, codec)),
+            _ => None,
+        };
+        let all = time.into_iter().chain(fields);
         all.take(if self.self_norm { usize::MAX } else { 0 })
     }
 
@@ -353,7 +454,7 @@ impl Schema {
     /// generation flag, yes if another record follows.
     #[must_use]
     pub fn measurement_layout(&self) -> Layout {
-        let mut segments = Codec::Float(self.timestamp.codec.clone()).segments();
+        let mut segments = self.timestamp.codec.segments();
         segments.extend(self.measurements.iter().flat_map(|field| field.codec.segments()));
         segments.push(Segment::new(2, Activation::Softmax));
         Layout { segments }
@@ -384,9 +485,8 @@ impl Schema {
     /// Gives the `word2vec_*` encoders their vocabularies after reading.
     pub(crate) fn link(&mut self) -> Result<(), String> {
         for field in self.attributes.iter_mut().chain(&mut self.measurements) {
-            if let Codec::Word2vec(codec) = &mut field.codec {
-                codec.link(&self.word2vec).map_err(|e| format!("field `{}`: {e}", field.name))?;
-            }
+            let linked = field.codec.link(&self.word2vec);
+            linked.map_err(|e| format!("field `{}`: {e}", field.name))?;
         }
         Ok(())
     }
@@ -396,8 +496,10 @@ impl Schema {
         for field in self.attributes.iter().chain(&self.measurements) {
             field.codec.validate().map_err(|e| format!("field `{}`: {e}", field.name))?;
         }
-        let time = Codec::Float(self.timestamp.codec.clone());
-        time.validate().map_err(|e| format!("timestamp: {e}"))?;
+        self.timestamp.codec.validate().map_err(|e| format!("timestamp: {e}"))?;
+        if self.timestamp.codec.decode_number(0.0).is_none() {
+            return Err("timestamp: its encoder is neither `float` nor `quantile`".to_owned());
+        }
         let fields = || {
             let names = self.attributes.iter().chain(&self.measurements).map(|field| &field.name);
             names.chain([&self.timestamp.column])
@@ -436,7 +538,8 @@ mod tests {
             unit,
             decimals,
             encoding: TimeEncoding::Interarrival,
-            codec: FloatCodec::fit(&column, FloatOptions::default()).unwrap(),
+            codec: Codec::Float(FloatCodec::fit(&column, FloatOptions::default()).unwrap()),
+            datetime: None,
         }
     }
 
@@ -460,7 +563,8 @@ mod tests {
         let float = |decimals| Field {
             name: "x".to_owned(),
             kind: FieldKind::Float { decimals },
-            codec: Codec::Float(timestamp(TimeUnit::Seconds, 0).codec),
+            codec: timestamp(TimeUnit::Seconds, 0).codec,
+            missing: None,
         };
         let text = |field: &Field, value| {
             let mut out = String::new();
@@ -473,5 +577,32 @@ mod tests {
         assert_eq!(text(&address, Value::Int(0x0a00_0001)), "10.0.0.1");
         let integer = Field { kind: FieldKind::Integer, ..float(0) };
         assert_eq!(text(&integer, Value::Float(3.6)), "4");
+    }
+
+    #[test]
+    fn cells_are_read_as_their_kind() {
+        let read = |kind: FieldKind, cell| kind.parse_cell(cell);
+        assert_eq!(read(FieldKind::Integer, "-7"), Ok(Some(Value::Int(-7))));
+        assert_eq!(read(FieldKind::Integer, "80.0"), Ok(Some(Value::Int(80))));
+        let error = "expected a whole number, found `80.5`".to_owned();
+        assert_eq!(read(FieldKind::Integer, "80.5"), Err(error));
+        assert_eq!(read(FieldKind::Ipv4, "10.0.0.1"), Ok(Some(Value::Int(0x0a00_0001))));
+        assert_eq!(read(FieldKind::Ipv4, "167772161"), Ok(Some(Value::Int(0x0a00_0001))));
+        assert!(read(FieldKind::Ipv4, "4294967296").is_err());
+        let float = FieldKind::Float { decimals: 1 };
+        assert_eq!(read(float.clone(), "0.25"), Ok(Some(Value::Float(0.25))));
+        assert!(read(float.clone(), "inf").is_err() && read(float, "").is_err());
+        assert_eq!(read(FieldKind::Text, "80"), Ok(None));
+    }
+
+    #[test]
+    fn times_are_read_in_their_unit() {
+        let read = |unit, cell: &str| timestamp(unit, 0).parse_text(cell);
+        assert_eq!(read(TimeUnit::Seconds, "1.000000001"), Some(1_000_000_001));
+        assert_eq!(read(TimeUnit::Milliseconds, "-2.5"), Some(-2_500_000));
+        assert_eq!(read(TimeUnit::Nanoseconds, "7.9"), Some(7));
+        for wrong in ["", "-", ".5", "1e3", "1.2.3", "+1", "now", "9223372036854775807"] {
+            assert_eq!(read(TimeUnit::Seconds, wrong), None, "{wrong}");
+        }
     }
 }

@@ -9,7 +9,9 @@ use ns_model_format::manifest::Chunk;
 use ns_model_format::random::{Purpose, Stream};
 
 use crate::decode::{AttributeDecoder, Scales};
+use crate::draw::{Drawer, Wanted};
 use crate::error::RuntimeError;
+use crate::given::GivenFlows;
 use crate::networks::Networks;
 use crate::shared::Shared;
 use crate::timeline::Key;
@@ -33,6 +35,8 @@ pub(crate) struct Arrivals {
     /// Flows that start before are generated.
     end_ns: u64,
     next: Key,
+    /// Flows that may say themselves when they start.
+    given: Option<Arc<GivenFlows>>,
 }
 
 impl Arrivals {
@@ -47,9 +51,17 @@ impl Arrivals {
     ) -> Arrivals {
         let next = Key { time_ns: process.first_ns(), flow: 0 };
         let mut arrivals =
-            Arrivals { process, seed, rate, workers, worker, end_flow, end_ns, next };
+            Arrivals { process, seed, rate, workers, worker, end_flow, end_ns, next, given: None };
         arrivals.skip_others();
         arrivals
+    }
+
+    /// The same with the starts of given flows, where these have any.
+    pub(crate) fn of_given(mut self, given: Option<&Arc<GivenFlows>>) -> Arrivals {
+        self.given = given.cloned();
+        self.next = Key { time_ns: 0, flow: 0 };
+        self.skip_others();
+        self
     }
 
     /// Start and number of the next flow.
@@ -74,6 +86,13 @@ impl Arrivals {
 
     fn step(&mut self) {
         let Key { time_ns, flow } = self.next;
+        let span_ns = self.process.span_ns();
+        if let Some(given) = self.given.as_ref().and_then(|given| given.start_ns(flow + 1, span_ns))
+        {
+            let time_ns = (given as f64 / self.rate).round() as u64;
+            self.next = Key { time_ns, flow: flow + 1 };
+            return;
+        }
         let uniform = Stream::new(self.seed, Purpose::Arrivals, flow).uniform_f64();
         let time_ns = self.process.next_ns(time_ns, uniform, self.rate);
         self.next = Key { time_ns, flow: flow + 1 };
@@ -107,14 +126,12 @@ pub(crate) struct Preparer {
     arrivals: Arrivals,
     shared: Arc<Shared>,
     decoder: AttributeDecoder,
-    /// One a chunk.
-    noise_dims: Vec<usize>,
+    drawer: Drawer,
     batch: usize,
     ready: VecDeque<Prepared>,
     /// The chunk of those that are ready.
     chunk: usize,
     keys: Vec<Key>,
-    noise: Vec<f32>,
     condition: Vec<f32>,
     rows: Vec<f32>,
     gates: Vec<f32>,
@@ -122,17 +139,21 @@ pub(crate) struct Preparer {
 
 impl Preparer {
     /// `chunks` has at least one.
-    pub(crate) fn new(arrivals: Arrivals, shared: Arc<Shared>, chunks: &[Chunk]) -> Preparer {
+    pub(crate) fn new(
+        arrivals: Arrivals,
+        shared: Arc<Shared>,
+        chunks: &[Chunk],
+        drawer: Drawer,
+    ) -> Preparer {
         Preparer {
             arrivals,
             decoder: AttributeDecoder::new(&shared.schema, &chunks[0].attributes.layout),
             shared,
-            noise_dims: chunks.iter().map(|chunk| chunk.attributes.noise.dim).collect(),
+            drawer,
             batch: FIRST_BATCH,
             ready: VecDeque::new(),
             chunk: 0,
             keys: Vec::new(),
-            noise: Vec::new(),
             condition: Vec::new(),
             rows: Vec::new(),
             gates: Vec::new(),
@@ -151,7 +172,13 @@ impl Preparer {
         &mut self,
         networks: &mut N,
     ) -> Result<Option<Prepared>, RuntimeError> {
-        if self.ready.is_empty() {
+        // None of a batch may be drawn where there are conditions; the next
+        // flow may then start in another chunk, which has other networks.
+        let chunk = self.peek().map(|(_, chunk)| chunk);
+        while self.ready.is_empty()
+            && self.arrivals.peek().is_some()
+            && self.peek().map(|(_, chunk)| chunk) == chunk
+        {
             self.prepare(networks)?;
         }
         Ok(self.ready.pop_front())
@@ -163,41 +190,41 @@ impl Preparer {
         let shared = &self.shared;
         self.chunk = chunk;
         self.keys.clear();
-        self.noise.clear();
         self.condition.clear();
-        let mut positions = Vec::new();
         while self.keys.len() < self.batch
             && self.arrivals.peek().is_some_and(|key| shared.chunk_of(key.time_ns) == chunk)
             && let Some(key) = self.arrivals.take()
         {
             self.keys.push(key);
-            let from = self.noise.len();
-            self.noise.resize(from + self.noise_dims[chunk], 0.0);
-            let mut stream = Stream::new(self.arrivals.seed, Purpose::Attributes, key.flow);
-            stream.fill_normal(&mut self.noise[from..]);
             let position = shared.position(chunk, key.time_ns);
-            positions.push(position);
             shared.schema.write_condition(position, true, true, &mut self.condition);
         }
         self.batch = (self.batch * 4).min(LARGEST_BATCH);
+        let Preparer { keys, condition, rows, .. } = self;
+        self.drawer.draw(networks, &mut self.decoder, chunk, Wanted { keys, condition, rows })?;
         let count = self.keys.len();
-        networks.attributes(count, &self.noise, &self.condition, &mut self.rows)?;
+        if count == 0 {
+            return Ok(());
+        }
         let width = self.rows.len() / count;
+        let shared = &self.shared;
         let mut later_chunks = Vec::with_capacity(count);
         for row in self.rows.chunks_exact_mut(width) {
-            self.decoder.make_discrete(row);
             later_chunks.push(shared.tags.later_chunks(chunk, |at| shared.receives(at), row));
         }
         networks.gates(count, &self.rows, &self.condition, &mut self.gates)?;
         let gates = self.gates.chunks_exact(self.gates.len() / count);
-        let starts = self.keys.iter().zip(positions).zip(later_chunks);
-        let rows = self.rows.chunks_exact(width).zip(gates);
-        for (((&key, position), later_chunks), (row, gates)) in starts.zip(rows) {
+        let conditions = self.condition.chunks_exact(self.condition.len() / count);
+        let rows = self.rows.chunks_exact(width).zip(gates).zip(conditions);
+        let starts = self.keys.iter().zip(later_chunks);
+        for ((&key, later_chunks), ((row, gates), condition)) in starts.zip(rows) {
             let goes_on = shared.tags.goes_on(row);
+            let decoded = self.decoder.decode(row);
+            let values = self.drawer.given_values(key.flow).unwrap_or(decoded);
             self.ready.push_back(Prepared {
                 key,
-                position,
-                values: self.decoder.decode(row),
+                position: condition[0],
+                values,
                 gates: gates.into(),
                 goes_on,
                 attributes: (goes_on || !later_chunks.is_empty()).then(|| row.into()),

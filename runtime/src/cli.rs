@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Parser};
 
+use crate::condition::Condition;
 use crate::packets::Mac;
 use crate::sink::{DEFAULT_SNAPLEN, Oversize, Target};
 
@@ -18,12 +19,14 @@ Examples:
   ns-replay --bundle model.ns --pcap out.pcap --seed 1
   ns-replay --bundle model.ns --pcap - --flows 100 | tcpdump -r -
   ns-replay --bundle model.ns --csv out.csv --duration 10min
+  ns-replay --bundle model.ns --pcap dns.pcap --where dstport=53 --where proto=17
+  ns-replay --bundle model.ns --pcap given.pcap --attributes flows.csv
   ns-replay --bundle model.ns --iface eth0 --dry-run
   ns-replay --bundle model.ns --iface eth0 --speed 2 --duration 1h
 
 Exit codes:
   0 done, 1 failed, 2 wrong usage or input, 3 no permission, 4 interface, 5 packets dropped,
-  7 output not written, 130 or 143 stopped by SIGINT or SIGTERM";
+  7 output not written, 8 `--where` not met by all flows, 130 or 143 stopped by SIGINT or SIGTERM";
 
 /// Streams endless synthetic traffic from a bundle into a file or onto a wire.
 #[derive(Clone, Debug, Parser)]
@@ -66,6 +69,22 @@ pub struct Cli {
     /// Go on until stopped
     #[arg(long, help_heading = "How much", conflicts_with_all = ["flows", "duration"])]
     pub forever: bool,
+
+    /// Only what has this value: attributes are drawn again until a flow has it; of
+    /// measurements, records without it are left out. May be repeated: values of one name are
+    /// alternatives, different names must hold together. Also `NAME!=VALUE`, ranges
+    /// `dstport=1024-2047` and prefixes `srcip=10.0.0.0/8`; `--describe` lists the names
+    #[arg(long = "where", value_name = "NAME=VALUE", help_heading = "Which flows")]
+    pub conditions: Vec<Condition>,
+    /// Draws of a flow's attributes; a flow that never meets `--where` is left out, is counted,
+    /// takes a place in `--flows`, and makes the exit code 8
+    #[arg(long, value_name = "N", default_value_t = 1000, help_heading = "Which flows")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000), requires = "conditions")]
+    pub where_tries: u32,
+    /// Flows with the attributes in this CSV, one a row, each once unless said otherwise. Its
+    /// header names all attributes, and may name the time column: the flows' starts
+    #[arg(long, value_name = "FILE", help_heading = "Which flows")]
+    pub attributes: Option<PathBuf>,
 
     /// The same seed and bundle give the same output; drawn at random if not given
     #[arg(long, value_name = "N", help_heading = "Generation")]
@@ -192,7 +211,7 @@ mod tests {
             Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
             count += 1;
         }
-        assert_eq!(count, 6);
+        assert_eq!(count, 8);
     }
 
     #[test]

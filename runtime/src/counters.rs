@@ -14,6 +14,10 @@ pub(crate) struct Counters {
     pub(crate) steps: AtomicU64,
     pub(crate) parked: AtomicU64,
     pub(crate) peak_queue: AtomicU64,
+    pub(crate) draws: AtomicU64,
+    pub(crate) flows_drawn: AtomicU64,
+    pub(crate) flows_given_up: AtomicU64,
+    pub(crate) records_left_out: AtomicU64,
 }
 
 impl Counters {
@@ -29,6 +33,10 @@ impl Counters {
             steps: get(&self.steps),
             parked: get(&self.parked),
             peak_queue: get(&self.peak_queue),
+            draws: get(&self.draws),
+            flows_drawn: get(&self.flows_drawn),
+            flows_given_up: get(&self.flows_given_up),
+            records_left_out: get(&self.records_left_out),
         }
     }
 }
@@ -55,9 +63,26 @@ pub struct GenerationStats {
     pub parked: u64,
     /// The most records that waited for their turn in one worker.
     pub peak_queue: u64,
+    /// Attributes drawn to meet conditions on them, up to the draw that did.
+    pub draws: u64,
+    /// Flows whose attributes met the conditions; some of them may still wait for a slot.
+    pub flows_drawn: u64,
+    /// Flows that are left out because no draw met the conditions.
+    pub flows_given_up: u64,
+    /// Records left out because their measurements do not meet the conditions.
+    pub records_left_out: u64,
 }
 
 impl GenerationStats {
+    /// The share of the drawn attributes that met the conditions, 1 before any.
+    #[must_use]
+    pub fn acceptance(&self) -> f64 {
+        match self.draws {
+            0 => 1.0,
+            draws => self.flows_drawn as f64 / draws as f64,
+        }
+    }
+
     /// The share of the computed records that were used, 1 before any.
     #[must_use]
     pub fn slot_use(&self) -> f64 {

@@ -1,7 +1,7 @@
 //! From a graph's output columns to values.
 
 use ns_model_format::codec::{Codec, FloatCodec};
-use ns_model_format::{Activation, FoldedLayout, Layout, Schema, Value};
+use ns_model_format::{Activation, Field, FoldedLayout, Layout, Schema, Value};
 
 /// Reads a flow's attributes out of a row.
 #[derive(Clone, Debug)]
@@ -12,6 +12,8 @@ pub(crate) struct AttributeDecoder {
     discrete: Vec<(usize, usize)>,
     /// Columns of half the sum and half the difference of a measurement's bounds.
     scales: Vec<(usize, usize)>,
+    /// What a difference in each of the fields' columns weighs, see [`Self::distance`].
+    weights: Vec<f32>,
     vector: Vec<f32>,
 }
 
@@ -39,8 +41,37 @@ impl AttributeDecoder {
             codecs: schema.attributes.iter().map(|f| (f.folded_dim(), f.codec.clone())).collect(),
             discrete,
             scales: additional.chunks_exact(2).map(|p| (p[0].offset, p[1].offset)).collect(),
+            weights: schema.attributes.iter().flat_map(weights).collect(),
             vector: vec![0.0; columns.vector_dim()],
         }
+    }
+
+    /// Columns of a row.
+    pub(crate) fn width(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Whether a row says more of a flow than its attribute fields.
+    pub(crate) fn has_more_than_fields(&self) -> bool {
+        self.weights.len() < self.columns.len()
+    }
+
+    /// Writes folded attribute fields, in order, to their columns.
+    pub(crate) fn place(&self, folded: &[f32], row: &mut [f32]) {
+        for (&value, &column) in folded.iter().zip(&self.columns) {
+            row[column] = value;
+        }
+    }
+
+    /// How much a row's attribute fields differ from folded ones: every field
+    /// counts the same, however many columns it has.
+    pub(crate) fn distance(&self, folded: &[f32], row: &[f32]) -> f32 {
+        let columns = self.columns.iter().zip(&self.weights);
+        folded
+            .iter()
+            .zip(columns)
+            .map(|(value, (&at, weight))| weight * (value - row[at]).powi(2))
+            .sum()
     }
 
     /// A flow's own scales.
@@ -139,12 +170,28 @@ impl Tags {
     }
 }
 
+/// Shares of a field's columns in a distance, 1 in all where every one differs
+/// as far as it can. Of two different one-hot vectors two columns differ.
+fn weights(field: &Field) -> Vec<f32> {
+    let segments = field.codec.segments();
+    let share = 1.0 / segments.len().max(1) as f32;
+    let weights = segments.iter().flat_map(|segment| {
+        let (columns, differ) = match (segment.activation, segment.dim) {
+            (Activation::Softmax, 2) => (1, 1),
+            (Activation::Softmax, dim) => (dim, 2),
+            (_, dim) => (dim, dim),
+        };
+        std::iter::repeat_n(share / differ as f32, columns)
+    });
+    weights.collect()
+}
+
 /// Reads records out of a step's row.
 #[derive(Clone, Debug)]
 pub(crate) struct RecordDecoder {
     /// One table of columns a record of the step.
     columns: Vec<Vec<usize>>,
-    time: FloatCodec,
+    time: Codec,
     codecs: Vec<(usize, Codec)>,
     /// Measurements on a flow's own scale: where, and how to read them.
     own_scales: Vec<(usize, FloatCodec)>,
@@ -194,7 +241,7 @@ impl RecordDecoder {
             from += dim;
         }
         // The comparison is false for NaN: a broken model's flows end.
-        (self.time.decode_number(self.vector[0]), self.vector[from] > 0.5)
+        (self.time.decode_number(self.vector[0]).unwrap_or(0.0), self.vector[from] > 0.5)
     }
 
     /// The measurements of the last record decoded.

@@ -84,7 +84,7 @@ impl Description {
             name: field.name.clone(),
             encoding: field.codec.describe(),
         };
-        let time = ns_model_format::codec::Codec::Float(schema.timestamp.codec.clone());
+        let time = &schema.timestamp.codec;
         let time = FieldDescription {
             name: schema.timestamp.column.clone(),
             encoding: format!("{} (us)", time.describe()),

@@ -53,6 +53,17 @@ pub enum RuntimeError {
         /// What it may be.
         expected: &'static str,
     },
+    /// A condition on what is generated cannot be met.
+    #[error(transparent)]
+    Condition(#[from] crate::condition::ConditionError),
+    /// Nothing that was generated met the conditions.
+    #[error("{what}")]
+    NothingMatches {
+        /// The conditions, how long they were tried, and what there is instead.
+        what: String,
+        /// Whether more draws a flow may find something.
+        more_tries_may_help: bool,
+    },
     /// A worker thread could not be started or ended without a result.
     #[error("generation worker {worker}: {reason}")]
     Worker {
@@ -73,6 +84,9 @@ impl RuntimeError {
                     "run `./run setup` in the source tree, or `pip install onnxruntime` and pass \
                      `--onnxruntime PATH` (the file onnxruntime/capi/libonnxruntime.so.*)",
                 )
+            }
+            RuntimeError::NothingMatches { more_tries_may_help: true, .. } => {
+                Some("a rare value needs more tries: `--where-tries N`")
             }
             _ => None,
         }

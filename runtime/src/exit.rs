@@ -21,6 +21,9 @@ pub enum Exit {
     Dropped = 5,
     /// The output could not be written; what is there is whole.
     Output = 7,
+    /// Not all that was wanted came: for some flow no draw met the conditions,
+    /// or nothing met them at all.
+    Conditions = 8,
     /// Stopped by SIGINT, with everything finished.
     Interrupted = 130,
     /// Stopped by SIGTERM, with everything finished.
@@ -45,12 +48,13 @@ impl Exit {
 
     /// The code for a run without errors.
     #[must_use]
-    pub fn of_ending(ending: Ending, dropped: u64) -> Exit {
+    pub fn of_ending(ending: Ending, dropped: u64, conditions_unmet: bool) -> Exit {
         match ending {
             Ending::Interrupted => Exit::Interrupted,
             Ending::Terminated => Exit::Terminated,
             Ending::Failed => Exit::Failed,
             Ending::Done if dropped > 0 => Exit::Dropped,
+            Ending::Done if conditions_unmet => Exit::Conditions,
             Ending::Done | Ending::Closed => Exit::Done,
         }
     }

@@ -11,9 +11,12 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use ns_model_format::Bundle;
 
 use crate::attributes::{Arrivals, Preparer};
+use crate::condition::Condition;
 use crate::counters::{Counters, GenerationStats};
+use crate::draw::{DrawPlan, Drawer};
 use crate::engine::Engine;
 use crate::error::RuntimeError;
+use crate::given::GivenFlows;
 use crate::networks::Networks;
 use crate::render::{Event, Render};
 use crate::rolling::Slots;
@@ -24,6 +27,7 @@ use crate::worker::Worker;
 /// Batches that a worker may be ahead of the merge.
 const BATCHES_AHEAD: usize = 4;
 const MOST_WORKERS: usize = 1024;
+const MOST_TRIES: usize = 1_000_000;
 const MOST_SLOTS: usize = 1 << 16;
 /// The queue numbers its places with 32 bits and may outgrow its cap twofold.
 const MOST_QUEUED: usize = 1 << 28;
@@ -53,6 +57,16 @@ pub struct GenerateOptions {
     pub flow_rate: f64,
     /// A flow that never says stop is ended after so many records.
     pub max_flow_records: u32,
+    /// What is generated: flows by their attributes, records by their
+    /// measurements. Attributes are drawn again until they meet the conditions on
+    /// them; records that do not meet theirs are left out.
+    pub conditions: Vec<Condition>,
+    /// Times that a flow's attributes are drawn at most; a flow that never meets
+    /// the conditions is left out and counted.
+    pub condition_tries: u32,
+    /// Flows with these attributes, one after another, and round again where
+    /// more are asked for; without any limit above, each once.
+    pub attributes: Option<Arc<GivenFlows>>,
     /// The ONNX Runtime library; see [`crate::locate::locate`] for where it is
     /// looked for otherwise.
     pub onnxruntime: Option<PathBuf>,
@@ -70,6 +84,9 @@ impl Default for GenerateOptions {
             forever: false,
             flow_rate: 1.0,
             max_flow_records: 1_000_000,
+            conditions: Vec::new(),
+            condition_tries: 1_000,
+            attributes: None,
             onnxruntime: None,
         }
     }
@@ -86,6 +103,7 @@ impl GenerateOptions {
         within("threads", self.threads, MOST_WORKERS, "1 to 1024")?;
         within("slots", self.slots, MOST_SLOTS, "1 to 65536")?;
         within("queue_cap", self.queue_cap, MOST_QUEUED, "1 to 268435456")?;
+        within("condition_tries", self.condition_tries as usize, MOST_TRIES, "1 to 1000000")?;
         within("max_flow_records", self.max_flow_records as usize, usize::MAX, "1 or more")?;
         if !(1e-6..=1e6).contains(&self.flow_rate) {
             let found = self.flow_rate.to_string();
@@ -95,13 +113,24 @@ impl GenerateOptions {
         Ok(())
     }
 
+    /// Checks what the options say of a bundle's fields, before anything is loaded.
+    ///
+    /// # Errors
+    /// Conditions that cannot be met, given attributes that do not fit.
+    pub fn check_against(&self, bundle: &Bundle) -> Result<(), RuntimeError> {
+        DrawPlan::new(&bundle.manifest().schema, self).map(drop)
+    }
+
     /// Ends of the arrivals: flow numbers and starts below these are generated.
     fn arrivals_end(&self, span_ns: u64) -> (u64, u64) {
-        let span = match (self.flows, self.duration_ns, self.forever) {
-            (None, None, false) => span_ns,
-            _ => u64::MAX,
-        };
-        (self.flows.unwrap_or(u64::MAX), self.duration_ns.unwrap_or(span))
+        let unlimited = self.flows.is_none() && self.duration_ns.is_none() && !self.forever;
+        match &self.attributes {
+            Some(given) if unlimited => (given.len() as u64, u64::MAX),
+            _ => {
+                let span = if unlimited { span_ns } else { u64::MAX };
+                (self.flows.unwrap_or(u64::MAX), self.duration_ns.unwrap_or(span))
+            }
+        }
     }
 }
 
@@ -130,6 +159,7 @@ impl Generator {
         options.check()?;
         let load = |chunk| Engine::load(&bundle, chunk, options.onnxruntime.as_deref());
         let chunks = &bundle.manifest().model.chunks;
+        options.check_against(&bundle)?;
         let engines = (0..options.threads)
             .map(|_| chunks.iter().map(load).collect::<Result<Vec<_>, _>>())
             .collect::<Result<_, _>>()?;
@@ -162,8 +192,15 @@ pub(crate) fn start<N: Networks, R: Render>(
         records: options.max_flow_records,
         end_ns: options.duration_ns.unwrap_or(u64::MAX),
     };
+    let plan = DrawPlan::new(&manifest.schema, options)?;
     let counters = Arc::new(Counters::default());
-    let shared = Arc::new(Shared::new(manifest, limits, options.seed, counters.clone()));
+    let shared = Arc::new(Shared::new(
+        manifest,
+        limits,
+        options.seed,
+        plan.selection.clone(),
+        counters.clone(),
+    ));
     let stop = Arc::new(AtomicBool::new(false));
     let count = networks.len() as u64;
     let mut workers = networks.into_iter().zip(0..).map(|(networks, number)| {
@@ -173,11 +210,13 @@ pub(crate) fn start<N: Networks, R: Render>(
             options.flow_rate,
             (number, count),
             options.arrivals_end(process.span_ns()),
-        );
+        )
+        .of_given(plan.given());
         let slots = networks.into_iter().zip(chunks).map(|(networks, chunk)| {
             Slots::new(networks, render.clone(), shared.clone(), chunk, options.slots)
         });
-        let preparer = Preparer::new(arrivals, shared.clone(), chunks);
+        let drawer = Drawer::new(plan.clone(), options.seed, chunks, counters.clone());
+        let preparer = Preparer::new(arrivals, shared.clone(), chunks, drawer);
         Worker::new(slots.collect(), preparer, options.queue_cap, stop.clone())
     });
     let source: Box<dyn Source<R::Item>> = match (count, workers.next()) {

@@ -31,6 +31,8 @@ pub(crate) struct Live<F> {
     clock_ns: u64,
     /// Number of its next record.
     record: u32,
+    /// Records of it that were left out.
+    left_out: u32,
     step: u32,
     /// Segments begun before this one, in all parts and in this part.
     segment: u32,
@@ -147,7 +149,7 @@ pub(crate) struct Slots<N, R: Render> {
 }
 
 /// Blocks of four 32-bit draws that so many normals take.
-fn blocks(normals: usize) -> u32 {
+pub(crate) fn blocks(normals: usize) -> u32 {
     u32::try_from(normals.next_multiple_of(2).div_ceil(4)).unwrap_or(u32::MAX)
 }
 
@@ -209,6 +211,7 @@ impl<N: Networks, R: Render> Slots<N, R> {
             number,
             clock_ns: start_ns,
             record: 0,
+            left_out: 0,
             step: 0,
             segment: 0,
             segment_of_part: 0,
@@ -351,6 +354,9 @@ impl<N: Networks, R: Render> Slots<N, R> {
         // From the back, so that the flow that fills a hole is never one to go.
         while let Some((slot, goes_over)) = self.leaving.pop() {
             let live = self.remove(slot)?;
+            if !goes_over && live.left_out > 0 && live.left_out == live.record {
+                self.shared.selection.flow_without_records(live.number)?;
+            }
             match goes_over.then(|| self.hand_over(live)).flatten() {
                 Some(flow) => handed.push(flow),
                 None => _ = self.shared.counters.flows_finished.fetch_add(1, Relaxed),
@@ -371,8 +377,9 @@ impl<N: Networks, R: Render> Slots<N, R> {
         let Slots { networks, render, decoder, live, leaving, shared, .. } = self;
         let all = networks.records()?;
         let width = all.len() / live.len();
-        let mut emitted = 0;
-        let Shared { schema, limits, counters, .. } = &**shared;
+        let (mut emitted, mut left_out) = (0, 0);
+        let Shared { schema, limits, counters, selection, .. } = &**shared;
+        let filters = selection.is_on_measurements();
         let encoding = schema.timestamp.encoding;
         let segment_len = schema.segmentation.as_ref().map_or(u32::MAX, |cut| cut.max_records);
         for (slot, (flow, row)) in live.iter_mut().zip(all.chunks_exact(width)).enumerate() {
@@ -393,14 +400,20 @@ impl<N: Networks, R: Render> Slots<N, R> {
                     leaving.push((slot, false));
                     break;
                 }
-                let item = render.record(&mut flow.context, flow.clock_ns, decoder.values());
-                timeline.push(Event {
-                    time_ns: flow.clock_ns,
-                    flow: flow.number,
-                    record: flow.record,
-                    item,
-                });
-                emitted += 1;
+                let values = decoder.values();
+                if !filters || selection.wants_record(flow.number, flow.record, values) {
+                    let item = render.record(&mut flow.context, flow.clock_ns, values);
+                    timeline.push(Event {
+                        time_ns: flow.clock_ns,
+                        flow: flow.number,
+                        record: flow.record - flow.left_out,
+                        item,
+                    });
+                    emitted += 1;
+                } else {
+                    flow.left_out += 1;
+                    left_out += 1;
+                }
                 flow.record += 1;
                 flow.in_segment += 1;
                 if flow.record >= limits.records {
@@ -419,6 +432,7 @@ impl<N: Networks, R: Render> Slots<N, R> {
                 }
             }
         }
+        counters.records_left_out.fetch_add(left_out, Relaxed);
         Ok(emitted)
     }
 

@@ -130,7 +130,8 @@ mod tests {
         let names = ["plain", "with, comma", "with \"quotes\"", "\"", "two\nlines"];
         let words = Column::texts("name", names);
         let time = Column::floats("ts", vec![0.0, 1.0]);
-        let field = |name: &str, kind, codec| Field { name: name.to_owned(), kind, codec };
+        let field =
+            |name: &str, kind, codec| Field { name: name.to_owned(), kind, codec, missing: None };
         let schema = Schema {
             kind: TraceKind::Custom,
             columns: ["ts", "host, name", "name"].map(str::to_owned).into(),
@@ -139,7 +140,8 @@ mod tests {
                 unit: TimeUnit::Milliseconds,
                 decimals: 1,
                 encoding: TimeEncoding::Interarrival,
-                codec: FloatCodec::fit(&time, FloatOptions::default()).unwrap(),
+                codec: Codec::Float(FloatCodec::fit(&time, FloatOptions::default()).unwrap()),
+                datetime: None,
             },
             conversations: false,
             attributes: vec![field(

@@ -9,6 +9,7 @@ use ns_model_format::{Manifest, Schema};
 
 use crate::counters::Counters;
 use crate::decode::Tags;
+use crate::select::Selection;
 
 /// What bounds every flow.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     handed_over: Vec<Option<HandedOver>>,
     pub(crate) limits: FlowLimits,
     pub(crate) seed: u64,
+    pub(crate) selection: Arc<Selection>,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -46,6 +48,7 @@ impl Shared {
         manifest: &Manifest,
         limits: FlowLimits,
         seed: u64,
+        selection: Arc<Selection>,
         counters: Arc<Counters>,
     ) -> Shared {
         let chunks = &manifest.model.chunks;
@@ -56,6 +59,7 @@ impl Shared {
             handed_over: chunks.iter().map(|chunk| chunk.handed_over.clone()).collect(),
             limits,
             seed,
+            selection,
             counters,
         }
     }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::counters::GenerationStats;
 use crate::drive::Driven;
 use crate::pace::{LatenessSummary, show_duration};
 use crate::sink::Sent;
@@ -59,8 +60,55 @@ pub struct Report {
     pub oversize_truncated: u64,
     /// Packets by what had to be changed of the model's values.
     pub repaired: BTreeMap<&'static str, u64>,
+    /// What conditions on flows and records did, if there were any.
+    pub selection: Option<SelectionReport>,
     /// How late packets went out, if they were paced.
     pub lateness: Option<LatenessSummary>,
+}
+
+/// What conditions on flows and records did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SelectionReport {
+    /// The conditions.
+    pub conditions: Vec<String>,
+    /// Attributes drawn to meet the conditions on them.
+    pub draws: u64,
+    /// The share of the draws that did; 1 without conditions on attributes.
+    pub acceptance: f64,
+    /// Flows left out because no draw did.
+    pub flows_given_up: u64,
+    /// Records left out because their measurements do not meet the conditions.
+    pub records_left_out: u64,
+}
+
+impl SelectionReport {
+    /// The conditions and what generation says of them.
+    #[must_use]
+    pub fn new(conditions: Vec<String>, stats: &GenerationStats) -> SelectionReport {
+        SelectionReport {
+            conditions,
+            draws: stats.draws,
+            acceptance: stats.acceptance(),
+            flows_given_up: stats.flows_given_up,
+            records_left_out: stats.records_left_out,
+        }
+    }
+
+    fn to_text(&self, noun: &str) -> String {
+        let mut parts = Vec::new();
+        if self.draws > 0 {
+            let share = 100.0 * self.acceptance;
+            let draws = grouped(self.draws);
+            parts.push(format!("{share:.3}% of {draws} draws of attributes accepted"));
+        }
+        if self.flows_given_up > 0 {
+            parts.push(format!("{} flows given up", grouped(self.flows_given_up)));
+        }
+        if self.draws == 0 || self.records_left_out > 0 {
+            parts.push(format!("{} {noun} left out", grouped(self.records_left_out)));
+        }
+        format!("where {}: {}\n", self.conditions.join(", "), parts.join(", "))
+    }
 }
 
 impl Report {
@@ -86,8 +134,17 @@ impl Report {
             oversize_skipped: driven.sent.oversize_skipped,
             oversize_truncated: driven.sent.oversize_truncated,
             repaired: driven.sent.repaired.iter().collect(),
+            selection: None,
             lateness: driven.lateness.summary(),
         }
+    }
+
+    /// Whether conditions left something undone: a flow that none of its draws
+    /// made, or everything.
+    #[must_use]
+    pub fn conditions_unmet(&self) -> bool {
+        let unmet = |selection: &SelectionReport| selection.flows_given_up > 0;
+        self.selection.as_ref().is_some_and(|selection| unmet(selection) || self.records == 0)
     }
 
     /// A few lines for people.
@@ -111,6 +168,9 @@ impl Report {
             self.noun,
             scaled(self.bits_per_s),
         );
+        if let Some(selection) = &self.selection {
+            text.push_str(&selection.to_text(self.noun));
+        }
         if let Some(late) = &self.lateness {
             let _ = writeln!(
                 text,

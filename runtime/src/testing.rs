@@ -46,10 +46,12 @@ pub(crate) fn chunked_bundle(
             unit: TimeUnit::Microseconds,
             decimals: 0,
             encoding,
-            codec: FloatCodec::fit(&time, FloatOptions::default()).unwrap(),
+            codec: Codec::Float(FloatCodec::fit(&time, FloatOptions::default()).unwrap()),
+            datetime: None,
         },
         conversations: false,
         attributes: vec![Field {
+            missing: None,
             name: "kind".to_owned(),
             kind: FieldKind::Integer,
             codec: Codec::Categorical(
@@ -57,6 +59,7 @@ pub(crate) fn chunked_bundle(
             ),
         }],
         measurements: vec![Field {
+            missing: None,
             name: "bits".to_owned(),
             kind: FieldKind::Integer,
             codec: Codec::Bit(BitCodec::new("bits", 4).unwrap()),
@@ -139,8 +142,10 @@ pub(crate) struct Fake {
     /// Fails in so many steps, with a panic if `panics`.
     pub(crate) fails_in: Option<usize>,
     pub(crate) panics: bool,
-    /// Every output is NaN.
+    /// Every record is NaN.
     pub(crate) broken: bool,
+    /// Every attribute is NaN.
+    pub(crate) broken_attributes: bool,
     /// Its chunk, which its records tell: networks of chunks differ.
     pub(crate) number: usize,
     /// What the rows of gates were computed from.
@@ -160,6 +165,7 @@ impl Fake {
             fails_in: None,
             panics: false,
             broken: false,
+            broken_attributes: false,
             number: 0,
             asked: None,
         }
@@ -188,6 +194,9 @@ impl Networks for Fake {
         for (noise, condition) in noise.chunks_exact(NOISE).zip(condition) {
             let row = [noise, condition].concat();
             out.extend((0..width).map(|column| mix(&[&row[..], &[column as f32]].concat())));
+        }
+        if self.broken_attributes {
+            out.fill(f32::NAN);
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use ns_model_format::{Bundle, Column, Field, FieldKind, Manifest, Schema};
 /// A bundle whose graphs are empty files.
 fn bundle(kind: TraceKind, path: &Path) {
     let field = |name: &str| Field {
+        missing: None,
         name: name.to_owned(),
         kind: FieldKind::Integer,
         codec: Codec::Bit(BitCodec::new(name, 8).unwrap()),
@@ -29,7 +30,8 @@ fn bundle(kind: TraceKind, path: &Path) {
             unit: TimeUnit::Microseconds,
             decimals: 0,
             encoding: TimeEncoding::Interarrival,
-            codec: FloatCodec::fit(&time, FloatOptions::default()).unwrap(),
+            codec: Codec::Float(FloatCodec::fit(&time, FloatOptions::default()).unwrap()),
+            datetime: None,
         },
         conversations: false,
         attributes: vec![field("proto")],

@@ -20,6 +20,7 @@ type Outcome = (Driven, Result<(), DriveError<Failed>>);
 
 fn schema() -> Schema {
     let field = |name: &str| Field {
+        missing: None,
         name: name.to_owned(),
         kind: FieldKind::Integer,
         codec: Codec::Bit(BitCodec::new(name, 32).unwrap()),
@@ -34,7 +35,8 @@ fn schema() -> Schema {
             unit: TimeUnit::Microseconds,
             decimals: 0,
             encoding: TimeEncoding::Interarrival,
-            codec: FloatCodec::fit(&time, FloatOptions::default()).unwrap(),
+            codec: Codec::Float(FloatCodec::fit(&time, FloatOptions::default()).unwrap()),
+            datetime: None,
         },
         conversations: false,
         attributes: attributes.map(field).into(),
@@ -174,7 +176,7 @@ fn a_stop_finishes_the_file() {
         let (driven, result) =
             drive(endless, &mut sink, Pace::TopSpeed, false, Limits::default(), &control);
         result.unwrap();
-        assert_eq!((driven.ending, Exit::of_ending(driven.ending, 0)), (ending, exit));
+        assert_eq!((driven.ending, Exit::of_ending(driven.ending, 0, false)), (ending, exit));
         let file = std::fs::File::open(&path).unwrap();
         let mut reader = pcap_file::pcap::PcapReader::new(file).unwrap();
         let mut count = 0_u64;

@@ -69,18 +69,29 @@ fn packet_schema(model: SampleModel) -> Schema {
         name: name.to_owned(),
         kind,
         codec: Codec::Bit(BitCodec::new(name, n_bits).expect("a legal width")),
+        missing: None,
     };
     let float = |name: &str, low: i64, high: i64| {
         let options = FloatOptions { integer: true, ..FloatOptions::default() };
         let column = Column::ints(name, vec![low, high]);
         let codec = FloatCodec::fit(&column, options).expect("two numbers");
-        Field { name: name.to_owned(), kind: FieldKind::Integer, codec: Codec::Float(codec) }
+        Field {
+            name: name.to_owned(),
+            kind: FieldKind::Integer,
+            codec: Codec::Float(codec),
+            missing: None,
+        }
     };
     let choices = |name: &str, values: &[i64]| {
         let choices: Vec<Choice> = values.iter().map(|&value| Choice::Int(value)).collect();
         let column = Column::ints(name, values.to_vec());
         let codec = CategoricalCodec::fit(&column, Some(&choices)).expect("distinct choices");
-        Field { name: name.to_owned(), kind: FieldKind::Integer, codec: Codec::Categorical(codec) }
+        Field {
+            name: name.to_owned(),
+            kind: FieldKind::Integer,
+            codec: Codec::Categorical(codec),
+            missing: None,
+        }
     };
     let gaps = Column::floats(packet_field::TIME, vec![0.0, 5e5]);
     let options = FloatOptions { log1p: true, ..FloatOptions::default() };
@@ -89,7 +100,8 @@ fn packet_schema(model: SampleModel) -> Schema {
         unit: TimeUnit::Microseconds,
         decimals: 0,
         encoding: TimeEncoding::Interarrival,
-        codec: FloatCodec::fit(&gaps, options).expect("two numbers"),
+        codec: Codec::Float(FloatCodec::fit(&gaps, options).expect("two numbers")),
+        datetime: None,
     };
     let attributes = vec![
         bits(packet_field::SRC_IP, 32, FieldKind::Ipv4),

@@ -126,6 +126,7 @@ fn receiver() -> File {
 
 fn schema() -> Schema {
     let field = |name: &str| Field {
+        missing: None,
         name: name.to_owned(),
         kind: FieldKind::Integer,
         codec: Codec::Bit(BitCodec::new(name, 32).unwrap()),
@@ -140,7 +141,8 @@ fn schema() -> Schema {
             unit: TimeUnit::Microseconds,
             decimals: 0,
             encoding: TimeEncoding::Interarrival,
-            codec: FloatCodec::fit(&time, FloatOptions::default()).unwrap(),
+            codec: Codec::Float(FloatCodec::fit(&time, FloatOptions::default()).unwrap()),
+            datetime: None,
         },
         conversations: true,
         attributes: attributes.map(field).into(),

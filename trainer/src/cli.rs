@@ -1,6 +1,6 @@
 //! The command line of `ns-train`.
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,16 +9,16 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use ns_model_format::schema::TraceKind;
 use ns_model_format::{Bundle, BundleError};
 use ns_runtime::exit::Exit;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::config::{self, ConfigFile, Resolved, TrainingLength};
+use crate::config::TrainingLength;
 use crate::fit::{self, Limits, Prepared};
-use crate::ingest::{OnError, pcap};
+use crate::ingest::files;
+use crate::input::InputArgs;
 use crate::train::Samples;
-use crate::{device, evaluate};
+use crate::{check, convert, device, evaluate, init};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -36,8 +36,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Look at an input and write a configuration for it.
+    Init(init::InitArgs),
+    /// Say what an input would teach, and what speaks against it.
+    Check(check::CheckArgs),
     /// Train a model and write it as one file.
     Train(TrainArgs),
+    /// Write captures as a table, CSV or Parquet.
+    Convert(convert::ConvertArgs),
     /// Compare a synthetic trace with the real one.
     Evaluate(evaluate::cli::EvaluateArgs),
 }
@@ -47,16 +53,13 @@ enum Command {
 Examples:
   ns-train train --input capture.pcap --out model.ns --max-minutes 5
   ns-train train --input flows.csv --config configs/netflow.json --epochs 40
+  ns-train train --input monday.pcap.gz --input more/ --max-records 1000000
   ns-train train --input capture.pcap --dry-run     what would be learned, without training
 Then:
   ns-replay --bundle model.ns --pcap synthetic.pcap")]
 struct TrainArgs {
-    /// The capture (pcap, pcapng) or CSV to learn from
-    #[arg(long, value_name = "FILE")]
-    input: Option<PathBuf>,
-    /// Fields, encodings and model; without it, a capture has good defaults
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    input: InputArgs,
     /// The bundle to write
     #[arg(long, value_name = "FILE", default_value = "model.ns")]
     out: PathBuf,
@@ -66,18 +69,12 @@ struct TrainArgs {
     /// Stop training after this time, if it is not done before
     #[arg(long, value_name = "MINUTES", value_parser = minutes)]
     max_minutes: Option<Duration>,
-    /// Seed of all chance: equal seeds and epochs give equal models
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
     /// Where to train: auto, cpu, or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: device::Choice,
     /// Threads to train with; the result does not depend on it [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// A damaged record or bad cell: stop with an error, or skip and count it
-    #[arg(long, value_enum, default_value_t)]
-    on_error: OnError,
     /// Read and check everything, say what would be learned, and stop
     #[arg(long)]
     dry_run: bool,
@@ -108,7 +105,10 @@ fn minutes(text: &str) -> Result<Duration, String> {
 #[must_use]
 pub fn main() -> std::process::ExitCode {
     let result = match Cli::parse().command {
+        Command::Init(args) => init::run(&args).map(|()| Exit::Done),
+        Command::Check(args) => check::run(&args).map(|()| Exit::Done),
         Command::Train(args) => train(&args),
+        Command::Convert(args) => convert::run(&args).map(|()| Exit::Done),
         Command::Evaluate(args) => evaluate::cli::run(&args).map(|()| Exit::Done),
     };
     result
@@ -138,7 +138,8 @@ fn train(args: &TrainArgs) -> anyhow::Result<Exit> {
             eprintln!("{text}");
         }
     };
-    let (mut resolved, input) = configure(args)?;
+    let (mut resolved, inputs) = args.input.configure()?;
+    let seed = args.input.seed;
     for notice in &resolved.notices {
         say(format_args!("note: {notice}"));
     }
@@ -152,8 +153,8 @@ fn train(args: &TrainArgs) -> anyhow::Result<Exit> {
         crate::train::set_threads(threads.into());
     }
     let device = args.device.open()?;
-    let prepared = fit::prepare(&input, &resolved, args.seed, args.on_error)?;
-    describe(&prepared, &input, args, &say);
+    let prepared = fit::prepare(&inputs, &resolved, seed, args.input.reading())?;
+    describe(&prepared, &inputs, args, &say);
     if args.dry_run {
         return Ok(Exit::Done);
     }
@@ -162,7 +163,7 @@ fn train(args: &TrainArgs) -> anyhow::Result<Exit> {
     let limits = Limits { time: args.max_minutes };
     let bar = progress_bar(args);
     let mut last = None;
-    let result = fit::train(prepared, &resolved, args.seed, limits, &device, |progress| {
+    let result = fit::train(prepared, &resolved, seed, limits, &device, |progress| {
         show_progress(&bar, progress, args.max_minutes);
         last = Some(*progress);
         signal() == 0
@@ -207,50 +208,6 @@ fn listen_for_signals() -> std::io::Result<Arc<AtomicUsize>> {
     Ok(stopped_by)
 }
 
-/// The configuration, and the input that it or `--input` names.
-fn configure(args: &TrainArgs) -> anyhow::Result<(Resolved, PathBuf)> {
-    let Some(path) = &args.config else {
-        let Some(input) = &args.input else {
-            bail!("no input: give `--input FILE`");
-        };
-        if !looks_like_capture(input)? {
-            bail!(
-                "`{}` is no capture, so it needs a configuration of its columns: \
-                 `--config FILE` (configs/netflow.json is one for NetFlow)",
-                input.display()
-            );
-        }
-        let file = config::parse(config::DEFAULT_PCAP, "configs/pcap.json")?;
-        return Ok((config::resolve(&file, Path::new("."))?, input.clone()));
-    };
-    let file: ConfigFile = config::read(path)?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut resolved = config::resolve(&file, folder)
-        .with_context(|| format!("configuration `{}`", path.display()))?;
-    let Some(input) = args.input.clone().or_else(|| resolved.input.take()) else {
-        bail!("no input: give `--input FILE`, or `original_data_file` in `{}`", path.display());
-    };
-    // NetShare's packet configurations are also run on captures saved as CSV, and the reverse is a
-    // mistake worth naming.
-    if resolved.kind != TraceKind::Packets && looks_like_capture(&input)? {
-        bail!(
-            "`{}` is a capture, but `{}` describes a CSV: its `dataset_type` is not `pcap`",
-            input.display(),
-            path.display()
-        );
-    }
-    Ok((resolved, input))
-}
-
-fn looks_like_capture(path: &Path) -> anyhow::Result<bool> {
-    let mut head = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(4).read_to_end(&mut head))
-        .with_context(|| format!("cannot read `{}`", path.display()))?;
-    // What is compressed may well be one; reading it says what to do.
-    Ok(pcap::is_capture(&head) || head.starts_with(&[0x1f, 0x8b]))
-}
-
 /// Better to know before an hour of training than after.
 fn check_writable(out: &Path) -> anyhow::Result<()> {
     if out.is_dir() {
@@ -269,19 +226,26 @@ fn check_writable(out: &Path) -> anyhow::Result<()> {
 
 fn describe(
     prepared: &Prepared,
-    input: &Path,
+    inputs: &[PathBuf],
     args: &TrainArgs,
     say: &dyn Fn(std::fmt::Arguments<'_>),
 ) {
-    let fit::Prepared { dataset, not_used, .. } = prepared;
-    let timeline = &dataset.timeline;
-    let span_s = timeline.arrivals.span_ns() as f64 / 1e9;
+    let fit::Prepared { dataset, flows, records, not_used, share, remarks, .. } = prepared;
+    let span_s = dataset.timeline.arrivals.span_ns() as f64 / 1e9;
     say(format_args!(
-        "read `{}`: {} records in {} flows over {span_s:.1} s",
-        input.display(),
-        timeline.records,
-        timeline.flows,
+        "read {}: {records} records in {flows} flows over {span_s:.1} s",
+        files::shown(inputs)
     ));
+    if *share < 1.0 {
+        say(format_args!(
+            "learning from a seeded sample of {:.3}% of the flows (`--max-records {}`)",
+            share * 100.0,
+            args.input.max_records
+        ));
+    }
+    for remark in remarks {
+        say(format_args!("{remark}"));
+    }
     if !not_used.is_empty() {
         let total: u64 = not_used.values().sum();
         say(format_args!("not used: {total} records{}", crate::ingest::reasons(not_used)));

@@ -2,7 +2,7 @@
 
 use ns_model_format::arrival::ArrivalProcess;
 use ns_model_format::chunks::HandedOver;
-use ns_model_format::codec::{CodecError, FloatCodec, FloatOptions, Range};
+use ns_model_format::codec::CodecError;
 use ns_model_format::manifest::Timeline;
 use ns_model_format::schema::{Spanning, TimeEncoding, Timestamp};
 use ns_model_format::{Column, Schema};
@@ -10,7 +10,7 @@ use ns_model_format::{Column, Schema};
 use crate::chunks::{self, Cut};
 use crate::config::{Resolved, TimeEncodingName};
 use crate::encode::Encoder;
-use crate::encoders::{configured, fit, pick, word_spaces};
+use crate::encoders::{EncoderError, configured, fit, fit_time, word_spaces};
 use crate::ingest::Trace;
 use crate::train::{Samples, TrainError};
 
@@ -31,7 +31,10 @@ pub enum DatasetError {
         /// Records found.
         records: usize,
     },
-    /// A column that the encoder cannot take.
+    /// Columns that encoders cannot be fitted to.
+    #[error(transparent)]
+    Encoder(#[from] EncoderError),
+    /// A value that an encoder has no form for.
     #[error(transparent)]
     Codec(#[from] CodecError),
     /// An encoded value that cannot be trained on.
@@ -75,14 +78,12 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
     let firsts: Vec<usize> = trace.flows.iter().map(|flow| flow[0] as usize).collect();
     let mut attributes = Vec::new();
     for field in &config.metadata {
-        let (column, kind) = configured(trace, field)?;
-        let column = pick(column, &firsts);
-        attributes.push(fit(field, &column, kind, false, &spaces)?);
+        let column = configured(trace, field)?.pick(&firsts);
+        attributes.push(fit(field, &column, false, &spaces)?);
     }
     let mut measurements = Vec::new();
     for field in &config.timeseries {
-        let (column, kind) = configured(trace, field)?;
-        measurements.push(fit(field, column, kind, true, &spaces)?);
+        measurements.push(fit(field, configured(trace, field)?, true, &spaces)?);
     }
     let origin_ns = trace.times_ns[0];
     let last_ns = trace.times_ns[trace.times_ns.len() - 1];
@@ -100,14 +101,8 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
             Some(TimeEncodingName::Raw) => TimeEncoding::Raw,
             Some(TimeEncodingName::Interarrival) | None => TimeEncoding::Interarrival,
         },
-        codec: FloatCodec::fit(
-            &times_us,
-            FloatOptions {
-                range: config.timestamp.normalization.unwrap_or(Range::ZeroOne),
-                log1p: config.timestamp.log1p_norm.unwrap_or(false),
-                ..FloatOptions::default()
-            },
-        )?,
+        codec: fit_time(&config.timestamp, &times_us)?,
+        datetime: trace.time.datetime.clone(),
     };
     let schema = Schema {
         kind: config.kind,
@@ -140,11 +135,13 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
         1 => Vec::new(),
         _ => cut.chunks.starts_ns().to_vec(),
     };
+    // The sample stands for the whole input.
+    let of_whole = |count: usize| (count as f64 / trace.share).round() as u64;
     let timeline = Timeline {
         origin_ns,
-        flows: trace.flows.len() as u64,
-        records: trace.times_ns.len() as u64,
-        arrivals,
+        flows: of_whole(trace.flows.len()),
+        records: of_whole(trace.times_ns.len()),
+        arrivals: arrivals.of_whole(trace.share),
         chunk_starts_ns,
     };
     let handed_over = cut.handed_over(trace, segmentation);

@@ -9,7 +9,6 @@ use ns_model_format::{Column, Schema};
 use rayon::prelude::*;
 
 use crate::dataset::DatasetError;
-use crate::encoders::pick;
 use crate::ingest::Trace;
 use crate::model::ops::threads;
 use crate::train::{Samples, TrainError};
@@ -92,9 +91,9 @@ impl Encoder<'_> {
         let mut attributes = vec![0.0; pieces.len() * attribute_dim];
         let mut offset = 0;
         for field in &schema.attributes {
-            let column = trace.column(&field.name).map(|(column, _)| column);
+            let column = trace.column(&field.name).map(|column| &column.column);
             self.encode_cells(&field.codec, column, &firsts, &mut attributes, offset)?;
-            offset += dim(&field.codec);
+            offset += field.codec.dim();
         }
         let tags = offset;
         let rows: Vec<usize> = pieces
@@ -103,13 +102,13 @@ impl Encoder<'_> {
             .map(|&row| row as usize)
             .collect();
         let mut records = vec![0.0; rows.len() * record_dim];
-        let time = Codec::Float(schema.timestamp.codec.clone());
-        self.encode_cells(&time, Some(self.times_us), &rows, &mut records, 0)?;
-        offset = dim(&time);
+        let time = &schema.timestamp.codec;
+        self.encode_cells(time, Some(self.times_us), &rows, &mut records, 0)?;
+        offset = time.dim();
         for field in &schema.measurements {
-            let column = trace.column(&field.name).map(|(column, _)| column);
+            let column = trace.column(&field.name).map(|column| &column.column);
             self.encode_cells(&field.codec, column, &rows, &mut records, offset)?;
-            offset += dim(&field.codec);
+            offset += field.codec.dim();
         }
         let own_scales = own_scales(schema);
         let mut condition = Vec::new();
@@ -160,7 +159,7 @@ impl Encoder<'_> {
         // Readers give every column that a field was fitted on.
         let Some(column) = column else { return Ok(()) };
         let stride = out.len() / rows.len().max(1);
-        codec.encode(&pick(column, rows), out, stride, offset).map_err(|error| match error {
+        codec.encode(&column.pick(rows), out, stride, offset).map_err(|error| match error {
             CodecError::Value { column, row, found, reason } => {
                 let row = rows.get(row.saturating_sub(1)).copied().unwrap_or(0);
                 let row = self.trace.input_rows.get(row).map_or(0, |&row| row as usize);
@@ -199,24 +198,20 @@ fn numbered_from(before: usize, error: DatasetError) -> DatasetError {
     }
 }
 
-/// Values of an encoder in training form.
-fn dim(codec: &Codec) -> usize {
-    codec.segments().iter().map(|segment| segment.dim).sum()
-}
-
 /// The measurements on a flow's own scale, with where each lies in an encoded record.
 fn own_scales(schema: &Schema) -> Vec<(usize, FloatCodec)> {
     if !schema.self_norm {
         return Vec::new();
     }
-    let time = Codec::Float(schema.timestamp.codec.clone());
     let mut offset = 0;
     let mut scales = Vec::new();
-    for codec in std::iter::once(&time).chain(schema.measurements.iter().map(|f| &f.codec)) {
+    for codec in
+        std::iter::once(&schema.timestamp.codec).chain(schema.measurements.iter().map(|f| &f.codec))
+    {
         if let Codec::Float(float) = codec {
             scales.push((offset, float.clone()));
         }
-        offset += dim(codec);
+        offset += codec.dim();
     }
     scales
 }

@@ -1,99 +1,131 @@
 //! From the configuration's fields to fitted encoders.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use ns_model_format::codec::{
-    BitCodec, CategoricalCodec, Codec, CodecError, FloatCodec, FloatOptions, Range, Word2VecCodec,
-    Word2VecOptions, Word2VecSpace,
+    Codec, CodecError, FitOptions, OptionalCodec, Range, Word2VecOptions, Word2VecSpace, WordSpaces,
 };
 use ns_model_format::{Column, Field, FieldKind};
 
-use crate::config::{FieldConfig, FieldType, Resolved};
-use crate::ingest::Trace;
+use crate::config::{FieldConfig, FieldType, Missing, Resolved, TimestampConfig};
+use crate::ingest::{Trace, TraceColumn};
+
+/// Why encoders cannot be fitted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncoderError {
+    /// A column that its encoder cannot take.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// Word vectors that cannot be used.
+    #[error("`pretrain_model_path`: `{}`: {reason}", path.display())]
+    Pretrained {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
 
 /// A configured column; readers give all of them.
 pub(crate) fn configured<'a>(
     trace: &'a Trace,
     field: &FieldConfig,
-) -> Result<(&'a Column, FieldKind), CodecError> {
+) -> Result<&'a TraceColumn, CodecError> {
     let missing = || CodecError::Empty { column: field.column.clone() };
     trace.column(&field.column).ok_or_else(missing)
 }
 
-/// The cells of some rows.
-pub(crate) fn pick(column: &Column, rows: &[usize]) -> Column {
-    use ns_model_format::ColumnData;
-    let rows = rows.iter();
-    let data = match &column.data {
-        ColumnData::Int(cells) => ColumnData::Int(rows.map(|&row| cells[row]).collect()),
-        ColumnData::Float(cells) => ColumnData::Float(rows.map(|&row| cells[row]).collect()),
-        ColumnData::Text { ids, words } => {
-            ColumnData::Text { ids: rows.map(|&row| ids[row]).collect(), words: words.clone() }
-        }
-        other => other.clone(),
-    };
-    Column { name: column.name.clone(), data }
-}
-
+/// Fits the vocabularies of all `word2vec_NAME` columns, or takes their vectors
+/// from the file that the configuration names.
 pub(crate) fn word_spaces(
     trace: &Trace,
     config: &Resolved,
     seed: u64,
-) -> Result<BTreeMap<String, Arc<Word2VecSpace>>, CodecError> {
+) -> Result<WordSpaces, EncoderError> {
     let mut columns = Vec::new();
     for field in config.metadata.iter().chain(&config.timeseries) {
-        if let Some(name) = word2vec_name(field) {
-            columns.push((name, configured(trace, field)?.0));
+        if let Some(name) = field.word2vec_name() {
+            columns.push((name, &configured(trace, field)?.column));
         }
     }
     if columns.is_empty() {
         return Ok(BTreeMap::new());
     }
-    Word2VecSpace::fit(&columns, Word2VecOptions { dim: config.vec_size, seed })
+    let Some(path) = &config.pretrained else {
+        return Ok(Word2VecSpace::fit(&columns, Word2VecOptions { dim: config.vec_size, seed })?);
+    };
+    std::fs::read_to_string(path)
+        .map_err(|error| error.to_string())
+        .and_then(|text| Word2VecSpace::pretrained(&columns, &text))
+        .map_err(|reason| EncoderError::Pretrained { path: path.clone(), reason })
 }
 
-fn word2vec_name(field: &FieldConfig) -> Option<&str> {
-    field.encoding.as_deref()?.strip_prefix("word2vec_")
-}
-
-/// Fits a field's encoder. What is fixed in a flow names something; a
-/// measurement is a quantity.
+/// Fits a field's encoder on its column. What is fixed in a flow names
+/// something; a measurement is a quantity.
 pub(crate) fn fit(
     field: &FieldConfig,
-    column: &Column,
-    kind: FieldKind,
+    column: &TraceColumn,
     quantity: bool,
-    spaces: &BTreeMap<String, Arc<Word2VecSpace>>,
+    spaces: &WordSpaces,
 ) -> Result<Field, CodecError> {
-    let option = |reason: &str| CodecError::Option {
-        column: field.column.clone(),
-        reason: reason.to_owned(),
+    let TraceColumn { column, kind, missing } = column;
+    let integer = matches!(kind, FieldKind::Integer | FieldKind::Datetime(_));
+    let options = FitOptions {
+        range: field.normalization.unwrap_or(Range::ZeroOne),
+        log1p: field.log1p_norm.unwrap_or(false),
+        min: field.min_x,
+        max: field.max_x,
+        integer,
+        n_bits: field.n_bits.or(match kind {
+            FieldKind::Ipv4 if field.kind == FieldType::IpString => Some(32),
+            FieldKind::Ip => Some(128),
+            FieldKind::Mac => Some(48),
+            FieldKind::Boolean { .. } => Some(1),
+            _ => None,
+        }),
+        quantity: quantity && *kind == FieldKind::Integer,
+        choices: field.choices.as_deref(),
+        k: field.k,
+        fallback: field.fallback.as_deref(),
+        spaces: Some(spaces),
+        name: "",
+        custom: field.options.as_ref(),
     };
-    let codec = match (field.encoding.as_deref(), word2vec_name(field)) {
-        (_, Some(name)) => {
-            let space = spaces.get(name).ok_or_else(|| option("its vocabulary is missing"))?;
-            Codec::Word2vec(Word2VecCodec::new(name, Arc::clone(space)))
-        }
-        (Some("categorical"), _) => {
-            Codec::Categorical(CategoricalCodec::fit(column, field.choices.as_deref())?)
-        }
-        (Some("bit"), _) if quantity => Codec::Bit(BitCodec::fit(column, field.n_bits)?),
-        (Some("bit"), _) => {
-            let default = if field.kind == FieldType::IpString { Some(32) } else { None };
-            let bits = field.n_bits.or(default).ok_or_else(|| option("`bit` needs `n_bits`"))?;
-            Codec::Bit(BitCodec::new(&field.column, bits)?)
-        }
-        _ => Codec::Float(FloatCodec::fit(
-            column,
-            FloatOptions {
-                range: field.normalization.unwrap_or(Range::ZeroOne),
-                log1p: field.log1p_norm.unwrap_or(false),
-                min: field.min_x,
-                max: field.max_x,
-                integer: kind == FieldKind::Integer,
-            },
-        )?),
+    // Without one the configuration would not have resolved.
+    let encoding = field.encoding().unwrap_or("float");
+    let has_category = match encoding {
+        "categorical" => field.choices.is_none(),
+        "topk" => true,
+        name => name.starts_with("word2vec_"),
     };
-    Ok(Field { name: field.column.clone(), kind, codec })
+    let as_category = match field.missing {
+        Some(Missing::Indicator) => false,
+        Some(Missing::Category) => true,
+        _ => has_category,
+    };
+    let codec = if column.has_missing() && !as_category {
+        let there: Vec<usize> = (0..column.len()).filter(|&row| !column.is_missing(row)).collect();
+        let inner = Codec::fit(encoding, &column.pick(&there), options)?;
+        Codec::Optional(OptionalCodec::new(inner))
+    } else {
+        Codec::fit(encoding, column, options)?
+    };
+    Ok(Field {
+        name: field.column.clone(),
+        kind: kind.clone(),
+        missing: codec.takes_missing().then(|| missing.clone().unwrap_or_default()),
+        codec,
+    })
+}
+
+/// Fits the encoder of the time measurement, in microseconds.
+pub(crate) fn fit_time(config: &TimestampConfig, times_us: &Column) -> Result<Codec, CodecError> {
+    let options = FitOptions {
+        range: config.normalization.unwrap_or(Range::ZeroOne),
+        log1p: config.log1p_norm.unwrap_or(false),
+        ..FitOptions::default()
+    };
+    Codec::fit(config.gap_encoding.as_deref().unwrap_or("float"), times_us, options)
 }

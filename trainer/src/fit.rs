@@ -1,7 +1,6 @@
 //! The whole road from an input file to a bundle, as a library.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
@@ -9,12 +8,11 @@ use ns_model_format::manifest::Provenance;
 use ns_model_format::random::{Purpose, Stream};
 use ns_model_format::schema::TraceKind;
 use ns_model_format::{Bundle, BundleError};
-use sha2::{Digest, Sha256};
 
 use crate::config::{ConfigError, Resolved, TrainingLength};
 use crate::dataset::{self, Dataset, DatasetError};
 use crate::export::{self, ChunkModel};
-use crate::ingest::{self, IngestError, NotUsed, OnError};
+use crate::ingest::{self, IngestError, NotUsed, Reading, Trace};
 use crate::train::{Losses, Samples, TrainError, Trained, Unit, train_unit};
 
 /// Why an input did not become a bundle.
@@ -28,10 +26,10 @@ pub enum FitError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The input's values.
-    #[error("`{}`", path.display())]
+    #[error("{input}")]
     Dataset {
         /// The input.
-        path: PathBuf,
+        input: String,
         /// What is wrong with its values.
         source: DatasetError,
     },
@@ -48,51 +46,70 @@ pub enum FitError {
 pub struct Prepared {
     /// What training needs.
     pub dataset: Dataset,
+    /// Flows in it.
+    pub flows: u64,
+    /// Records in it.
+    pub records: u64,
     /// Records left out, by reason.
     pub not_used: NotUsed,
-    /// The input's file name.
+    /// The share of all flows that is learned from, 1 unless they were sampled.
+    pub share: f64,
+    /// What is worth telling of the records, a sentence each.
+    pub remarks: Vec<String>,
+    /// The input's file names.
     pub input: String,
-    /// SHA-256 of the input.
+    /// SHA-256 of the input: [`ingest::files::joined_digest`].
     pub input_sha256: String,
 }
 
-/// Reads and encodes an input.
+/// Reads and encodes an input: files, and folders of files.
 ///
 /// # Errors
 /// The input cannot be read, does not fit the configuration, or is too small.
 pub fn prepare(
-    path: &Path,
+    inputs: &[PathBuf],
     config: &Resolved,
     seed: u64,
-    on_error: OnError,
+    reading: Reading,
 ) -> Result<Prepared, FitError> {
-    let trace = match config.kind {
-        TraceKind::Packets => ingest::packets::trace(ingest::pcap::read(path, on_error)?, config)?,
-        _ => ingest::csv::read(path, config, on_error)?,
-    };
-    let dataset = dataset::build(&trace, config, seed)
-        .map_err(|source| FitError::Dataset { path: path.to_owned(), source })?;
+    let mut trace = read(inputs, config, reading)?;
+    let dataset = encode(inputs, &trace, config, seed)?;
     Ok(Prepared {
         dataset,
-        not_used: trace.not_used,
-        input: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        input_sha256: sha256_of(path)?,
+        flows: trace.flows.len() as u64,
+        records: trace.times_ns.len() as u64,
+        not_used: std::mem::take(&mut trace.not_used),
+        share: trace.share,
+        remarks: std::mem::take(&mut trace.remarks),
+        input: ingest::files::names(&ingest::files::list(inputs)?),
+        input_sha256: std::mem::take(&mut trace.input_sha256),
     })
 }
 
-fn sha256_of(path: &Path) -> Result<String, IngestError> {
-    let fail = |source| IngestError::Io { path: path.to_owned(), source };
-    let mut file = std::fs::File::open(path).map_err(fail)?;
-    let mut digest = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = file.read(&mut buffer).map_err(fail)?;
-        if read == 0 {
-            break;
-        }
-        digest.update(&buffer[..read]);
-    }
-    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+/// Reads an input: the first half of [`prepare`].
+///
+/// # Errors
+/// The input cannot be read or does not fit the configuration.
+pub fn read(inputs: &[PathBuf], config: &Resolved, reading: Reading) -> Result<Trace, FitError> {
+    let files = ingest::files::list(inputs)?;
+    Ok(match config.kind {
+        TraceKind::Packets => ingest::packets::trace(&files, config, reading)?,
+        _ => ingest::table::read(&files, config, reading)?,
+    })
+}
+
+/// Encodes what was read: the second half of [`prepare`].
+///
+/// # Errors
+/// Values that cannot be encoded, or too few flows.
+pub fn encode(
+    inputs: &[PathBuf],
+    trace: &Trace,
+    config: &Resolved,
+    seed: u64,
+) -> Result<Dataset, FitError> {
+    dataset::build(trace, config, seed)
+        .map_err(|source| FitError::Dataset { input: ingest::files::shown(inputs), source })
 }
 
 /// How training goes, after every iteration.

@@ -5,16 +5,21 @@
 //! [`export`] writes them as a bundle. [`fit`] is the whole road; [`config`]
 //! says which way; [`cli`] is `ns-train`.
 
+pub mod check;
 mod chunks;
 pub mod cli;
 pub mod config;
+pub mod convert;
 pub mod dataset;
 pub mod device;
 mod encode;
 mod encoders;
 pub mod evaluate;
 pub mod export;
+mod files;
 pub mod fit;
 pub mod ingest;
+pub mod init;
+mod input;
 pub mod model;
 pub mod train;

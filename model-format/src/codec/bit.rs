@@ -2,13 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CodecError, show};
-use crate::column::Column;
+use super::{CodecError, Encoder, FitOptions, Rows};
+use crate::column::{Column, ColumnData};
 use crate::layout::{Activation, Segment};
 use crate::record::Value;
 
-/// The widest number that [`Value::Int`] holds without a sign.
-const MOST_BITS: u8 = 63;
+/// An IPv6 address.
+const MOST_BITS: u8 = 128;
+/// The widest number that [`Value::Int`] holds without a sign; wider ones are [`Value::Wide`].
+const MOST_INT_BITS: u8 = 63;
 
 /// A whole number of at most `n_bits` bits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,7 +23,7 @@ pub struct BitCodec {
 }
 
 impl BitCodec {
-    /// An encoder of `n_bits` bits (1 to 63); `column` only names it in errors.
+    /// An encoder of `n_bits` bits (1 to 128); `column` only names it in errors.
     ///
     /// # Errors
     /// A width out of range.
@@ -37,9 +39,12 @@ impl BitCodec {
     /// # Errors
     /// No rows, a value that is no whole number, a width out of range.
     pub fn fit(column: &Column, n_bits: Option<u8>) -> Result<BitCodec, CodecError> {
+        if let ColumnData::Wide(_) = column.data {
+            return BitCodec::new(&column.name, n_bits.unwrap_or(MOST_BITS));
+        }
         let mut bounds: Option<(i64, i64)> = None;
-        for row in 0..column.len() {
-            let value = whole_number(column, row)?;
+        for row in (0..column.len()).filter(|&row| !column.is_missing(row)) {
+            let value = whole_number(column, row)? as i64;
             bounds = Some(match bounds {
                 Some((least, most)) => (least.min(value), most.max(value)),
                 None => (value, value),
@@ -49,8 +54,21 @@ impl BitCodec {
             return Err(CodecError::Empty { column: column.name.clone() });
         };
         let needed = (64 - most.max(1).leading_zeros()) as u8;
-        BitCodec { n_bits: n_bits.unwrap_or(needed), bounds: Some((least.max(0), most.max(0))) }
+        BitCodec { n_bits: n_bits.unwrap_or(needed), bounds: Some((least, most)) }
             .checked(&column.name)
+    }
+
+    /// Whether it decodes to [`Value::Int`].
+    #[must_use]
+    pub fn is_int(&self) -> bool {
+        self.n_bits <= MOST_INT_BITS
+    }
+
+    /// The smallest and largest number that it decodes to, where [`Self::is_int`].
+    #[must_use]
+    pub fn bounds(&self) -> (i64, i64) {
+        let widest = i64::MAX >> (MOST_INT_BITS - self.n_bits.clamp(1, MOST_INT_BITS));
+        self.bounds.map_or((0, widest), |(least, most)| (least, most.min(widest).max(least)))
     }
 
     fn checked(self, column: &str) -> Result<BitCodec, CodecError> {
@@ -58,8 +76,17 @@ impl BitCodec {
         checked.map_err(|reason| CodecError::Option { column: column.to_owned(), reason })?;
         Ok(self)
     }
+}
 
-    pub(super) fn validate(&self) -> Result<(), String> {
+impl Encoder for BitCodec {
+    fn fit(column: &Column, options: &FitOptions<'_>) -> Result<Self, CodecError> {
+        match options.n_bits {
+            Some(n_bits) if !options.quantity => BitCodec::new(&column.name, n_bits),
+            n_bits => BitCodec::fit(column, n_bits),
+        }
+    }
+
+    fn validate(&self) -> Result<(), String> {
         if !(1..=MOST_BITS).contains(&self.n_bits) {
             return Err(format!("`n_bits` is {}; expected 1 to {MOST_BITS}", self.n_bits));
         }
@@ -71,25 +98,16 @@ impl BitCodec {
         }
     }
 
-    pub(super) fn segments(&self) -> Vec<Segment> {
+    fn segments(&self) -> Vec<Segment> {
         vec![Segment::new(2, Activation::Softmax); usize::from(self.n_bits)]
     }
 
-    pub(super) fn encode<'a>(
-        &self,
-        column: &Column,
-        rows: impl Iterator<Item = &'a mut [f32]>,
-    ) -> Result<(), CodecError> {
+    fn encode(&self, column: &Column, rows: &mut Rows<'_>) -> Result<(), CodecError> {
         for (row, out) in rows.enumerate().take(column.len()) {
-            let fail = |reason: String| CodecError::Value {
-                column: column.name.clone(),
-                row: row + 1,
-                found: show(column, row),
-                reason,
-            };
             let value = whole_number(column, row)?;
-            if value < 0 || value >> self.n_bits != 0 {
-                return Err(fail(format!("exceeds {} bits", self.n_bits)));
+            if self.n_bits < 128 && value >> self.n_bits != 0 {
+                let reason = format!("exceeds {} bits", self.n_bits);
+                return Err(CodecError::value(column, row, reason));
             }
             for (bit, pair) in (0..self.n_bits).rev().zip(out.chunks_exact_mut(2)) {
                 let set = (value >> bit) & 1;
@@ -100,12 +118,16 @@ impl BitCodec {
         Ok(())
     }
 
-    pub(super) fn decode(&self, folded: &[f32]) -> Value {
+    fn decode(&self, folded: &[f32]) -> Value {
+        if self.n_bits > MOST_INT_BITS {
+            let wide = folded.iter().fold(0, |value, &bit| value << 1 | u128::from(bit > 0.5));
+            return Value::Wide(wide.into());
+        }
         let value = folded.iter().fold(0, |value, &bit| value << 1 | i64::from(bit > 0.5));
         Value::Int(self.bounds.map_or(value, |(least, most)| value.clamp(least, most)))
     }
 
-    pub(super) fn describe(&self) -> String {
+    fn describe(&self) -> String {
         match self.bounds {
             Some((least, most)) => format!("bit {} {least}..{most}", self.n_bits),
             None => format!("bit {}", self.n_bits),
@@ -113,15 +135,16 @@ impl BitCodec {
     }
 }
 
-fn whole_number(column: &Column, row: usize) -> Result<i64, CodecError> {
-    match column.value(row) {
-        Value::Int(value) => Ok(value),
-        Value::Float(value) if value == value.trunc() && value.abs() < 9e15 => Ok(value as i64),
-        _ => Err(CodecError::Value {
-            column: column.name.clone(),
-            row: row + 1,
-            found: show(column, row),
-            reason: "is not a whole number".to_owned(),
-        }),
-    }
+/// The cell as a whole number that is not negative.
+pub(super) fn whole_number(column: &Column, row: usize) -> Result<u128, CodecError> {
+    let reason = match column.value(row) {
+        Value::Int(value) if value >= 0 => return Ok(value as u128),
+        Value::Wide(value) => return Ok(value.into()),
+        Value::Float(value) if value == value.trunc() && (0.0..9e15).contains(&value) => {
+            return Ok(value as u128);
+        }
+        Value::Int(_) => "is negative; use `quantile` or a float",
+        _ => "is not a whole number",
+    };
+    Err(CodecError::value(column, row, reason.to_owned()))
 }

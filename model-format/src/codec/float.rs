@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CodecError, show};
+use super::{CodecError, Encoder, FitOptions, Rows, show};
 use crate::column::Column;
 use crate::layout::{Activation, Segment};
 use crate::record::Value;
@@ -20,6 +20,36 @@ pub enum Range {
     /// \[-1, 1\], tanh.
     #[serde(rename = "MINUSONE_ONE")]
     MinusOneOne,
+}
+
+impl Range {
+    /// The activation that reaches it.
+    #[must_use]
+    pub fn activation(self) -> Activation {
+        match self {
+            Range::ZeroOne => Activation::Sigmoid,
+            Range::MinusOneOne => Activation::Tanh,
+        }
+    }
+
+    /// A number from \[0, 1\] on this interval.
+    #[must_use]
+    pub fn from_unit(self, unit: f64) -> f32 {
+        match self {
+            Range::ZeroOne => unit as f32,
+            Range::MinusOneOne => (2.0 * unit - 1.0) as f32,
+        }
+    }
+
+    /// An encoded value on \[0, 1\]: clamped, NaN as 0.
+    #[must_use]
+    pub fn to_unit(self, encoded: f32) -> f64 {
+        let unit = match self {
+            Range::ZeroOne => f64::from(encoded),
+            Range::MinusOneOne => (f64::from(encoded) + 1.0) / 2.0,
+        };
+        if unit.is_nan() { 0.0 } else { unit.clamp(0.0, 1.0) }
+    }
 }
 
 /// How a [`FloatCodec`] is fitted.
@@ -56,11 +86,8 @@ impl FloatCodec {
     /// `log1p`, `min` above `max`.
     pub fn fit(column: &Column, options: FloatOptions) -> Result<FloatCodec, CodecError> {
         let name = || column.name.clone();
-        if column.is_empty() {
-            return Err(CodecError::Empty { column: name() });
-        }
         let (mut min, mut max) = (f64::INFINITY, f64::NEG_INFINITY);
-        for row in 0..column.len() {
+        for row in (0..column.len()).filter(|&row| !column.is_missing(row)) {
             let Some(value) = column.value(row).as_f64() else {
                 return Err(CodecError::NotANumber { column: name(), found: show(column, row) });
             };
@@ -73,12 +100,10 @@ impl FloatCodec {
                 max = max.max(value);
                 continue;
             };
-            return Err(CodecError::Value {
-                column: name(),
-                row: row + 1,
-                found: show(column, row),
-                reason: reason.to_owned(),
-            });
+            return Err(CodecError::value(column, row, reason.to_owned()));
+        }
+        if min > max {
+            return Err(CodecError::Empty { column: name() });
         }
         let codec = FloatCodec {
             range: options.range,
@@ -91,35 +116,12 @@ impl FloatCodec {
         Ok(codec)
     }
 
-    pub(super) fn validate(&self) -> Result<(), String> {
-        if !self.min.is_finite() || !self.max.is_finite() || self.min > self.max {
-            return Err(format!("smallest value {} is not below largest {}", self.min, self.max));
-        }
-        if self.log1p && self.min <= -1.0 {
-            return Err(format!("smallest value {} is not above -1 (`log1p_norm`)", self.min));
-        }
-        if !(self.scaled_span().is_finite()) {
-            return Err(format!("range {} to {} is too wide", self.min, self.max));
-        }
-        Ok(())
-    }
-
     fn scale(&self, value: f64) -> f64 {
         if self.log1p { value.ln_1p() } else { value }
     }
 
     fn scaled_span(&self) -> f64 {
         self.scale(self.max) - self.scale(self.min)
-    }
-
-    pub(super) fn segments(&self) -> Vec<Segment> {
-        vec![Segment::new(
-            1,
-            match self.range {
-                Range::ZeroOne => Activation::Sigmoid,
-                Range::MinusOneOne => Activation::Tanh,
-            },
-        )]
     }
 
     /// One number scaled, clamped into the fitted range first. A constant
@@ -131,48 +133,17 @@ impl FloatCodec {
             return 0.0;
         }
         let unit = (self.scale(value.clamp(self.min, self.max)) - self.scale(self.min)) / span;
-        match self.range {
-            Range::ZeroOne => unit as f32,
-            Range::MinusOneOne => (2.0 * unit - 1.0) as f32,
-        }
+        self.range.from_unit(unit)
     }
 
     /// The number that an encoded value stands for, within the fitted range.
     #[must_use]
     pub fn decode_number(&self, encoded: f32) -> f64 {
-        let unit = match self.range {
-            Range::ZeroOne => f64::from(encoded),
-            Range::MinusOneOne => (f64::from(encoded) + 1.0) / 2.0,
-        };
-        let unit = if unit.is_nan() { 0.0 } else { unit.clamp(0.0, 1.0) };
+        let unit = self.range.to_unit(encoded);
         let scaled = self.scale(self.min) + unit * self.scaled_span();
         let value = if self.log1p { scaled.exp_m1() } else { scaled };
         let value = value.clamp(self.min, self.max);
         if self.integer { value.round() } else { value }
-    }
-
-    pub(super) fn encode<'a>(
-        &self,
-        column: &Column,
-        rows: impl Iterator<Item = &'a mut [f32]>,
-    ) -> Result<(), CodecError> {
-        for (row, out) in rows.enumerate().take(column.len()) {
-            let Some(value) = column.value(row).as_f64().filter(|value| value.is_finite()) else {
-                return Err(CodecError::Value {
-                    column: column.name.clone(),
-                    row: row + 1,
-                    found: show(column, row),
-                    reason: "is not a finite number".to_owned(),
-                });
-            };
-            out[0] = self.encode_number(value);
-        }
-        Ok(())
-    }
-
-    pub(super) fn decode(&self, folded: &[f32]) -> Value {
-        let value = self.decode_number(folded[0]);
-        if self.integer { Value::Int(value as i64) } else { Value::Float(value) }
     }
 
     /// An encoded value on a flow's own scale, by the encoded smallest and
@@ -201,8 +172,48 @@ impl FloatCodec {
     pub fn bounds(&self) -> (f64, f64) {
         (self.min, self.max)
     }
+}
 
-    pub(super) fn describe(&self) -> String {
+impl Encoder for FloatCodec {
+    fn fit(column: &Column, options: &FitOptions<'_>) -> Result<Self, CodecError> {
+        let &FitOptions { range, log1p, min, max, integer, .. } = options;
+        FloatCodec::fit(column, FloatOptions { range, log1p, min, max, integer })
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        if !self.min.is_finite() || !self.max.is_finite() || self.min > self.max {
+            return Err(format!("smallest value {} is not below largest {}", self.min, self.max));
+        }
+        if self.log1p && self.min <= -1.0 {
+            return Err(format!("smallest value {} is not above -1 (`log1p_norm`)", self.min));
+        }
+        if !(self.scaled_span().is_finite()) {
+            return Err(format!("range {} to {} is too wide", self.min, self.max));
+        }
+        Ok(())
+    }
+
+    fn segments(&self) -> Vec<Segment> {
+        vec![Segment::new(1, self.range.activation())]
+    }
+
+    fn encode(&self, column: &Column, rows: &mut Rows<'_>) -> Result<(), CodecError> {
+        for (row, out) in rows.enumerate().take(column.len()) {
+            let Some(value) = column.value(row).as_f64().filter(|value| value.is_finite()) else {
+                let reason = "is not a finite number".to_owned();
+                return Err(CodecError::value(column, row, reason));
+            };
+            out[0] = self.encode_number(value);
+        }
+        Ok(())
+    }
+
+    fn decode(&self, folded: &[f32]) -> Value {
+        let value = self.decode_number(folded[0]);
+        if self.integer { Value::Int(value as i64) } else { Value::Float(value) }
+    }
+
+    fn describe(&self) -> String {
         let log = if self.log1p { " log1p" } else { "" };
         format!("float{log} {}..{}", self.min, self.max)
     }

@@ -152,6 +152,254 @@ fn words_come_back_and_like_company_makes_like_vectors() {
     assert!(cosine(3, 9) > cosine(3, 33) + 0.2, "{} {}", cosine(3, 9), cosine(3, 33));
 }
 
+/// Fits by the name that a configuration uses.
+fn fitted(encoding: &str, column: &Column, options: FitOptions<'_>) -> Codec {
+    let codec = Codec::fit(encoding, column, options).expect("fits");
+    json_round_trip(&codec);
+    codec
+}
+
+fn values(column: &Column) -> Vec<Value> {
+    (0..column.len()).map(|row| column.value(row)).collect()
+}
+
+proptest! {
+    #[test]
+    fn wide_bits_and_octets_are_exact(cells in prop::collection::vec(any::<u128>(), 1..20)) {
+        let column = Column::new("ip", crate::ColumnData::Wide(cells));
+        for encoding in ["bit", "octets"] {
+            let codec = fitted(encoding, &column, FitOptions::default());
+            prop_assert_eq!(round_trip(&codec, &column), values(&column));
+        }
+    }
+
+    #[test]
+    fn octets_of_small_numbers_are_exact(cells in prop::collection::vec(0_i64..1 << 24, 1..50)) {
+        let column = Column::ints("n", cells);
+        let options = FitOptions { n_bits: Some(24), ..FitOptions::default() };
+        prop_assert_eq!(round_trip(&fitted("octets", &column, options), &column), values(&column));
+    }
+
+    /// Frequent whole numbers come back exactly, others as an f32 resolves their piece.
+    #[test]
+    fn quantiles_of_whole_numbers_come_back(
+        rare in prop::collection::vec(-50_000_i64..1_000_000, 1..300), minus_one: bool
+    ) {
+        let mut cells = rare;
+        cells.extend([40; 200]);
+        cells.extend([1500; 90]);
+        let column = Column::ints("len", cells);
+        let range = if minus_one { Range::MinusOneOne } else { Range::ZeroOne };
+        let options = FitOptions { range, integer: true, ..FitOptions::default() };
+        let codec = fitted("quantile", &column, options);
+        for (value, cell) in round_trip(&codec, &column).into_iter().zip(values(&column)) {
+            let error = value.as_i64().unwrap().abs_diff(cell.as_i64().unwrap());
+            let frequent = matches!(cell, Value::Int(40 | 1500));
+            prop_assert!(error <= if frequent { 0 } else { 200 }, "{value:?} for {cell:?}");
+        }
+    }
+
+    #[test]
+    fn quantiles_of_real_numbers_come_back_nearly(
+        cells in prop::collection::vec(0.0_f64..1e12, 1..2_000)
+    ) {
+        let column = Column::floats("x", cells.clone());
+        for encoding in ["quantile", "log_quantile"] {
+            let codec = fitted(encoding, &column, FitOptions::default());
+            for (value, cell) in round_trip(&codec, &column).into_iter().zip(&cells) {
+                let error = (value.as_f64().unwrap() - cell).abs();
+                prop_assert!(error <= 1e-3 * (1.0 + cell), "{encoding}: {value:?} for {cell}");
+            }
+        }
+    }
+
+    #[test]
+    fn any_output_of_a_quantile_was_possible(
+        cells in prop::collection::vec(-1e9_f64..1e9, 1..200), output: f32
+    ) {
+        let (least, most) = cells.iter().fold((f64::MAX, f64::MIN), |(a, b), &c| (a.min(c), b.max(c)));
+        let codec = fitted("quantile", &Column::floats("x", cells), FitOptions::default());
+        let value = codec.decode(&[output]).as_f64().unwrap();
+        prop_assert!((least..=most).contains(&value));
+    }
+
+    #[test]
+    fn frequent_and_rare_values_are_exact(
+        rare in prop::collection::vec(0_i64..1 << 32, 0..60), k in 1_usize..6
+    ) {
+        let mut cells = rare;
+        for (value, count) in [(80, 30), (443, 20), (53, 10)] {
+            cells.extend(vec![value; count]);
+        }
+        let column = Column::ints("ip", cells);
+        for fallback in ["bit", "octets", "quantile"] {
+            let options = FitOptions {
+                k: Some(k), fallback: Some(fallback), integer: true, ..FitOptions::default()
+            };
+            let codec = fitted("topk", &column, options);
+            prop_assert_eq!(round_trip(&codec, &column), values(&column), "{}", fallback);
+        }
+    }
+
+    #[test]
+    fn missing_values_come_back_missing(cells in prop::collection::vec(any::<Option<u16>>(), 1..60)) {
+        let missing: Vec<bool> = cells.iter().map(Option::is_none).collect();
+        prop_assume!(missing.contains(&false));
+        let numbers = cells.iter().map(|cell| cell.map_or(7, i64::from)).collect();
+        let column = Column { missing, ..Column::ints("rtt", numbers) };
+        for inner in ["bit", "float", "quantile", "topk"] {
+            let options = FitOptions { integer: true, fallback: Some(inner), ..FitOptions::default() };
+            let codec = if inner == "topk" {
+                let options = FitOptions { fallback: Some("bit"), ..options };
+                fitted("topk", &column, options)
+            } else {
+                fitted("optional", &column, options)
+            };
+            prop_assert!(codec.takes_missing() || !column.has_missing());
+            prop_assert_eq!(round_trip(&codec, &column), values(&column), "{}", inner);
+        }
+        let codec = fitted("categorical", &column, FitOptions::default());
+        prop_assert_eq!(round_trip(&codec, &column), values(&column));
+    }
+}
+
+#[test]
+fn a_frequent_length_is_hit_by_a_range_of_outputs() {
+    let mut lengths = vec![40; 420];
+    lengths.extend((0..500).map(|i| 41 + i));
+    lengths.extend([1500; 80]);
+    let codec = fitted(
+        "quantile",
+        &Column::ints("pkt_len", lengths),
+        FitOptions { integer: true, ..FitOptions::default() },
+    );
+    for output in [0.0, 0.1, 0.3, 0.41] {
+        assert_eq!(codec.decode(&[output]), Value::Int(40), "{output}");
+    }
+    for output in [0.93, 0.97, 1.0, 2.0] {
+        assert_eq!(codec.decode(&[output]), Value::Int(1500), "{output}");
+    }
+    assert_eq!(codec.decode(&[f32::NAN]), Value::Int(40));
+}
+
+#[test]
+fn text_has_frequent_words_and_a_vocabulary_for_the_rest() {
+    let words: Vec<String> =
+        (0..400).map(|i| format!("host{}", if i < 300 { i % 3 } else { i })).collect();
+    let column = Column::texts("query", &words);
+    let spaces =
+        Word2VecSpace::fit(&[("query", &column)], Word2VecOptions { dim: 4, seed: 1 }).unwrap();
+    let options = FitOptions {
+        k: Some(2),
+        fallback: Some("word2vec_query"),
+        spaces: Some(&spaces),
+        ..FitOptions::default()
+    };
+    let codec = Codec::fit("topk", &column, options).unwrap();
+    for (value, word) in round_trip(&codec, &column).into_iter().zip(&words) {
+        let Value::Text(index) = value else { panic!("{value:?}") };
+        assert_eq!(codec.word(index), word);
+    }
+    let error = Codec::fit("topk", &column, FitOptions { k: Some(2), ..FitOptions::default() });
+    assert!(error.unwrap_err().to_string().contains("needs `fallback`"));
+}
+
+#[test]
+fn pretrained_vectors_are_taken_as_they_are() {
+    let ports = Column::ints("port", vec![80, 443, 80]);
+    let columns = [("port", &ports)];
+    let spaces = Word2VecSpace::pretrained(&columns, "2 2\n80 3 4\n443 -1 0\n").unwrap();
+    let codec = Codec::Word2vec(Word2VecCodec::new("port", Arc::clone(&spaces["port"])));
+    let mut encoded = vec![0.0; 6];
+    codec.encode(&ports, &mut encoded, 2, 0).unwrap();
+    assert_eq!(encoded, [0.6, 0.8, -1.0, 0.0, 0.6, 0.8]);
+    for (text, error) in [
+        ("", "line 1: expected the number of words and of dimensions"),
+        ("2 2\n80 3 4\n443 1", "line 3: expected a word and 2 numbers"),
+        ("3 2\n80 3 4\n443 1 1", "line 1 promises 3 words, the file has 2"),
+        ("1 2\n80 3 4", "no vector for value `443` of `word2vec_port`; fit without it"),
+    ] {
+        assert_eq!(Word2VecSpace::pretrained(&columns, text).unwrap_err(), error);
+    }
+}
+
+#[test]
+fn a_manifest_s_encoders_are_checked() {
+    for json in [
+        r#"{"encoding":"quantile","range":"ZERO_ONE","log1p":false,"integer":false,"pieces":[]}"#,
+        r#"{"encoding":"quantile","range":"ZERO_ONE","log1p":false,"integer":false,"pieces":[[0.5,1,2]]}"#,
+        r#"{"encoding":"quantile","range":"ZERO_ONE","log1p":false,"integer":false,"pieces":[[0.5,3,4],[1,1,2]]}"#,
+        r#"{"encoding":"quantile","range":"ZERO_ONE","log1p":true,"integer":false,"pieces":[[1,-2,4]]}"#,
+        r#"{"encoding":"topk","top":[1,1],"rest":null}"#,
+        r#"{"encoding":"topk","top":[],"rest":null}"#,
+        r#"{"encoding":"topk","top":[1],"rest":{"encoding":"topk","top":[2],"rest":null}}"#,
+        r#"{"encoding":"octets","octets":[[1,2],[]]}"#,
+        r#"{"encoding":"octets","octets":[]}"#,
+        r#"{"encoding":"bit","n_bits":129}"#,
+        r#"{"encoding":"optional","inner":{"encoding":"optional","inner":{"encoding":"bit","n_bits":3}}}"#,
+        r#"{"encoding":"custom","name":"nobody's","state":null}"#,
+    ] {
+        let codec: Codec = serde_json::from_str(json).expect(json);
+        assert!(codec.validate().is_err(), "{json}");
+    }
+}
+
+/// A parity bit and the rest: what a program might register.
+#[derive(Debug)]
+struct Parity;
+
+impl CustomEncoder for Parity {
+    fn state(&self) -> serde_json::Value {
+        serde_json::json!({})
+    }
+    fn segments(&self) -> Vec<Segment> {
+        vec![Segment::new(2, Activation::Softmax)]
+    }
+    fn encode(&self, column: &Column, rows: &mut Rows<'_>) -> Result<(), CodecError> {
+        for (row, out) in rows.enumerate() {
+            let odd = column.value(row).as_i64().is_some_and(|value| value % 2 != 0);
+            out.copy_from_slice(if odd { &[0.0, 1.0] } else { &[1.0, 0.0] });
+        }
+        Ok(())
+    }
+    fn decode(&self, folded: &[f32]) -> Value {
+        Value::Int(i64::from(folded[0] > 0.5))
+    }
+    fn describe(&self) -> String {
+        "of two".to_owned()
+    }
+}
+
+struct ParityEncoding;
+
+impl CustomEncoding for ParityEncoding {
+    fn fit(
+        &self,
+        _column: &Column,
+        _options: &FitOptions<'_>,
+    ) -> Result<Arc<dyn CustomEncoder>, CodecError> {
+        Ok(Arc::new(Parity))
+    }
+    fn read(&self, _state: &serde_json::Value) -> Result<Arc<dyn CustomEncoder>, String> {
+        Ok(Arc::new(Parity))
+    }
+}
+
+#[test]
+fn a_program_s_own_encoding_is_found_by_its_name() {
+    let column = Column::ints("n", vec![3, 8, 5]);
+    assert!(Codec::fit("parity", &column, FitOptions::default()).is_err());
+    register("parity", Arc::new(ParityEncoding)).unwrap();
+    assert!(register("parity", Arc::new(ParityEncoding)).is_err());
+    assert!(register("bit", Arc::new(ParityEncoding)).is_err());
+    let codec = fitted("parity", &column, FitOptions::default());
+    let mut read: Codec = serde_json::from_str(&serde_json::to_string(&codec).unwrap()).unwrap();
+    assert!(read.validate().is_err(), "not linked yet");
+    read.link(&WordSpaces::new()).unwrap();
+    assert_eq!(round_trip(&read, &column), [Value::Int(1), Value::Int(0), Value::Int(1)]);
+    assert_eq!(read.describe(), "parity of two");
+}
+
 #[test]
 fn errors_name_column_row_and_value() {
     let error = |codec: Codec, column: &Column| {

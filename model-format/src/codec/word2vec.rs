@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::categorical::Choice;
-use super::{CodecError, show};
+use super::choice::{Choice, Lookup, counted};
+use super::nearest::Nearest;
+use super::{CodecError, Encoder, FitOptions, Rows, WordSpaces};
 use crate::column::Column;
 use crate::layout::{Activation, Segment};
 use crate::random::{Purpose, Stream};
@@ -71,40 +72,108 @@ impl Word2VecSpace {
         let mut sets: BTreeMap<&str, std::collections::BTreeSet<Choice>> = BTreeMap::new();
         for (name, column) in columns {
             let set = sets.entry(name).or_default();
-            set.extend((0..column.len()).map(|row| Choice::of(column, row)));
+            set.extend(counted(column).into_iter().map(|(choice, _)| choice));
         }
-        let mut ids: HashMap<(&str, &Choice), usize> = HashMap::new();
-        for (name, set) in &sets {
-            for choice in set {
-                let id = ids.len();
-                ids.insert((name, choice), id);
-            }
-        }
+        let sets: BTreeMap<&str, Vec<Choice>> =
+            sets.into_iter().map(|(name, set)| (name, set.into_iter().collect())).collect();
+        let mut count = 0;
+        let first_ids: BTreeMap<&str, usize> = sets
+            .iter()
+            .map(|(name, set)| {
+                let first = count;
+                count += set.len();
+                (*name, first)
+            })
+            .collect();
+        let lookups: Vec<(usize, Lookup<'_>)> = columns
+            .iter()
+            .map(|(name, column)| (first_ids[name], Lookup::new(column, &sets[name])))
+            .collect();
         let rows = first.len();
         let stride = rows.div_ceil(MOST_ROWS);
         let sentences: Vec<Vec<usize>> = (0..rows)
             .step_by(stride)
             .map(|row| {
-                let word =
-                    |(name, column): &(&str, &Column)| ids[&(*name, &Choice::of(column, row))];
-                columns.iter().map(word).collect()
+                // Every word is in its set, which was made of the column.
+                let word = |(first, lookup): &(usize, Lookup<'_>)| {
+                    lookup.place(row).map(|place| first + place)
+                };
+                lookups.iter().filter_map(word).collect()
             })
             .collect();
-        let vectors = skip_gram(&sentences, ids.len(), options);
-        let mut next = 0;
+        drop(lookups);
+        let vectors = skip_gram(&sentences, count, options);
         Ok(sets
             .into_iter()
-            .map(|(name, set)| {
-                let from = next * options.dim;
-                next += set.len();
-                let space = Word2VecSpace {
-                    words: set.into_iter().collect(),
-                    dim: options.dim,
-                    vectors: vectors[from..next * options.dim].to_vec(),
-                };
-                (name.to_owned(), Arc::new(space))
+            .map(|(name, words)| {
+                let from = first_ids[name] * options.dim;
+                let vectors = vectors[from..][..words.len() * options.dim].to_vec();
+                (name.to_owned(), Arc::new(Word2VecSpace { words, dim: options.dim, vectors }))
             })
             .collect())
+    }
+
+    /// Takes the vectors of all columns' words from a text that another
+    /// program wrote, in the format of the original word2vec: a line with the
+    /// number of words and dimensions, then a word and its values a line. Words
+    /// are values as they are written in the input (`80`, `tcp`), whatever
+    /// their column. Vectors are brought to length 1.
+    ///
+    /// # Errors
+    /// A line that cannot be read, or a value without a vector.
+    pub fn pretrained(
+        columns: &[(&str, &Column)],
+        text: &str,
+    ) -> Result<BTreeMap<String, Arc<Word2VecSpace>>, String> {
+        let mut lines = text.lines();
+        let numbers: Vec<usize> = lines
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .map_while(|word| word.parse().ok())
+            .collect();
+        let &[count, dim] = &numbers[..] else {
+            return Err("line 1: expected the number of words and of dimensions".to_owned());
+        };
+        if !(1..=1024).contains(&dim) {
+            return Err(format!("line 1: {dim} dimensions; expected 1 to 1024"));
+        }
+        let mut vectors: HashMap<&str, Vec<f32>> = HashMap::new();
+        for (number, line) in lines.enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let mut parts = line.trim().rsplitn(dim + 1, ' ');
+            let mut values: Vec<f32> = parts
+                .by_ref()
+                .take(dim)
+                .map_while(|part| part.parse().ok().filter(|value: &f32| value.is_finite()))
+                .collect();
+            values.reverse();
+            let (Some(word), true) = (parts.next(), values.len() == dim) else {
+                return Err(format!("line {}: expected a word and {dim} numbers", number + 2));
+            };
+            to_unit_length(&mut values);
+            vectors.insert(word, values);
+        }
+        if vectors.len() != count {
+            return Err(format!("line 1 promises {count} words, the file has {}", vectors.len()));
+        }
+        let mut spaces: BTreeMap<String, Arc<Word2VecSpace>> = BTreeMap::new();
+        let mut sets: BTreeMap<&str, std::collections::BTreeSet<Choice>> = BTreeMap::new();
+        for (name, column) in columns {
+            let set = sets.entry(name).or_default();
+            set.extend(counted(column).into_iter().map(|(choice, _)| choice));
+        }
+        for (name, words) in sets {
+            let mut space = Word2VecSpace { words: Vec::new(), dim, vectors: Vec::new() };
+            for word in words {
+                let vector = vectors.get(word.to_string().as_str()).ok_or_else(|| {
+                    format!("no vector for value `{word}` of `word2vec_{name}`; fit without it")
+                })?;
+                space.vectors.extend_from_slice(vector);
+                space.words.push(word);
+            }
+            spaces.insert(name.to_owned(), Arc::new(space));
+        }
+        Ok(spaces)
     }
 
     /// Checks what a manifest from outside could have wrong.
@@ -128,27 +197,7 @@ impl Word2VecSpace {
             None => Ok(()),
         }
     }
-
-    /// The vectors by blocks of words, in a block dimension by dimension: so
-    /// that one instruction multiplies many words. The last block is padded
-    /// with zeros.
-    fn by_blocks(&self) -> Vec<[f32; BLOCK]> {
-        let mut blocks = Vec::new();
-        for words in self.vectors.chunks(BLOCK * self.dim.max(1)) {
-            for d in 0..self.dim {
-                let mut lane = [0.0; BLOCK];
-                for (value, word) in lane.iter_mut().zip(words.chunks_exact(self.dim)) {
-                    *value = word[d];
-                }
-                blocks.push(lane);
-            }
-        }
-        blocks
-    }
 }
-
-/// Words that are compared at once.
-const BLOCK: usize = 32;
 
 /// Unit vectors, `words * dim`, by skip-gram with negative sampling.
 fn skip_gram(sentences: &[Vec<usize>], words: usize, options: Word2VecOptions) -> Vec<f32> {
@@ -208,20 +257,23 @@ fn skip_gram(sentences: &[Vec<usize>], words: usize, options: Word2VecOptions) -
             }
         }
     }
-    for vector in vectors.chunks_exact_mut(dim) {
-        let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
-        if norm > 0.0 && norm.is_finite() {
-            vector.iter_mut().for_each(|value| *value /= norm);
-        } else {
-            vector.fill(0.0);
-            vector[0] = 1.0;
-        }
-    }
+    vectors.chunks_exact_mut(dim).for_each(to_unit_length);
     vectors
 }
 
+/// Scales a vector of at least one value to length 1.
+fn to_unit_length(vector: &mut [f32]) {
+    let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+    if norm > 0.0 && norm.is_finite() {
+        vector.iter_mut().for_each(|value| *value /= norm);
+    } else {
+        vector.fill(0.0);
+        vector[0] = 1.0;
+    }
+}
+
 /// A value among many, as the vector of its word.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Word2VecCodec {
     name: String,
@@ -229,43 +281,41 @@ pub struct Word2VecCodec {
     #[serde(skip)]
     space: Arc<Word2VecSpace>,
     #[serde(skip)]
-    blocks: Arc<[[f32; BLOCK]]>,
+    nearest: Arc<Nearest>,
+}
+
+impl PartialEq for Word2VecCodec {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.space == other.space
+    }
 }
 
 impl Word2VecCodec {
     /// The encoder of a column whose words `space` holds.
     #[must_use]
     pub fn new(name: &str, space: Arc<Word2VecSpace>) -> Word2VecCodec {
-        let blocks = space.by_blocks().into();
-        Word2VecCodec { name: name.to_owned(), space, blocks }
+        let nearest = Arc::new(Nearest::new(&space.vectors, space.dim));
+        Word2VecCodec { name: name.to_owned(), space, nearest }
     }
 
-    /// The word whose vector has the largest cosine with `vector`; the first
-    /// of equals.
-    fn nearest(&self, vector: &[f32]) -> usize {
-        let mut best = (0, f32::NEG_INFINITY);
-        for (block, lanes) in self.blocks.chunks_exact(self.space.dim.max(1)).enumerate() {
-            let mut products = [0.0_f32; BLOCK];
-            for (lane, &value) in lanes.iter().zip(vector) {
-                for (product, factor) in products.iter_mut().zip(lane) {
-                    *product += factor * value;
-                }
-            }
-            let words = (self.space.words.len() - block * BLOCK).min(BLOCK);
-            for (index, &product) in products[..words].iter().enumerate() {
-                if product > best.1 {
-                    best = (block * BLOCK + index, product);
-                }
-            }
-        }
-        best.0
+    /// The words that the field can take.
+    #[must_use]
+    pub fn words(&self) -> &[Choice] {
+        &self.space.words
+    }
+}
+
+impl Encoder for Word2VecCodec {
+    fn fit(column: &Column, options: &FitOptions<'_>) -> Result<Self, CodecError> {
+        let space = options.spaces.and_then(|spaces| spaces.get(options.name));
+        let space = space.ok_or_else(|| CodecError::Option {
+            column: column.name.clone(),
+            reason: format!("the vocabulary `{}` is missing", options.name),
+        })?;
+        Ok(Word2VecCodec::new(options.name, Arc::clone(space)))
     }
 
-    /// Gives a codec that was read from a manifest its space.
-    pub(crate) fn link(
-        &mut self,
-        spaces: &BTreeMap<String, Arc<Word2VecSpace>>,
-    ) -> Result<(), String> {
+    fn link(&mut self, spaces: &WordSpaces) -> Result<(), String> {
         let space = spaces.get(&self.name);
         let space = space.ok_or(format!("word2vec space `{}` is missing", self.name))?;
         // Its sizes must agree before it is laid out anew.
@@ -274,47 +324,37 @@ impl Word2VecCodec {
         Ok(())
     }
 
-    pub(super) fn validate(&self) -> Result<(), String> {
+    fn validate(&self) -> Result<(), String> {
         self.space.validate()
     }
 
-    pub(super) fn segments(&self) -> Vec<Segment> {
+    fn segments(&self) -> Vec<Segment> {
         vec![Segment::new(self.space.dim, Activation::Tanh)]
     }
 
-    pub(super) fn encode<'a>(
-        &self,
-        column: &Column,
-        rows: impl Iterator<Item = &'a mut [f32]>,
-    ) -> Result<(), CodecError> {
-        let words = &self.space.words;
-        let index: HashMap<&Choice, usize> =
-            words.iter().enumerate().map(|(index, word)| (word, index)).collect();
+    fn encode(&self, column: &Column, rows: &mut Rows<'_>) -> Result<(), CodecError> {
+        let lookup = Lookup::new(column, &self.space.words);
         let dim = self.space.dim;
         for (row, out) in rows.enumerate().take(column.len()) {
-            let Some(&at) = index.get(&Choice::of(column, row)) else {
-                return Err(CodecError::Value {
-                    column: column.name.clone(),
-                    row: row + 1,
-                    found: show(column, row),
-                    reason: format!("is not in the vocabulary `{}`", self.name),
-                });
+            let Some(at) = lookup.place(row) else {
+                let reason = format!("is not in the vocabulary `{}`", self.name);
+                return Err(CodecError::value(column, row, reason));
             };
             out.copy_from_slice(&self.space.vectors[at * dim..(at + 1) * dim]);
         }
         Ok(())
     }
 
-    pub(super) fn decode(&self, folded: &[f32]) -> Value {
-        let index = self.nearest(folded);
+    fn decode(&self, folded: &[f32]) -> Value {
+        let index = self.nearest.find(folded);
         self.space.words[index].value(index)
     }
 
-    pub(super) fn word(&self, index: u32) -> &str {
+    fn word(&self, index: u32) -> &str {
         self.space.words.get(index as usize).map_or("", Choice::word)
     }
 
-    pub(super) fn describe(&self) -> String {
+    fn describe(&self) -> String {
         format!("word2vec_{} {} words x {}", self.name, self.space.words.len(), self.space.dim)
     }
 }

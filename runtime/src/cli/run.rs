@@ -19,7 +19,8 @@ use crate::describe::{Description, show_time};
 use crate::drive::{Control, DriveError, Driven, Limits, drive};
 use crate::error::RuntimeError;
 use crate::exit::{Exit, sink_hint};
-use crate::generate::{GenerateOptions, Generator};
+use crate::generate::{GenerateOptions, Generator, StatsReader};
+use crate::given::GivenFlows;
 use crate::pace::{Pace, show_duration};
 use crate::packets::{DEFAULT_DESTINATION, DEFAULT_SOURCE, PacketOptions, PacketRender, Payload};
 use crate::render::Render;
@@ -27,7 +28,7 @@ use crate::rows::RowRender;
 use crate::sink::{
     CsvSink, Interface, InterfaceSink, Item, NullSink, PcapSink, Sink, SinkError, Target,
 };
-use crate::stats::{Ending, Report, grouped, scaled};
+use crate::stats::{Ending, Report, SelectionReport, grouped, scaled};
 
 /// Records that may wait for their turn in a worker.
 const QUEUE_CAP: usize = 1 << 18;
@@ -58,7 +59,9 @@ impl From<RuntimeError> for Failure {
         let exit = match error {
             RuntimeError::Graph { .. }
             | RuntimeError::Unsupported { .. }
+            | RuntimeError::Condition(_)
             | RuntimeError::Option { .. } => Exit::Usage,
+            RuntimeError::NothingMatches { .. } => Exit::Conditions,
             _ => Exit::Failed,
         };
         Failure { exit, error: error.into(), hint }
@@ -161,6 +164,7 @@ struct DryRun {
     bundle: String,
     target: String,
     how_much: String,
+    which: String,
     pace: String,
     begins: String,
     flows_per_s: f64,
@@ -196,8 +200,13 @@ impl<'a> Plan<'a> {
             .filter(|_| !by_clock)
             .map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         let endless = cli.forever || cli.packets.is_some() || cli.iface.is_some();
+        let attributes = read_attributes(cli, &bundle)?;
+        let given_origin = attributes.as_ref().and_then(|given| given.origin_ns());
         let generate = GenerateOptions {
             seed,
+            conditions: cli.conditions.clone(),
+            condition_tries: cli.where_tries,
+            attributes,
             threads: cli.threads.into(),
             slots: cli.slots as usize,
             queue_cap: QUEUE_CAP,
@@ -213,12 +222,13 @@ impl<'a> Plan<'a> {
             destination: cli.dst_mac.unwrap_or(DEFAULT_DESTINATION),
             payload,
         };
+        generate.check_against(&bundle)?;
         let manifest = bundle.manifest();
         Ok(Plan {
             cli,
             is_packets: manifest.schema.kind == TraceKind::Packets,
             seed,
-            origin_ns: cli.start_time.unwrap_or(manifest.timeline.origin_ns),
+            origin_ns: cli.start_time.or(given_origin).unwrap_or(manifest.timeline.origin_ns),
             pace,
             packets,
             generate,
@@ -260,20 +270,26 @@ impl<'a> Plan<'a> {
         })?;
         let events =
             Generator::open(Arc::clone(&self.bundle), self.generate.clone())?.stream(render)?;
+        let stats = events.stats_reader();
         let progress = Progress::start(cli, &control, self.noun());
         let threaded = cli.iface.is_some() || self.pace != Pace::TopSpeed;
         let (driven, result) = drive(events, sink, self.pace, threaded, self.limits, &control);
         progress.stop();
-        self.report(driven, result)
+        self.report(driven, result, &stats)
     }
 
     fn report(
         &self,
         driven: Driven,
         result: Result<(), DriveError<RuntimeError>>,
+        stats: &StatsReader,
     ) -> Result<Exit, Failure> {
         let cli = self.cli;
-        let report = Report::new(&driven, self.seed, self.target(), self.noun());
+        let mut report = Report::new(&driven, self.seed, self.target(), self.noun());
+        if !cli.conditions.is_empty() {
+            let conditions = cli.conditions.iter().map(ToString::to_string).collect();
+            report.selection = Some(SelectionReport::new(conditions, &stats.read()));
+        }
         if !cli.quiet && driven.ending != Ending::Closed {
             eprint!("{}", report.to_text());
         }
@@ -281,7 +297,7 @@ impl<'a> Plan<'a> {
             print(true, &report, String::new)?;
         }
         result?;
-        Ok(Exit::of_ending(driven.ending, driven.sent.dropped))
+        Ok(Exit::of_ending(driven.ending, driven.sent.dropped, report.conditions_unmet()))
     }
 
     fn noun(&self) -> &'static str {
@@ -315,16 +331,18 @@ impl<'a> Plan<'a> {
             how_much.push(show_duration(wall.as_secs_f64()));
         }
         if how_much.is_empty() {
-            how_much.push(if self.generate.forever {
-                "without end".to_owned()
-            } else {
-                format!("one trained span, {}", show_duration(span_s))
+            how_much.push(match &self.generate.attributes {
+                _ if self.generate.forever => "without end".to_owned(),
+                Some(given) => format!("the {} given flows", grouped(given.len() as u64)),
+                None => format!("one trained span, {}", show_duration(span_s)),
             });
         }
+        let which = which_flows(self.cli);
         DryRun {
             bundle: self.cli.bundle.display().to_string(),
             target: self.target(),
             how_much: how_much.join(", at most "),
+            which,
             pace: match self.pace {
                 Pace::TopSpeed => "as fast as possible".to_owned(),
                 Pace::Speed(1.0) => "real time".to_owned(),
@@ -347,11 +365,12 @@ impl<'a> Plan<'a> {
 impl DryRun {
     fn to_text(&self) -> String {
         format!(
-            "from     `{}`\nto       {}\nhow much {}\npace     {}\nbegins   {}\ndensity  {:.1} \
+            "from     `{}`\nto       {}\nhow much {}\nwhich    {}\npace     {}\nbegins   {}\ndensity  {:.1} \
              flows/s, {:.1} records/s as trained\nseed     {}\n",
             self.bundle,
             self.target,
             self.how_much,
+            self.which,
             self.pace,
             self.begins,
             self.flows_per_s,
@@ -359,6 +378,25 @@ impl DryRun {
             self.seed,
         )
     }
+}
+
+/// The attributes that the user gives.
+fn read_attributes(cli: &Cli, bundle: &Bundle) -> Result<Option<Arc<GivenFlows>>, Failure> {
+    let Some(path) = &cli.attributes else { return Ok(None) };
+    let given = GivenFlows::read(path, &bundle.manifest().schema)
+        .context("cannot use `--attributes`")
+        .map_err(|error| Failure::usage(error, None))?;
+    Ok(Some(Arc::new(given)))
+}
+
+/// Which flows and records are generated, in words.
+fn which_flows(cli: &Cli) -> String {
+    let mut parts = Vec::new();
+    if let Some(path) = &cli.attributes {
+        parts.push(format!("given in `{}`", path.display()));
+    }
+    parts.extend(cli.conditions.iter().map(|condition| format!("`{condition}`")));
+    if parts.is_empty() { "all".to_owned() } else { parts.join(", ") }
 }
 
 /// Writes a document to standard output.

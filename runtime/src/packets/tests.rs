@@ -13,7 +13,7 @@ const ATTRIBUTES: [&str; 5] =
 
 fn field(name: &str) -> Field {
     let codec = Codec::Bit(BitCodec::new(name, 32).unwrap());
-    Field { name: name.to_owned(), kind: FieldKind::Integer, codec }
+    Field { name: name.to_owned(), kind: FieldKind::Integer, codec, missing: None }
 }
 
 fn schema(conversations: bool, measurements: &[&str]) -> Schema {
@@ -26,7 +26,8 @@ fn schema(conversations: bool, measurements: &[&str]) -> Schema {
             unit: TimeUnit::Seconds,
             decimals: 6,
             encoding: TimeEncoding::Interarrival,
-            codec: FloatCodec::fit(&time, FloatOptions::default()).unwrap(),
+            codec: Codec::Float(FloatCodec::fit(&time, FloatOptions::default()).unwrap()),
+            datetime: None,
         },
         conversations,
         attributes: ATTRIBUTES.map(field).into(),

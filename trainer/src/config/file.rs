@@ -72,6 +72,8 @@ pub struct FieldsConfig {
     pub idle_timeout: Option<f64>,
     /// Records after which a flow is cut into segments.
     pub max_flow_len: Option<u32>,
+    /// Texts that stand for "no value"; ours.
+    pub missing_values: Option<Vec<String>>,
     /// Accepted, without effect.
     pub norm_option: Option<i64>,
     /// How NetShare tags flows that span chunks.
@@ -110,6 +112,9 @@ pub struct TimestampConfig {
     /// ln(1 + x) of the microseconds first; ours.
     #[serde(default)]
     pub log1p_norm: Option<bool>,
+    /// How the time measurement is encoded: `float`, `quantile` or `log_quantile`; ours.
+    #[serde(default)]
+    pub gap_encoding: Option<String>,
     /// The column's unit, when its size does not tell; ours.
     #[serde(default)]
     pub unit: Option<TimeUnit>,
@@ -148,7 +153,8 @@ pub struct FieldConfig {
     /// What its cells are.
     #[serde(rename = "type")]
     pub kind: FieldType,
-    /// `categorical`, `bit`, `word2vec_NAME`; a `float` field has none.
+    /// `categorical`, `bit`, `word2vec_NAME`; ours: `topk`, `quantile`,
+    /// `log_quantile`, `octets`, or one that the program registered. A `float` needs none.
     #[serde(default)]
     pub encoding: Option<String>,
     /// The interval of an encoded float.
@@ -163,15 +169,68 @@ pub struct FieldConfig {
     /// Largest value, instead of the largest seen.
     #[serde(default)]
     pub max_x: Option<f64>,
-    /// Width of a `bit` field; in `timeseries`, if missing, what the largest value needs.
+    /// Width of a `bit` field; if missing, what its type or its largest value needs.
     #[serde(default)]
     pub n_bits: Option<u8>,
+    /// How many values a `topk` field holds exactly; ours.
+    #[serde(default)]
+    pub k: Option<usize>,
+    /// How a `topk` field encodes the others; ours.
+    #[serde(default)]
+    pub fallback: Option<String>,
+    /// What becomes of rows without a value; ours.
+    #[serde(default)]
+    pub missing: Option<Missing>,
+    /// What a registered encoding is given; ours.
+    #[serde(default)]
+    pub options: Option<serde_json::Value>,
     /// The values of a `categorical` field, instead of those seen.
     #[serde(default)]
     pub choices: Option<Vec<Choice>>,
     /// Accepted, without effect.
     #[serde(default)]
     pub categorical_mapping: Option<bool>,
+}
+
+impl FieldConfig {
+    /// A field with nothing said but its column and type.
+    #[must_use]
+    pub fn new(column: &str, kind: FieldType) -> FieldConfig {
+        FieldConfig {
+            column: column.to_owned(),
+            kind,
+            encoding: None,
+            normalization: None,
+            log1p_norm: None,
+            min_x: None,
+            max_x: None,
+            n_bits: None,
+            k: None,
+            fallback: None,
+            missing: None,
+            options: None,
+            choices: None,
+            categorical_mapping: None,
+        }
+    }
+
+    /// The encoding that is given, or that its type has by itself.
+    #[must_use]
+    pub fn encoding(&self) -> Option<&str> {
+        self.encoding.as_deref().or(match self.kind {
+            FieldType::Float => Some("float"),
+            FieldType::IpString | FieldType::Mac | FieldType::Boolean => Some("bit"),
+            FieldType::Datetime => Some("quantile"),
+            FieldType::Integer | FieldType::String => None,
+        })
+    }
+
+    /// NAME, if the encoding or its fallback is `word2vec_NAME`.
+    #[must_use]
+    pub fn word2vec_name(&self) -> Option<&str> {
+        let names = [self.encoding.as_deref(), self.fallback.as_deref()];
+        names.into_iter().flatten().find_map(|name| name.strip_prefix("word2vec_"))
+    }
 }
 
 /// A field's `type`.
@@ -184,8 +243,29 @@ pub enum FieldType {
     Float,
     /// Text.
     String,
-    /// Dotted IPv4 addresses.
+    /// IPv4 or IPv6 addresses as text.
     IpString,
+    /// Ethernet addresses, six bytes with colons or dashes; ours.
+    Mac,
+    /// Two words such as `T` and `F`; ours.
+    Boolean,
+    /// Dates with times; ours.
+    Datetime,
+}
+
+/// What becomes of rows without a value in a column. Without this key: a
+/// category of its own where the encoding has categories, else `indicator`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Missing {
+    /// "No value" is one more category.
+    Category,
+    /// One more yes/no output says whether there is a value.
+    Indicator,
+    /// This stands in its place.
+    Constant(serde_json::Value),
+    /// The row is left out, and counted.
+    Drop,
 }
 
 /// `model_manager`.

@@ -4,9 +4,10 @@ mod file;
 mod resolve;
 
 pub use file::{
-    ConfigFile, FieldConfig, FieldType, FlowKind, GlobalConfig, ModelConfig, OneOrMany,
+    ConfigFile, FieldConfig, FieldType, FlowKind, GlobalConfig, Missing, ModelConfig, OneOrMany,
     TimeEncodingName, TimestampConfig,
 };
+pub(crate) use resolve::MISSING_VALUES;
 pub use resolve::{Chunking, CutBy, Notice, Resolved, TrainingLength, resolve};
 
 use std::path::{Path, PathBuf};

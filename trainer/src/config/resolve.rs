@@ -3,20 +3,26 @@
 
 use std::path::{Path, PathBuf};
 
+use ns_model_format::codec;
 use ns_model_format::manifest::InitialState;
 use ns_model_format::schema::{SpanTags, TraceKind};
 use serde::Serialize;
 
 use super::ConfigError;
 use super::file::{
-    ConfigFile, FieldConfig, FieldType, FieldsConfig, FlowKind, ModelConfig, OneOrMany,
+    ConfigFile, FieldConfig, FieldType, FieldsConfig, FlowKind, Missing, ModelConfig, OneOrMany,
     TimestampConfig,
 };
 use crate::model::config::{DoppelgangerConfig, GradientPenaltyAt};
 
 /// NetShare's word vectors have this length when the file does not say.
 const DEFAULT_VEC_SIZE: usize = 10;
-const ENCODINGS: &str = "`categorical`, `bit` or `word2vec_NAME`";
+const ENCODINGS: &str = "`categorical`, `topk`, `bit`, `octets`, `quantile`, `log_quantile` or \
+                         `word2vec_NAME`";
+/// Texts that stand for "no value" unless the file says which do: `-` is
+/// Zeek's, the others are what programs write.
+pub(crate) const MISSING_VALUES: [&str; 9] =
+    ["", "-", "NaN", "nan", "NA", "N/A", "null", "NULL", "None"];
 /// How much shorter NetShare trains further chunks when the file does not say.
 const DEFAULT_REDUCE_TIME: f64 = 4.0;
 const MOST_CHUNKS: u32 = 10_000;
@@ -108,6 +114,10 @@ pub struct Resolved {
     pub self_norm: bool,
     /// Length of word vectors.
     pub vec_size: usize,
+    /// Word vectors fitted elsewhere, from where the program runs.
+    pub pretrained: Option<PathBuf>,
+    /// Texts that stand for "no value".
+    pub missing_values: Vec<String>,
     /// Fixed in a flow.
     pub metadata: Vec<FieldConfig>,
     /// One a record.
@@ -194,6 +204,11 @@ pub fn resolve(file: &ConfigFile, folder: &Path) -> Result<Resolved, ConfigError
         chunks: resolve_chunks(file, &mut notices)?,
         self_norm: config.self_norm == Some(true),
         vec_size: fields.word2vec.vec_size.unwrap_or(DEFAULT_VEC_SIZE),
+        pretrained: fields.word2vec.pretrain_model_path.as_ref().map(|path| folder.join(path)),
+        missing_values: fields
+            .missing_values
+            .clone()
+            .unwrap_or_else(|| MISSING_VALUES.map(str::to_owned).to_vec()),
         metadata: fields.metadata.clone(),
         timeseries: fields.timeseries.clone(),
         model: resolve_model(config, &mut notices)?,
@@ -216,6 +231,12 @@ fn check_name(key: &str, found: Option<&str>, known: &[&str]) -> Result<(), Conf
 }
 
 fn check_fields(fields: &FieldsConfig) -> Result<(), ConfigError> {
+    if let Some(encoding) = fields.timestamp.as_ref().and_then(|time| time.gap_encoding.as_deref())
+        && !matches!(encoding, "float" | "quantile" | "log_quantile")
+    {
+        let reason = format!("`{encoding}` is not `float`, `quantile` or `log_quantile`");
+        return Err(value("timestamp.gap_encoding", &reason));
+    }
     if fields.metadata.is_empty() {
         return Err(value("metadata", "no columns; at least one must name a flow"));
     }
@@ -233,24 +254,59 @@ fn check_fields(fields: &FieldsConfig) -> Result<(), ConfigError> {
         if !seen.insert(&field.column) {
             return wrong("is named twice");
         }
-        match (field.kind, field.encoding.as_deref()) {
-            (FieldType::Float, None | Some("float")) | (_, Some("categorical")) => {}
-            (FieldType::Float, Some(other)) => {
-                return wrong(&format!("a float has no encoding `{other}`"));
-            }
-            (FieldType::String, Some("bit")) => {
-                return wrong("text has no bits; use `categorical` or `word2vec_NAME`");
-            }
-            (FieldType::Integer, Some("bit")) if is_name && field.n_bits.is_none() => {
-                return wrong("`bit` needs `n_bits`");
-            }
-            (_, Some("bit")) => {}
-            (_, Some(name)) if name.len() > 9 && name.starts_with("word2vec_") => {}
-            (_, Some(other)) => {
-                return wrong(&format!("encoding `{other}` is not known; expected {ENCODINGS}"));
-            }
-            (_, None) => return wrong(&format!("`encoding` is missing; expected {ENCODINGS}")),
+        check_encoding(field, is_name).or_else(|reason| wrong(&reason))?;
+    }
+    Ok(())
+}
+
+/// Whether a field's encoding is known and takes its type.
+fn check_encoding(field: &FieldConfig, is_name: bool) -> Result<(), String> {
+    use FieldType::{Boolean, Datetime, Float, Integer, IpString, Mac, String};
+    let Some(encoding) = field.encoding() else {
+        return Err(format!("`encoding` is missing; expected {ENCODINGS}"));
+    };
+    let is_word2vec = |name: &str| name.len() > 9 && name.starts_with("word2vec_");
+    match (field.kind, encoding) {
+        (_, name) if codec::is_registered(name) => {}
+        (Float, "bit" | "octets") => return Err(format!("a float has no encoding `{encoding}`")),
+        (String, "bit" | "octets") => {
+            return Err("text has no bits; use `categorical`, `topk` or `word2vec_NAME`".to_owned());
         }
+        (String, "quantile" | "log_quantile" | "float") => {
+            return Err(format!("text has no encoding `{encoding}`; it is for numbers"));
+        }
+        (IpString | Mac, "quantile" | "log_quantile" | "float") => {
+            return Err("an address is a name, not a quantity; use `bit` or `topk`".to_owned());
+        }
+        (Integer, "bit" | "octets") if is_name && field.n_bits.is_none() => {
+            return Err(format!("`{encoding}` needs `n_bits`"));
+        }
+        (_, "categorical" | "topk" | "bit" | "octets") => {}
+        (Integer | Float | Boolean | Datetime, "quantile" | "log_quantile" | "float") => {}
+        (_, name) if is_word2vec(name) => {}
+        (_, other) => {
+            return Err(format!("encoding `{other}` is not known; expected {ENCODINGS}"));
+        }
+    }
+    let fallback = field.fallback.as_deref();
+    match (encoding, fallback) {
+        (_, None) => {}
+        ("topk", Some("bit" | "octets" | "quantile" | "log_quantile" | "float")) => {}
+        ("topk", Some(name)) if is_word2vec(name) => {}
+        ("topk", Some(other)) => {
+            return Err(format!(
+                "`fallback` `{other}` is not known; expected `bit`, `octets`, `quantile`, \
+                 `log_quantile`, `float` or `word2vec_NAME`"
+            ));
+        }
+        (_, Some(_)) => return Err("`fallback` is for `topk`".to_owned()),
+    }
+    let has_categories = matches!(encoding, "categorical" | "topk") || is_word2vec(encoding);
+    if field.missing == Some(Missing::Category) && !has_categories {
+        return Err(format!(
+            "`missing`: `{encoding}` has no categories, so \"no value\" cannot be one; use \
+             \"indicator\""
+        ));
     }
     Ok(())
 }
@@ -307,10 +363,6 @@ fn note_ineffective(file: &ConfigFile, notices: &mut Vec<Notice>) {
             ("word2vec.annoy_n_trees", fields.word2vec.annoy_n_trees.is_some()),
         ],
         "vectors lie in the bundle and the nearest is found exactly",
-    );
-    group(
-        &[("word2vec.pretrain_model_path", fields.word2vec.pretrain_model_path.is_some())],
-        "vectors are always fitted on the input",
     );
     group(
         &[("norm_option", fields.norm_option.is_some_and(|option| option != 0))],

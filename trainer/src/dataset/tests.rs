@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config::{parse, resolve};
-use crate::ingest::{OnError, csv};
+use crate::ingest::{Reading, table};
 use ns_model_format::schema::SpanTags;
 
 const CONFIG: &str = r#"{
@@ -25,7 +25,8 @@ fn build_from(rows: &str, config: &str) -> Result<Dataset, DatasetError> {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     writeln!(file, "ts,host,proto,bytes\n{rows}").expect("written");
     let config = resolve(&parse(config, "test").expect("good"), Path::new(".")).expect("good");
-    let trace = csv::read(file.path(), &config, OnError::Stop).expect("a good file");
+    let trace =
+        table::read(&[file.path().to_owned()], &config, Reading::default()).expect("a good file");
     build(&trace, &config, 1)
 }
 

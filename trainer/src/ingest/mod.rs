@@ -1,13 +1,27 @@
 //! From files to a [`Trace`]: columns of records in order of time.
 
-pub mod csv;
+mod cells;
+mod compact;
+pub mod files;
+mod ipv4;
+mod link;
 pub mod packets;
+mod parquet;
 pub mod pcap;
+mod pcapng;
+mod rows;
+pub mod sample;
+pub mod source;
+pub mod table;
+mod unusable;
+
+pub(crate) use rows::Rows;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ns_model_format::Column;
+use ns_model_format::datetime::DatetimeStyle;
 use ns_model_format::schema::{FieldKind, TimeUnit};
 
 /// What to do with a record that cannot be used because the input is damaged.
@@ -18,6 +32,23 @@ pub enum OnError {
     Stop,
     /// Leave it out, and count it.
     Skip,
+}
+
+/// How inputs are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// What to do with damage.
+    pub on_error: OnError,
+    /// Records to keep; of more, a sample of whole flows.
+    pub max_records: u32,
+    /// Seed of that sample.
+    pub seed: u64,
+}
+
+impl Default for Reading {
+    fn default() -> Reading {
+        Reading { on_error: OnError::default(), max_records: sample::DEFAULT_MAX_RECORDS, seed: 1 }
+    }
 }
 
 /// Why an input cannot be read.
@@ -31,6 +62,12 @@ pub enum IngestError {
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
+    },
+    /// A folder without regular files.
+    #[error("`{}` has no files", path.display())]
+    NoFiles {
+        /// The folder.
+        path: PathBuf,
     },
     /// Not what it should be.
     #[error("`{}` is not a capture: {reason}", path.display())]
@@ -63,11 +100,31 @@ pub enum IngestError {
         found: String,
     },
     /// A row of a CSV that cannot be split into cells.
-    #[error("`{}`: {reason}", path.display())]
+    #[error("`{}`: row {row}: {reason}", path.display())]
     Row {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with the row.
+        /// Counted from 1, the header not counted.
+        row: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file that is no table.
+    #[error("`{}` is not a table that can be read: {reason}", path.display())]
+    NotATable {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// A table that cannot be read on from a row.
+    #[error("`{}`: row {row} and what follows cannot be read: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        row: u64,
+        /// What is wrong.
         reason: String,
     },
     /// A cell that is not what its column should hold.
@@ -83,13 +140,23 @@ pub enum IngestError {
         reason: String,
     },
     /// Nothing usable in it.
-    #[error("`{}` has no usable records{reasons}", path.display())]
+    #[error("`{}`{} no usable records{}", path.display(), and_others(*others), reasons(not_used))]
     Empty {
         /// The file.
         path: PathBuf,
+        /// Files read beside it.
+        others: usize,
         /// Why not, with counts.
-        reasons: String,
+        not_used: NotUsed,
     },
+}
+
+fn and_others(others: usize) -> String {
+    match others {
+        0 => " has".to_owned(),
+        1 => " and 1 other file have".to_owned(),
+        _ => format!(" and {others} other files have"),
+    }
 }
 
 /// Records that were not used, by reason.
@@ -104,6 +171,27 @@ pub struct TimeColumn {
     pub unit: TimeUnit,
     /// Digits after the point that the input has.
     pub decimals: u8,
+    /// How it is written, if as dates.
+    pub datetime: Option<DatetimeStyle>,
+}
+
+/// A column of a trace, and how it is written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TraceColumn {
+    /// Its cells.
+    pub column: Column,
+    /// How they are written.
+    pub kind: FieldKind,
+    /// How a missing one is written, if any is.
+    pub missing: Option<String>,
+}
+
+impl TraceColumn {
+    /// The cells of some rows.
+    #[must_use]
+    pub fn pick(&self, rows: &[usize]) -> TraceColumn {
+        TraceColumn { column: self.column.pick(rows), ..self.clone() }
+    }
 }
 
 /// Records in order of time, and the flows that they make.
@@ -111,9 +199,7 @@ pub struct TimeColumn {
 pub struct Trace {
     /// One entry a column, all of the same length. In a trace of conversations
     /// addresses and ports are those seen from the conversation's first sender.
-    pub columns: Vec<Column>,
-    /// How each column is written.
-    pub kinds: Vec<FieldKind>,
+    pub columns: Vec<TraceColumn>,
     /// Nanoseconds since the epoch, ascending; one entry a record.
     pub times_ns: Vec<i64>,
     /// Each record's row in the input, counted from 1.
@@ -126,14 +212,19 @@ pub struct Trace {
     pub flows: Vec<Vec<u32>>,
     /// What was left out.
     pub not_used: NotUsed,
+    /// The share of all flows that is here, 1 unless they were sampled.
+    pub share: f64,
+    /// What is worth telling of the records that are here, a sentence each.
+    pub remarks: Vec<String>,
+    /// SHA-256 of the input: [`files::joined_digest`] of its files'.
+    pub input_sha256: String,
 }
 
 impl Trace {
-    /// The column of a name, and how it is written.
+    /// The column of a name.
     #[must_use]
-    pub fn column(&self, name: &str) -> Option<(&Column, FieldKind)> {
-        let at = self.columns.iter().position(|column| column.name == name)?;
-        Some((&self.columns[at], self.kinds[at]))
+    pub fn column(&self, name: &str) -> Option<&TraceColumn> {
+        self.columns.iter().find(|column| column.column.name == name)
     }
 }
 

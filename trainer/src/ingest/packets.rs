@@ -1,89 +1,282 @@
-//! A capture's packets as a [`Trace`].
+//! Captures' packets as a [`Trace`].
 
+use std::path::{Path, PathBuf};
+
+use ns_model_format::Column;
 use ns_model_format::schema::{FieldKind, TimeUnit, packet_field};
-use ns_model_format::{Column, FiveTuple, Packet};
 
-use super::pcap::Capture;
-use super::{TimeColumn, Trace, group_flows};
+use super::compact::CompactPacket;
+use super::pcap::{self, Counts};
+use super::sample::{FlowSampler, Verdict};
+use super::source::Source;
+use super::unusable::Unusable;
+use super::{
+    IngestError, NotUsed, OnError, Reading, TimeColumn, Trace, TraceColumn, files, group_flows,
+};
 use crate::config::{ConfigError, FlowKind, Resolved};
 
-/// Picks the configured columns of a capture and makes flows of its packets.
+/// The packets of captures in order of time: all, or a sample of whole flows.
+#[derive(Debug)]
+struct Packets {
+    packets: Vec<CompactPacket>,
+    not_used: NotUsed,
+    share: f64,
+    carrying: u64,
+    input_sha256: String,
+}
+
+/// Reads captures and makes flows of their packets. Memory is bounded by
+/// [`Reading::max_records`], however large the captures are.
 ///
 /// # Errors
-/// A column that packets do not have.
-pub fn trace(capture: Capture, config: &Resolved) -> Result<Trace, ConfigError> {
-    let packets = &capture.packets;
-    let times_ns: Vec<i64> = packets.iter().map(|packet| packet.time_ns).collect();
-    let timeout = config.idle_timeout.map(|seconds| (seconds * 1e9) as i64);
-    let conversations = config.flow == FlowKind::Conversation;
-    let flows = if conversations {
-        let key = |packet: &Packet| packet.tuple.min(packet.tuple.reversed());
-        group_flows(packets.iter().map(key), &times_ns, timeout)
-    } else {
-        group_flows(group_keys(packets, config)?, &times_ns, timeout)
-    };
-    // Seen from the first sender, and who sent.
-    let mut tuples: Vec<FiveTuple> = packets.iter().map(|packet| packet.tuple).collect();
-    let mut directions = vec![0_i64; packets.len()];
-    if conversations {
-        for flow in &flows {
-            let first = packets[flow[0] as usize].tuple;
-            for &row in flow {
-                let row = row as usize;
-                directions[row] = i64::from(tuples[row] != first);
-                tuples[row] = first;
+/// A column that packets do not have; a file that cannot be read, is not a
+/// capture, or is damaged (unless skipped); no usable packet in any.
+pub fn trace(
+    paths: &[PathBuf],
+    config: &Resolved,
+    reading: Reading,
+) -> Result<Trace, crate::fit::FitError> {
+    // Columns first: better to know before gigabytes are read.
+    let identity = Identity::of(config)?;
+    let columns = columns_of(config)?;
+    let packets = read(paths, &identity, reading)?;
+    Ok(assemble(packets, &columns, &identity, config))
+}
+
+/// Reads the packets of captures: all that fit, in order of time.
+fn read(paths: &[PathBuf], identity: &Identity, reading: Reading) -> Result<Packets, IngestError> {
+    let mut sampler = FlowSampler::new(reading.seed, reading.max_records);
+    let mut packets: Vec<CompactPacket> = Vec::new();
+    let mut counts = Counts::default();
+    let mut digests = Vec::new();
+    let mut number = 0_u32;
+    for path in paths {
+        let io = |source| IngestError::Io { path: path.clone(), source };
+        let mut source = Source::open(path).map_err(io)?;
+        let read = pcap::stream(&mut source, path, reading.on_error, &mut counts, |mut packet| {
+            let flow = identity.flow(&sampler, &packet);
+            let verdict = sampler.offer(flow);
+            if verdict == Verdict::Leave {
+                return;
             }
-        }
-    }
-    let mut columns = Vec::new();
-    let mut kinds = Vec::new();
-    let mut order = Vec::new();
-    for field in &config.metadata {
-        order.push(field.column.clone());
-    }
-    order.push(config.timestamp.column.clone());
-    for field in config.metadata.iter().chain(&config.timeseries) {
-        let name = field.column.as_str();
-        let cells: Vec<i64> = match name {
-            packet_field::DIRECTION if conversations => directions.clone(),
-            _ => packets
-                .iter()
-                .zip(&tuples)
-                .map(|(packet, tuple)| cell(name, packet, tuple))
-                .collect::<Option<_>>()
-                .ok_or_else(|| unknown(name))?,
-        };
-        kinds.push(match name {
-            packet_field::SRC_IP | packet_field::DST_IP => FieldKind::Ipv4,
-            _ => FieldKind::Integer,
+            // Above 2^32 numbers go round; then packets of one instant may change places.
+            packet.number = number;
+            number = number.wrapping_add(1);
+            packets.push(packet);
+            if verdict == Verdict::KeepAndThin {
+                packets.retain(|packet| sampler.keeps(identity.flow(&sampler, packet)));
+            }
         });
-        columns.push(Column::ints(name, cells));
+        match read {
+            // A folder of captures may well hold a note.
+            Err(IngestError::NotACapture { .. })
+                if reading.on_error == OnError::Skip && paths.len() > 1 =>
+            {
+                counts.tally.count(Unusable::NoCapture);
+            }
+            other => other?,
+        }
+        digests.push(source.finish().map_err(io)?);
     }
-    order.extend(config.timeseries.iter().map(|field| field.column.clone()));
-    Ok(Trace {
-        columns,
-        kinds,
-        input_rows: (1..=packets.len() as u64).collect(),
-        times_ns,
-        // NetShare's CSV of a capture has microseconds.
-        time: TimeColumn {
-            name: config.timestamp.column.clone(),
-            unit: config.timestamp.unit.unwrap_or(TimeUnit::Microseconds),
-            decimals: 0,
-        },
-        order,
-        flows,
-        not_used: capture.not_used,
+    let mut not_used = counts.tally.into_not_used();
+    if packets.is_empty() {
+        let path = paths.first().map_or(Path::new(""), PathBuf::as_path).to_owned();
+        let others = paths.len().saturating_sub(1);
+        return Err(IngestError::Empty { path, others, not_used });
+    }
+    sampler.count_not_used(&mut not_used);
+    // In place; captures are nearly in order.
+    packets.sort_unstable_by_key(|packet| (packet.time_ns, packet.number));
+    Ok(Packets {
+        packets,
+        not_used,
+        share: sampler.share(),
+        carrying: counts.carrying,
+        input_sha256: files::joined_digest(&digests),
     })
 }
 
-/// One direction's flows: packets that share all metadata columns.
-fn group_keys(packets: &[Packet], config: &Resolved) -> Result<Vec<Vec<i64>>, ConfigError> {
-    let key = |packet: &Packet| -> Result<Vec<i64>, ConfigError> {
-        let names = config.metadata.iter().map(|field| field.column.as_str());
-        names.map(|name| cell(name, packet, &packet.tuple).ok_or_else(|| unknown(name))).collect()
-    };
-    packets.iter().map(key).collect()
+/// The columns of a packet as a table has them, without its time.
+pub(crate) const COLUMNS: [&str; 16] = [
+    packet_field::SRC_IP,
+    packet_field::DST_IP,
+    packet_field::SRC_PORT,
+    packet_field::DST_PORT,
+    packet_field::PROTO,
+    packet_field::LEN,
+    packet_field::VERSION,
+    packet_field::IHL,
+    packet_field::TOS,
+    packet_field::ID,
+    packet_field::FLAG,
+    packet_field::OFF,
+    packet_field::TTL,
+    packet_field::TCP_FLAGS,
+    packet_field::TCP_WINDOW,
+    packet_field::PAYLOAD_LEN,
+];
+
+/// A packet as a row of a table.
+#[derive(Clone, Debug)]
+pub(crate) struct PacketRow {
+    /// Nanoseconds since the epoch.
+    pub(crate) time_ns: i64,
+    /// One a name in [`COLUMNS`].
+    pub(crate) cells: [i64; COLUMNS.len()],
+}
+
+impl PacketRow {
+    /// Before which of [`COLUMNS`] the time stands: after the 5-tuple.
+    pub(crate) const TIME_AT: usize = 5;
+}
+
+/// Hands all usable packets of captures over, file after file; returns what
+/// was not used, by reason.
+///
+/// # Errors
+/// As [`trace`].
+pub(crate) fn each(
+    paths: &[PathBuf],
+    on_error: OnError,
+    mut packet: impl FnMut(&PacketRow),
+) -> Result<NotUsed, crate::fit::FitError> {
+    let fields = COLUMNS.map(|name| PacketField::of(name, false));
+    let fields: Vec<PacketField> = fields.into_iter().collect::<Result<_, _>>()?;
+    let mut counts = Counts::default();
+    let mut row = PacketRow { time_ns: 0, cells: [0; COLUMNS.len()] };
+    for path in paths {
+        let io = |source| IngestError::Io { path: path.clone(), source };
+        let mut source = Source::open(path).map_err(io)?;
+        pcap::stream(&mut source, path, on_error, &mut counts, |found| {
+            row.time_ns = found.time_ns;
+            for (cell, field) in row.cells.iter_mut().zip(&fields) {
+                *cell = field.cell(&found);
+            }
+            packet(&row);
+        })?;
+    }
+    Ok(counts.tally.into_not_used())
+}
+
+/// What makes packets one flow.
+#[derive(Clone, Debug)]
+enum Identity {
+    /// A 5-tuple, in either direction.
+    Conversation,
+    /// Equal values of some fields.
+    Fields(Vec<PacketField>),
+}
+
+impl Identity {
+    fn of(config: &Resolved) -> Result<Identity, ConfigError> {
+        if config.flow == FlowKind::Conversation {
+            return Ok(Identity::Conversation);
+        }
+        let fields = config.metadata.iter().map(|field| PacketField::of(&field.column, false));
+        Ok(Identity::Fields(fields.collect::<Result<_, _>>()?))
+    }
+
+    fn flow(&self, sampler: &FlowSampler, packet: &CompactPacket) -> u64 {
+        let mut hash = sampler.flow();
+        match self {
+            Identity::Conversation => {
+                let ([a, b], [p, q], proto) = packet.conversation();
+                hash.add(u64::from(a) << 32 | u64::from(b));
+                hash.add(u64::from(p) << 32 | u64::from(q) << 16 | u64::from(proto));
+            }
+            Identity::Fields(fields) => {
+                fields.iter().for_each(|field| hash.add(field.cell(packet) as u64));
+            }
+        }
+        hash.finish()
+    }
+}
+
+/// A column of a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PacketField {
+    /// Source (0) or destination (1) address.
+    Address(usize),
+    /// Source (0) or destination (1) port.
+    Port(usize),
+    /// IP protocol number.
+    Proto,
+    /// IP total length.
+    Len,
+    /// IP version, 4.
+    Version,
+    /// IP header length in words.
+    Ihl,
+    /// Type of service.
+    Tos,
+    /// IP identification.
+    Id,
+    /// IP flag bits.
+    Flag,
+    /// Fragment offset.
+    Off,
+    /// Time to live.
+    Ttl,
+    /// TCP flags.
+    TcpFlags,
+    /// TCP window.
+    TcpWindow,
+    /// Bytes after the transport header.
+    PayloadLen,
+    /// 0 from the conversation's first sender, 1 towards it.
+    Direction,
+}
+
+impl PacketField {
+    fn of(name: &str, conversations: bool) -> Result<PacketField, ConfigError> {
+        Ok(match name {
+            packet_field::SRC_IP => PacketField::Address(0),
+            packet_field::DST_IP => PacketField::Address(1),
+            packet_field::SRC_PORT => PacketField::Port(0),
+            packet_field::DST_PORT => PacketField::Port(1),
+            packet_field::PROTO => PacketField::Proto,
+            packet_field::LEN => PacketField::Len,
+            packet_field::VERSION => PacketField::Version,
+            packet_field::IHL => PacketField::Ihl,
+            packet_field::TOS => PacketField::Tos,
+            packet_field::ID => PacketField::Id,
+            packet_field::FLAG => PacketField::Flag,
+            packet_field::OFF => PacketField::Off,
+            packet_field::TTL => PacketField::Ttl,
+            packet_field::TCP_FLAGS => PacketField::TcpFlags,
+            packet_field::TCP_WINDOW => PacketField::TcpWindow,
+            packet_field::PAYLOAD_LEN => PacketField::PayloadLen,
+            packet_field::DIRECTION if conversations => PacketField::Direction,
+            _ => return Err(unknown(name)),
+        })
+    }
+
+    fn kind(self) -> FieldKind {
+        match self {
+            PacketField::Address(_) => FieldKind::Ipv4,
+            _ => FieldKind::Integer,
+        }
+    }
+
+    fn cell(self, packet: &CompactPacket) -> i64 {
+        match self {
+            PacketField::Address(side) => packet.addresses[side].into(),
+            PacketField::Port(side) => packet.ports[side].into(),
+            PacketField::Proto => packet.proto.into(),
+            PacketField::Len => packet.len_bytes.into(),
+            PacketField::Version => 4,
+            PacketField::Ihl => packet.ihl.into(),
+            PacketField::Tos => packet.tos.into(),
+            PacketField::Id => packet.ip_id.into(),
+            PacketField::Flag => packet.ip_flags().into(),
+            PacketField::Off => packet.fragment_offset().into(),
+            PacketField::Ttl => packet.ttl.into(),
+            PacketField::TcpFlags => packet.tcp_flags.into(),
+            PacketField::TcpWindow => packet.tcp_window.into(),
+            PacketField::PayloadLen => packet.payload_len.into(),
+            PacketField::Direction => packet.exchanged.into(),
+        }
+    }
 }
 
 fn unknown(name: &str) -> ConfigError {
@@ -96,29 +289,80 @@ fn unknown(name: &str) -> ConfigError {
     }
 }
 
-fn cell(name: &str, packet: &Packet, tuple: &FiveTuple) -> Option<i64> {
-    let address = |address: std::net::IpAddr| match address {
-        std::net::IpAddr::V4(address) => i64::from(u32::from(address)),
-        // Only IPv4 packets are read.
-        std::net::IpAddr::V6(_) => 0,
+/// The configured columns, with their names.
+fn columns_of(config: &Resolved) -> Result<Vec<(String, PacketField)>, ConfigError> {
+    let conversations = config.flow == FlowKind::Conversation;
+    let fields = config.metadata.iter().chain(&config.timeseries);
+    let column = |name: &str| Ok((name.to_owned(), PacketField::of(name, conversations)?));
+    fields.map(|field| column(&field.column)).collect()
+}
+
+fn assemble(
+    read: Packets,
+    columns: &[(String, PacketField)],
+    identity: &Identity,
+    config: &Resolved,
+) -> Trace {
+    let Packets { mut packets, not_used, share, carrying, input_sha256 } = read;
+    let times_ns: Vec<i64> = packets.iter().map(|packet| packet.time_ns).collect();
+    let timeout = config.idle_timeout.map(|seconds| (seconds * 1e9) as i64);
+    let flows = match identity {
+        Identity::Conversation => {
+            group_flows(packets.iter().map(CompactPacket::conversation), &times_ns, timeout)
+        }
+        Identity::Fields(fields) => {
+            let key = |packet: &CompactPacket| -> Vec<i64> {
+                fields.iter().map(|field| field.cell(packet)).collect()
+            };
+            group_flows(packets.iter().map(key), &times_ns, timeout)
+        }
     };
-    Some(match name {
-        packet_field::SRC_IP => address(tuple.src_ip),
-        packet_field::DST_IP => address(tuple.dst_ip),
-        packet_field::SRC_PORT => tuple.src_port.into(),
-        packet_field::DST_PORT => tuple.dst_port.into(),
-        packet_field::PROTO => tuple.proto.into(),
-        packet_field::LEN => packet.len_bytes.into(),
-        packet_field::VERSION => 4,
-        packet_field::IHL => packet.ihl.into(),
-        packet_field::TOS => packet.tos.into(),
-        packet_field::ID => packet.ip_id.into(),
-        packet_field::FLAG => packet.ip_flags.into(),
-        packet_field::OFF => packet.fragment_offset.into(),
-        packet_field::TTL => packet.ttl.into(),
-        packet_field::TCP_FLAGS => packet.tcp_flags.into(),
-        packet_field::TCP_WINDOW => packet.tcp_window.into(),
-        packet_field::PAYLOAD_LEN => packet.payload_len.into(),
-        _ => return None,
-    })
+    if matches!(identity, Identity::Conversation) {
+        // Seen from the first sender, and who sent.
+        for flow in &flows {
+            let first = packets[flow[0] as usize];
+            for &row in flow {
+                let packet = &mut packets[row as usize];
+                if (packet.addresses, packet.ports) != (first.addresses, first.ports) {
+                    packet.exchange();
+                }
+            }
+        }
+    }
+    let names = |fields: &[crate::config::FieldConfig]| -> Vec<String> {
+        fields.iter().map(|field| field.column.clone()).collect()
+    };
+    let mut order = names(&config.metadata);
+    order.push(config.timestamp.column.clone());
+    order.extend(names(&config.timeseries));
+    let total = packets.len();
+    let remarks = match carrying {
+        0 => Vec::new(),
+        _ => vec![format!("{carrying} of the packets read carry another IP packet inside")],
+    };
+    Trace {
+        columns: columns
+            .iter()
+            .map(|(name, field)| {
+                let cells = packets.iter().map(|packet| field.cell(packet)).collect();
+                let column = Column::ints(name, cells);
+                TraceColumn { column, kind: field.kind(), missing: None }
+            })
+            .collect(),
+        input_rows: (1..=total as u64).collect(),
+        times_ns,
+        // NetShare's CSV of a capture has microseconds.
+        time: TimeColumn {
+            name: config.timestamp.column.clone(),
+            unit: config.timestamp.unit.unwrap_or(TimeUnit::Microseconds),
+            decimals: 0,
+            datetime: None,
+        },
+        order,
+        flows,
+        not_used,
+        share,
+        remarks,
+        input_sha256,
+    }
 }

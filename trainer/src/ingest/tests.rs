@@ -19,7 +19,8 @@ fn config(text: &str) -> Resolved {
 fn read_csv(contents: &str, on_error: OnError) -> Result<Trace, IngestError> {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(contents.as_bytes()).expect("written");
-    csv::read(file.path(), &config(NETFLOW), on_error)
+    let reading = Reading { on_error, ..Reading::default() };
+    table::read(&[file.path().to_owned()], &config(NETFLOW), reading)
 }
 
 /// An error's text without the temporary file's name.
@@ -43,12 +44,12 @@ fn rows_that_share_metadata_are_a_flow_in_order_of_time() {
     assert_eq!(trace.input_rows, [3, 2, 1]);
     assert_eq!(trace.times_ns[0], 1_700_000_000_000_001_000);
     assert_eq!(trace.order.join(","), HEADER.trim_end());
-    let (address, kind) = trace.column("srcip").expect("a column");
-    assert_eq!((address.value(0), kind), (Value::Int(0x0a00_0001), FieldKind::Ipv4));
-    let (td, kind) = trace.column("td").expect("a column");
-    assert_eq!(kind, FieldKind::Float { decimals: 2 });
-    assert_eq!(td.data, ColumnData::Float(vec![1.0, 0.25, 0.5]));
-    assert_eq!(trace.column("pkt").map(|(_, kind)| kind), Some(FieldKind::Integer));
+    let column = |name: &str| trace.column(name).expect("a column");
+    assert_eq!(column("srcip").column.value(0), Value::Int(0x0a00_0001));
+    assert_eq!(column("srcip").kind, FieldKind::Ipv4);
+    assert_eq!(column("td").kind, FieldKind::Float { decimals: 2 });
+    assert_eq!(column("td").column.data, ColumnData::Float(vec![1.0, 0.25, 0.5]));
+    assert_eq!(column("pkt").kind, FieldKind::Integer);
 }
 
 #[test]
@@ -63,11 +64,12 @@ fn a_bad_cell_is_named_by_row_and_column_or_counted() {
     let text = format!("{HEADER}{rows}");
     assert_eq!(
         message(read_csv(&text, OnError::Stop)),
-        "row 2, column `dstport`: expected a whole number or an IPv4 address, found `http`"
+        "row 2, column `dstport`: expected a whole number or an IP address, found `http`"
     );
-    let trace = read_csv(&text, OnError::Skip).expect("one good row");
-    assert_eq!(trace.input_rows, [1]);
-    assert_eq!(trace.not_used["rows with a bad cell"], 3);
+    let trace = read_csv(&text, OnError::Skip).expect("two good rows");
+    assert_eq!(trace.input_rows, [1, 3]);
+    assert!(trace.column("pkt").expect("a column").column.is_missing(1));
+    assert_eq!(trace.not_used["rows with a bad cell"], 2);
     assert_eq!(trace.not_used["rows with too few or too many cells"], 1);
 }
 
@@ -94,20 +96,24 @@ fn silence_longer_than_the_timeout_ends_a_flow() {
 
 #[test]
 fn a_conversation_is_seen_from_its_first_sender() {
-    let capture = pcap::parse(
-        &pcap::tests::capture_of(&[
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("three.pcap");
+    std::fs::write(
+        &file,
+        pcap::tests::capture_of(&[
             pcap::tests::udp_frame([10, 0, 0, 9], [10, 0, 0, 1], 4000, 53, 20),
             pcap::tests::udp_frame([10, 0, 0, 1], [10, 0, 0, 9], 53, 4000, 90),
             pcap::tests::udp_frame([10, 0, 0, 9], [10, 0, 0, 1], 4000, 53, 30),
         ]),
-        Path::new("test"),
-        OnError::Stop,
     )
-    .expect("a good capture");
-    let both = packets::trace(capture.clone(), &config(crate::config::DEFAULT_PCAP));
+    .expect("written");
+    let files = [file];
+    let read = |text: &str| packets::trace(&files, &config(text), Reading::default());
+    let both = read(crate::config::DEFAULT_PCAP);
     let both = both.expect("packet columns");
     assert_eq!(both.flows, [vec![0, 1, 2]]);
-    let ints = |trace: &Trace, name: &str| match &trace.column(name).expect("a column").0.data {
+    let ints = |trace: &Trace, name: &str| match &trace.column(name).expect("a column").column.data
+    {
         ColumnData::Int(cells) => cells.clone(),
         other => panic!("{other:?}"),
     };
@@ -117,7 +123,209 @@ fn a_conversation_is_seen_from_its_first_sender() {
     let one_way = crate::config::DEFAULT_PCAP
         .replace("\"conversation\"", "\"unidirectional\"")
         .replace("{ \"column\": \"direction\", \"type\": \"integer\", \"encoding\": \"categorical\", \"choices\": [0, 1] },", "");
-    let one_way = packets::trace(capture, &config(&one_way)).expect("packet columns");
+    let one_way = read(&one_way).expect("packet columns");
     assert_eq!(one_way.flows, [vec![0, 2], vec![1]]);
     assert_eq!(ints(&one_way, "srcport"), [4000, 53, 4000]);
+}
+
+const KINDS: &str = r#"{
+    "global_config": { "dataset_type": "custom" },
+    "pre_post_processor": { "config": {
+        "timestamp": { "column": "when" },
+        "metadata": [ { "column": "host", "type": "ip_string" }, { "column": "mac", "type": "mac" } ],
+        "timeseries": [
+            { "column": "ok", "type": "boolean" },
+            { "column": "since", "type": "datetime" },
+            { "column": "rtt", "type": "float" },
+            { "column": "name", "type": "string", "encoding": "categorical" }
+        ]
+    } }
+}"#;
+
+fn read_kinds(rows: &str, change: impl Fn(String) -> String) -> Result<Trace, IngestError> {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    writeln!(file, "when,host,mac,ok,since,rtt,name\n{rows}").expect("written");
+    table::read(&[file.path().to_owned()], &config(&change(KINDS.to_owned())), Reading::default())
+}
+
+const KIND_ROWS: &str = "\
+2026-01-31T12:00:01.5Z,10.0.0.1,02:00:00:00:00:01,T,2025-01-01 00:00:00,0.5,-
+2026-01-31T12:00:00.25Z,2001:db8::1,02-00-00-00-00-ff,F,2025-01-02 00:00:00,-,a
+2026-01-31T12:00:02Z,10.0.0.1,02:00:00:00:00:01,T,-,,a
+";
+
+#[test]
+fn cells_are_read_by_type_and_written_as_they_came() {
+    let trace = read_kinds(KIND_ROWS, |config| config).expect("good rows");
+    assert_eq!(trace.flows, [vec![0], vec![1, 2]]);
+    assert_eq!(trace.times_ns[1] - trace.times_ns[0], 1_250_000_000);
+    let column = |name: &str| trace.column(name).expect("a column");
+    assert_eq!(column("host").kind, FieldKind::Ip);
+    let address: std::net::Ipv6Addr = "2001:db8::1".parse().expect("an address");
+    assert_eq!(column("host").column.value(0), Value::Wide(u128::from(address).into()));
+    assert_eq!(column("mac").column.value(0), Value::Int(0x0200_0000_00ff));
+    assert_eq!(column("ok").kind, FieldKind::Boolean { no: "F".into(), yes: "T".into() });
+    assert_eq!(column("rtt").column.missing, [true, false, true]);
+    assert_eq!(column("rtt").missing.as_deref(), Some("-"));
+    assert!(!column("name").column.has_missing(), "text that is a word of its own");
+    // What an encoder gives back is written as it was read.
+    let spaces = Default::default();
+    let config = config(KINDS);
+    for field in config.metadata.iter().chain(&config.timeseries) {
+        let column = column(&field.column);
+        let fitted = crate::encoders::fit(field, column, true, &spaces).expect("fits");
+        let mut encoded = vec![0.0; 3 * fitted.codec.dim()];
+        fitted.codec.encode(&column.column, &mut encoded, fitted.codec.dim(), 0).expect("encodes");
+        let layout = ns_model_format::Layout { segments: fitted.codec.segments() };
+        let mut texts = Vec::new();
+        for row in encoded.chunks(fitted.codec.dim()) {
+            let mut folded = vec![0.0; layout.folded_dim()];
+            layout.fold(row, &mut folded);
+            let mut text = String::new();
+            fitted.write_text(fitted.codec.decode(&folded), &mut text);
+            texts.push(text);
+        }
+        let expected = match field.column.as_str() {
+            "host" => ["2001:db8::1", "10.0.0.1", "10.0.0.1"],
+            "mac" => ["02:00:00:00:00:ff", "02:00:00:00:00:01", "02:00:00:00:00:01"],
+            "ok" => ["F", "T", "T"],
+            "since" => ["2025-01-02 00:00:00", "2025-01-01 00:00:00", "-"],
+            "rtt" => ["-", "0.5", "-"],
+            _ => ["a", "-", "a"],
+        };
+        assert_eq!(texts, expected, "{}", field.column);
+    }
+}
+
+#[test]
+fn missing_values_are_dropped_or_replaced_if_asked_for() {
+    let rtt = r#""rtt", "type": "float""#;
+    let with = |what: &str| {
+        read_kinds(KIND_ROWS, |config| config.replace(rtt, &format!("{rtt}, \"missing\": {what}")))
+    };
+    let dropped = with("\"drop\"").expect("one row left");
+    assert_eq!((dropped.times_ns.len(), dropped.not_used["rows without `rtt`"]), (1, 2));
+    let replaced = with("{ \"constant\": 7.5 }").expect("good rows");
+    let rtt = &replaced.column("rtt").expect("a column").column;
+    assert_eq!(rtt.data, ColumnData::Float(vec![7.5, 0.5, 7.5]));
+    assert!(!rtt.has_missing());
+}
+
+/// Captures in a folder, as (name, contents).
+fn folder_of(files: &[(&str, Vec<u8>)]) -> (tempfile::TempDir, Vec<PathBuf>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, bytes) in files {
+        std::fs::write(folder.path().join(name), bytes).expect("written");
+    }
+    let files = files::list(&[folder.path().to_owned()]).expect("files");
+    (folder, files)
+}
+
+#[test]
+fn captures_of_a_folder_are_one_trace_in_order_of_time() {
+    let frame =
+        |port, payload| pcap::tests::udp_frame([10, 0, 0, 9], [10, 0, 0, 1], port, 53, payload);
+    // Both begin at the same time, a millisecond between frames.
+    let (_folder, paths) = folder_of(&[
+        ("b.pcap", pcap::tests::capture_of(&[frame(1, 1), frame(1, 2)])),
+        ("a.pcap", pcap::tests::capture_of(&[frame(2, 3), frame(2, 4), frame(1, 5)])),
+        (".c.pcap", b"hidden".to_vec()),
+    ]);
+    let config = config(crate::config::DEFAULT_PCAP);
+    let trace = packets::trace(&paths, &config, Reading::default()).expect("good captures");
+    let column = |name: &str| match &trace.column(name).expect("a column").column.data {
+        ColumnData::Int(cells) => cells.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(column("pkt_len"), [31, 29, 32, 30, 33]);
+    assert_eq!(trace.flows, [vec![0, 2], vec![1, 3, 4]]);
+    assert_eq!(files::names(&paths), "a.pcap, b.pcap");
+    let one = packets::trace(&paths[..1], &config, Reading::default()).expect("a good capture");
+    assert_ne!(trace.input_sha256, one.input_sha256);
+}
+
+#[test]
+fn an_error_names_the_file_of_several() {
+    let good = pcap::tests::capture_of(&[pcap::tests::udp_frame([1; 4], [2; 4], 3, 4, 5)]);
+    let (_folder, paths) =
+        folder_of(&[("a.pcap", good), ("b.txt", b"a note for whoever reads this".to_vec())]);
+    let config = config(crate::config::DEFAULT_PCAP);
+    let stop = packets::trace(&paths, &config, Reading::default()).expect_err("a note");
+    assert!(stop.to_string().contains("b.txt` is not a capture"), "{stop}");
+    let reading = Reading { on_error: OnError::Skip, ..Reading::default() };
+    let trace = packets::trace(&paths, &config, reading).expect("one good capture");
+    assert_eq!(trace.not_used["that are files without a capture"], 1);
+}
+
+#[test]
+fn large_captures_are_sampled_by_conversation_in_any_order_of_files() {
+    let frames = |first: u16| -> Vec<Vec<u8>> {
+        (0..600_u16)
+            .flat_map(|at| {
+                let port = first + at / 2;
+                let (a, b) = ([10, 0, 0, 9], [10, 0, 0, 1]);
+                [
+                    pcap::tests::udp_frame(a, b, port, 53, 20),
+                    pcap::tests::udp_frame(b, a, 53, port, 90),
+                ]
+            })
+            .collect()
+    };
+    let (_folder, mut paths) = folder_of(&[
+        ("a.pcap", pcap::tests::capture_of(&frames(1000))),
+        ("b.pcap", pcap::tests::capture_of(&frames(1200))),
+    ]);
+    let config = config(crate::config::DEFAULT_PCAP);
+    let reading = Reading { max_records: 500, ..Reading::default() };
+    let trace = packets::trace(&paths, &config, reading).expect("good captures");
+    let kept = trace.times_ns.len();
+    assert!((300..=500).contains(&kept), "{kept}");
+    let share = kept as f64 / 2400.0;
+    assert!((trace.share / share - 1.0).abs() < 0.25, "{} {share}", trace.share);
+    assert_eq!(trace.not_used["of flows outside the sample"], 2400 - kept as u64);
+    // All of a conversation or nothing: 4 packets in one file, 8 in both.
+    assert!(trace.flows.iter().all(|flow| flow.len() == 4 || flow.len() == 8));
+    paths.reverse();
+    let turned = packets::trace(&paths, &config, reading).expect("good captures");
+    assert_eq!((turned.times_ns, turned.share), (trace.times_ns, trace.share));
+}
+
+#[test]
+fn large_csvs_are_sampled_by_flow() {
+    let mut rows = String::new();
+    for row in 0..3000 {
+        let time = 1_700_000_000_000_000_u64 + row;
+        rows.push_str(&format!("{},2,1000,53,UDP,{time},0.5,1,60,word{row}\n", row % 1000));
+    }
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(format!("{HEADER}{rows}").as_bytes()).expect("written");
+    let reading = Reading { max_records: 400, ..Reading::default() };
+    let paths = [file.path().to_owned()];
+    let trace = table::read(&paths, &config(NETFLOW), reading).expect("good rows");
+    let kept = trace.times_ns.len();
+    assert!((200..=400).contains(&kept), "{kept}");
+    assert!(trace.flows.iter().all(|flow| flow.len() == 3));
+    assert_eq!(trace.not_used["of flows outside the sample"], 3000 - kept as u64);
+    assert!(trace.share < 0.2, "{}", trace.share);
+    let twice =
+        table::read(&[&paths[..], &paths[..]].concat(), &config(NETFLOW), Reading::default());
+    assert_eq!(twice.expect("good rows").times_ns.len(), 6000);
+}
+
+#[test]
+fn a_compressed_csv_is_read_and_one_cut_short_is_said_to_be() {
+    let rows: String = (0..2000)
+        .map(|row| format!("{row},2,1000,53,UDP,{},0.5,1,60,a\n", 1_700_000_000_000_000_u64 + row))
+        .collect();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(format!("{HEADER}{rows}").as_bytes()).expect("written");
+    let whole = gzip.finish().expect("written");
+    let (_folder, paths) =
+        folder_of(&[("cut.csv", whole[..whole.len() - 4].to_vec()), ("whole.csv.gz", whole)]);
+    let read = |path: &PathBuf| {
+        table::read(std::slice::from_ref(path), &config(NETFLOW), Reading::default())
+            .expect("good rows")
+    };
+    assert_eq!((read(&paths[1]).times_ns.len(), read(&paths[1]).not_used.len()), (2000, 0));
+    assert_eq!(read(&paths[0]).not_used["cut short by the end of the file"], 1);
 }

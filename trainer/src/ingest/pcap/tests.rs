@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use etherparse::PacketBuilder;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -132,16 +133,87 @@ fn what_cannot_be_used_is_counted_by_reason() {
 }
 
 #[test]
-fn a_cut_capture_is_an_error_or_what_comes_before() {
+fn a_capture_that_ends_early_is_used_up_to_there() {
     let whole = capture_of(&[tcp_frame(), tcp_frame()]);
-    let cut = &whole[..whole.len() - 10];
-    let text = read(cut).expect_err("cut").to_string();
-    assert!(
-        text.starts_with("`test`: record 2, at byte 194: the file ends in the middle"),
-        "{text}"
+    for missing in [1, 10, 140, 165] {
+        let capture = read(&whole[..whole.len() - missing]).expect("one packet");
+        assert_eq!((capture.packets.len(), capture.records), (1, 2));
+        assert_eq!(capture.not_used["cut short by the end of the file"], 1);
+    }
+    let ng = pcapng(false, None, 1);
+    let text = read(&ng[..ng.len() - 1]).expect_err("no packet").to_string();
+    assert_eq!(text, "`test` has no usable records: 1 cut short by the end of the file");
+    let mut gz = gzip(&whole);
+    gz.truncate(gz.len() - 9);
+    assert_eq!(read(&gz).expect("what comes before").not_used.len(), 1);
+}
+
+#[test]
+fn other_damage_is_an_error_with_its_place_or_skipped() {
+    let mut damaged = capture_of(&[tcp_frame(), tcp_frame(), tcp_frame()]);
+    damaged[194 + 8..194 + 12].copy_from_slice(&[0xff; 4]);
+    let text = read(&damaged).expect_err("a length that cannot be").to_string();
+    assert_eq!(
+        text,
+        "`test`: record 2, at byte 194: 4294967295 captured bytes, more than 262144 \
+         (`--on-error skip` uses what comes before)"
     );
-    let capture = parse(cut, Path::new("test"), OnError::Skip).expect("one packet");
-    assert_eq!((capture.packets.len(), capture.not_used.len()), (1, 1));
+    let capture = parse(&damaged, Path::new("test"), OnError::Skip).expect("one packet");
+    assert_eq!(capture.packets.len(), 1);
+    assert_eq!(capture.not_used["cut short or damaged from there on"], 1);
+    let text = read(&gzip(&damaged)).expect_err("the same").to_string();
+    assert!(text.contains("at byte 194") && text.contains("after decompression"), "{text}");
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).expect("written to memory");
+    encoder.finish().expect("written to memory")
+}
+
+#[test]
+fn gzip_is_told_by_its_content() {
+    let whole = capture_of(&[tcp_frame(), tcp_frame()]);
+    let expected = read(&whole).expect("good").packets;
+    assert_eq!(read(&gzip(&whole)).expect("good").packets, expected);
+    // Members one after another, as `cat a.gz b.gz` makes them.
+    let members = [gzip(&whole[..100]), gzip(&whole[100..])].concat();
+    assert_eq!(read(&members).expect("good").packets, expected);
+}
+
+#[test]
+fn every_section_has_its_own_interfaces() {
+    let one = pcapng(false, Some(9), 5_000_000_000);
+    let other = pcapng(true, Some(6), 7_000_000);
+    let packets = read(&[one.clone(), other, one].concat()).expect("good").packets;
+    let seconds: Vec<i64> = packets.iter().map(|packet| packet.time_ns / 1_000_000_000).collect();
+    assert_eq!(seconds, [5, 5, 7]);
+}
+
+#[test]
+fn times_that_cannot_be_are_counted() {
+    for (resolution, ticks) in [(Some(0), u64::MAX), (Some(0x7f), 1), (Some(9), u64::MAX)] {
+        let text = read(&pcapng(false, resolution, ticks)).expect_err("no time").to_string();
+        assert!(text.ends_with(": 1 with a time out of range"), "{text}");
+    }
+}
+
+#[test]
+fn packets_inside_packets_are_counted() {
+    let frame = tcp_frame();
+    let mut tunnel = frame.clone();
+    tunnel[14 + 9] = 4;
+    tunnel.splice(34.., frame[14..].iter().copied());
+    let length = (tunnel.len() - 14) as u16;
+    tunnel[16..18].copy_from_slice(&length.to_be_bytes());
+    let mut source = Source::new(io::Cursor::new(capture_of(&[tunnel, frame]))).expect("read");
+    let mut counts = Counts::default();
+    let mut packets = Vec::new();
+    stream(&mut source, Path::new("test"), OnError::Stop, &mut counts, |p| packets.push(p))
+        .expect("good");
+    assert_eq!((counts.carrying, packets.len()), (1, 2));
+    assert_eq!((packets[0].proto, packets[0].ports), (4, [0, 0]));
 }
 
 #[test]
@@ -149,7 +221,9 @@ fn what_is_no_capture_is_said_to_be_none() {
     for (bytes, expected) in [
         (&b""[..], "it is empty"),
         (b"srcip,dstip\n1,2\n", "it begins like no pcap"),
-        (&[0x1f, 0x8b, 8, 0], "it is compressed"),
+        (&[0x1f, 0x8b, 8, 0], "it is empty"),
+        (&[0x28, 0xb5, 0x2f, 0xfd], "it is compressed with zstd"),
+        (&[0xa1, 0xb2, 0xc3, 0xd4, 0], "it ends inside its header, after 5 bytes"),
     ] {
         let text = read(bytes).expect_err("no capture").to_string();
         assert!(text.contains(expected), "{text}");
@@ -196,37 +270,55 @@ fn pcapng_is_read_in_both_byte_orders_and_any_resolution() {
     }
 }
 
-#[test]
-fn a_cut_or_changed_capture_never_panics() {
-    let mut captures = vec![capture_of(&[tcp_frame(), tcp_frame()])];
-    captures.extend([false, true].map(|big| pcapng(big, Some(9), 1_700_000_000_000_000_000)));
-    for bytes in captures {
-        for length in 0..bytes.len() {
-            let _ = read(&bytes[..length]);
-        }
-        for at in 0..bytes.len() {
-            for change in [0x01, 0x80, 0xff] {
-                let mut changed = bytes.clone();
-                changed[at] ^= change;
-                let _ = parse(&changed, Path::new("test"), OnError::Skip);
-            }
-        }
+/// Captures of every kind, small.
+fn kinds() -> Vec<Vec<u8>> {
+    let frames = [tcp_frame(), udp_frame([10, 0, 0, 1], [10, 0, 0, 2], 5, 6, 7)];
+    let mut kinds = Vec::new();
+    for link_type in [0, 1, 9, 51, 101, 104, 108, 113, 204, 228, 239, 276] {
+        kinds.push(pcap(&frames, link_type, link_type % 2 == 0, link_type % 3 == 0));
     }
+    for big_endian in [false, true] {
+        kinds.push(pcapng(big_endian, Some(9), 1_700_000_000_000_000_000));
+        kinds.push([pcapng(big_endian, Some(0x94), 9), pcapng(!big_endian, None, 7)].concat());
+    }
+    kinds.push(gzip(&kinds[1]));
+    kinds.push(gzip(&kinds[13]));
+    kinds
 }
 
-#[test]
-fn robust_captures_are_counted_to_the_last_frame() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/robust");
-    if !folder.is_dir() {
-        println!("skipped: {} is not there", folder.display());
-        return;
-    }
-    for entry in std::fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if let Ok(capture) = super::read(&path, OnError::Stop) {
-            let not_used: u64 = capture.not_used.values().sum();
-            let used = capture.packets.len() as u64;
-            assert_eq!(used + not_used, capture.records, "{}", path.display());
+proptest! {
+    #[test]
+    fn changed_captures_never_panic(
+        kind in 0_usize..18,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+        length in any::<prop::sample::Index>(),
+        cut in any::<bool>(),
+        skip in any::<bool>(),
+    ) {
+        let mut bytes = kinds()[kind].clone();
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
         }
+        if cut {
+            bytes.truncate(length.index(bytes.len()));
+        }
+        let on_error = if skip { OnError::Skip } else { OnError::Stop };
+        if let Ok(capture) = parse(&bytes, Path::new("test"), on_error) {
+            let not_used: u64 = capture.not_used.values().sum();
+            prop_assert_eq!(capture.packets.len() as u64 + not_used, capture.records);
+        }
+    }
+
+    #[test]
+    fn any_bytes_after_a_good_beginning_have_an_answer(
+        kind in 0_usize..18,
+        keep in 0_usize..60,
+        tail in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let mut bytes = kinds()[kind].clone();
+        bytes.truncate(keep);
+        bytes.extend(tail);
+        let _ = parse(&bytes, Path::new("test"), OnError::Skip);
     }
 }

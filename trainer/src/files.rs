@@ -1,0 +1,31 @@
+//! Files that are written whole or not at all.
+
+use std::io::Write;
+use std::path::Path;
+
+/// Writes a file beside its place and moves it there.
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn write_whole(path: &Path, contents: &[u8]) -> std::io::Result<()> {
+    let mut file = beside(path)?;
+    file.write_all(contents)?;
+    file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+/// A file in the folder of `path`, to be moved there.
+pub(crate) fn beside(path: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".ns-train-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // Temporary files are private; what is made is like any other file.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder)
+}
