@@ -265,6 +265,8 @@ fn knots(mut gaps: Vec<f64>) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::random::{Purpose, Stream};
 
@@ -375,5 +377,32 @@ mod tests {
         // Whole rounds at once.
         assert_eq!(process.next_ns(10, 0.5, 3.0 / 45.0), 95);
         assert_eq!(process.next_ns(10, 0.5, 1e-30), u64::MAX)
+    }
+
+    proptest! {
+        #[test]
+        fn gaps_leap_over_silences_alone(
+            busy in prop::collection::vec(any::<bool>(), 1..12),
+            lengths in prop::collection::vec(1..9_u64, 12),
+            equal in any::<bool>(),
+            (time, first, second) in (0..300_u64, 0..300_u64, 0..300_u64),
+        ) {
+            prop_assume!(busy.contains(&true));
+            let bins = busy.iter().map(|&busy| if busy { vec![1.0] } else { Vec::new() });
+            let mut starts = vec![0];
+            lengths[..busy.len()].iter().for_each(|length| starts.push(starts[starts.len() - 1] + length));
+            let span_ns = starts.pop().unwrap_or(1);
+            let starts = if equal { Vec::new() } else { starts };
+            let process = ArrivalProcess { span_ns, bins: bins.collect(), bin_starts_ns: starts };
+            prop_assume!(process.validate().is_ok());
+            let silent = |time: u64| process.bins[process.bin_of(time % span_ns)].is_empty();
+            let time = process.after(time, 0);
+            let after = process.after(time, first);
+            // What lies between, without the silent part, is the gap.
+            prop_assert!(!silent(time) && !silent(after));
+            let between = (time..after).filter(|&time| !silent(time)).count() as u64;
+            prop_assert_eq!(between, first);
+            prop_assert_eq!(process.after(after, second), process.after(time, first + second));
+        }
     }
 }

@@ -59,7 +59,7 @@ impl Chunks {
         start(index)..start(index + 1)
     }
 
-    /// Where in chunk `index` a time lies, in \[0, 1): the condition that every
+    /// Where in chunk `index` a time lies, in \[0, 1\]: the condition that every
     /// network is given. The chunk's end is where it begins.
     #[must_use]
     pub fn position(&self, index: usize, time_ns: u64) -> f32 {

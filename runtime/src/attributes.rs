@@ -58,6 +58,9 @@ impl Arrivals {
 
     /// The same with the starts of given flows, where these have any.
     pub(crate) fn of_given(mut self, given: Option<&Arc<GivenFlows>>) -> Arrivals {
+        if given.is_none() {
+            return self;
+        }
         self.given = given.cloned();
         self.next = Key { time_ns: 0, flow: 0 };
         self.skip_others();

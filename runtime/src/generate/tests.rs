@@ -300,7 +300,7 @@ fn check_asked(asked: &[crate::testing::Asked], tags: SpanTags, segments: bool) 
         let told = &attributes[usize::from(segments)..][..3];
         let starts_flow = *condition.last().unwrap();
         assert_eq!(condition.len(), 2 + usize::from(segments));
-        assert!((0.0..1.0).contains(&condition[0]));
+        assert!((0.0..=1.0).contains(&condition[0]));
         let earlier = told[..*chunk].iter().sum::<f32>();
         if starts_flow == 1.0 {
             firsts += 1;

@@ -1,14 +1,16 @@
 //! Configuration files: NetShare's keys, comments and trailing commas allowed.
 
+mod chunking;
 mod file;
 mod resolve;
 
+pub use chunking::{Chunking, CutBy};
 pub use file::{
     ConfigFile, FieldConfig, FieldType, FlowKind, GlobalConfig, Missing, ModelConfig, OneOrMany,
     TimeEncodingName, TimestampConfig,
 };
 pub(crate) use resolve::MISSING_VALUES;
-pub use resolve::{Chunking, CutBy, Notice, Resolved, TrainingLength, resolve};
+pub use resolve::{Notice, Resolved, TrainingLength, resolve};
 
 use std::path::{Path, PathBuf};
 
