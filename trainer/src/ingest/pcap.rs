@@ -81,6 +81,7 @@ pub fn parse(bytes: &[u8], path: &Path, on_error: OnError) -> Result<Capture, In
             let record = capture.records + 1;
             return Err(IngestError::Record { path: path.to_owned(), record, offset, reason });
         }
+        capture.records += 1;
         count(&mut capture.not_used, "cut short or damaged from there on");
     }
     if capture.packets.is_empty() {

@@ -121,3 +121,14 @@ fn a_conversation_is_seen_from_its_first_sender() {
     assert_eq!(one_way.flows, [vec![0, 2], vec![1]]);
     assert_eq!(ints(&one_way, "srcport"), [4000, 53, 4000]);
 }
+
+#[test]
+fn a_damaged_record_that_is_skipped_is_one_of_the_records() {
+    let whole = include_bytes!("../../../tests/captures/lab.pcap");
+    for cut in [400, 1_000, 3_000] {
+        let capture = pcap::parse(&whole[..cut], Path::new("cut"), OnError::Skip).expect("packets");
+        let not_used: u64 = capture.not_used.values().sum();
+        assert!(not_used > 0);
+        assert_eq!(capture.records, capture.packets.len() as u64 + not_used);
+    }
+}
