@@ -329,3 +329,21 @@ fn a_compressed_csv_is_read_and_one_cut_short_is_said_to_be() {
     assert_eq!((read(&paths[1]).times_ns.len(), read(&paths[1]).not_used.len()), (2000, 0));
     assert_eq!(read(&paths[0]).not_used["cut short by the end of the file"], 1);
 }
+
+#[test]
+fn a_damaged_record_that_is_skipped_is_counted_among_the_records() {
+    let mut bytes = pcap::tests::capture_of(&[pcap::tests::udp_frame(
+        [10, 0, 0, 9],
+        [10, 0, 0, 1],
+        4000,
+        53,
+        20,
+    )]);
+    // A record that claims more bytes than any has.
+    bytes.extend([0; 8]);
+    bytes.extend(u32::MAX.to_le_bytes());
+    bytes.extend([0; 60]);
+    let capture = pcap::parse(&bytes, Path::new("test"), OnError::Skip).expect("one packet");
+    let left_out: u64 = capture.not_used.values().sum();
+    assert_eq!((capture.packets.len(), left_out, capture.records), (1, 1, 2));
+}
