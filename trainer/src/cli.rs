@@ -14,6 +14,7 @@ use ns_runtime::exit::Exit;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::TrainingLength;
+use crate::files::CannotWrite;
 use crate::fit::{self, Limits, Prepared};
 use crate::ingest::files;
 use crate::input::InputArgs;
@@ -130,6 +131,7 @@ fn exit_of(error: &anyhow::Error) -> Exit {
         Some(fit::FitError::Bundle(BundleError::Io { .. })) => Exit::Output,
         _ => match error.downcast_ref() {
             Some(BundleError::Io { .. }) => Exit::Output,
+            _ if error.is::<CannotWrite>() => Exit::Output,
             _ => Exit::Usage,
         },
     }
@@ -224,7 +226,7 @@ fn check_writable(out: &Path) -> anyhow::Result<()> {
         .prefix(".model-")
         .tempfile_in(folder)
         .map(drop)
-        .with_context(|| format!("cannot write `{}`", out.display()))
+        .with_context(|| CannotWrite(out.to_owned()))
 }
 
 fn describe(

@@ -1,7 +1,17 @@
 //! Files that are written whole or not at all.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// What an error is about that comes from writing this file.
+#[derive(Debug)]
+pub(crate) struct CannotWrite(pub(crate) PathBuf);
+
+impl std::fmt::Display for CannotWrite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cannot write `{}`", self.0.display())
+    }
+}
 
 /// Writes a file beside its place and moves it there.
 ///

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::Writer;
 use super::parquet::ParquetWriter;
-use crate::files;
+use crate::files::{self, CannotWrite};
 use crate::ingest::{self, OnError, packets};
 
 /// Arguments of `ns-train convert`.
@@ -36,7 +36,7 @@ pub struct ConvertArgs {
 /// Writes captures as a table.
 pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     let inputs = ingest::files::list(&args.input)?;
-    let failed = || format!("cannot write `{}`", args.out.display());
+    let failed = || CannotWrite(args.out.clone());
     let (mut writer, file) = if args.out == Path::new("-") {
         (Writer::csv(Box::new(std::io::stdout().lock()))?, None)
     } else if args.out.is_dir() {

@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::{Hints, MOST_ROWS, configuration};
 use crate::config;
+use crate::files::{self, CannotWrite};
 use crate::ingest::OnError;
 
 /// Arguments of `ns-train init`.
@@ -59,8 +60,8 @@ pub(crate) fn run(args: &InitArgs) -> anyhow::Result<()> {
     if out.exists() && !args.force {
         bail!("`{}` exists; give `--force` to write over it", out.display());
     }
-    crate::files::write_whole(out, text.as_bytes())
-        .with_context(|| format!("cannot write `{}`", out.display()))?;
+    files::write_whole(out, text.as_bytes())
+        .with_context(|| CannotWrite(out.clone()))?;
     eprintln!(
         "wrote `{}`: {} columns name a flow, {} are in every record",
         out.display(),

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::parts::Part;
 use super::{Assignment, By, see};
 use crate::config::Resolved;
+use crate::files::CannotWrite;
 use crate::ingest::{self, NotUsed, Reading, files, packets, table};
 use crate::input::InputArgs;
 
@@ -70,7 +71,7 @@ pub(crate) fn run(args: &SplitArgs) -> anyhow::Result<()> {
         By::Time => Assignment::by_start(&starts(&inputs, &config, reading)?, &args.parts),
     };
     std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("cannot make folder `{}`", args.out.display()))?;
+        .with_context(|| CannotWrite(args.out.clone()))?;
     let extension = if is_packets { "pcap" } else { "csv" };
     let mut parts = names
         .iter()
@@ -98,7 +99,7 @@ pub(crate) fn run(args: &SplitArgs) -> anyhow::Result<()> {
     // All are whole before the first takes its place.
     let finished = parts.into_iter().map(Part::finish).collect::<anyhow::Result<Vec<_>>>()?;
     for (file, path) in finished {
-        file.persist(&path).with_context(|| format!("cannot write `{}`", path.display()))?;
+        file.persist(&path).with_context(|| CannotWrite(path))?;
     }
     for part in &told {
         eprintln!("wrote `{}`: {} records in {} flows", part.file, part.records, part.flows);
@@ -153,7 +154,7 @@ fn split_captures(
             }
             let part = &mut parts[assignment.part(frame.flow)];
             part.count(frame.flow);
-            part.write_frame(frame)
+            part.write_frame(frame).with_context(|| CannotWrite(part.path().to_owned()))
         };
         problem = write().err();
     })?;
@@ -176,7 +177,8 @@ fn split_tables(
         if problem.is_none() {
             let part = &mut parts[assignment.part(row.flow)];
             part.count(row.flow);
-            problem = part.write_line(row.cells).err();
+            let written = part.write_line(row.cells);
+            problem = written.with_context(|| CannotWrite(part.path().to_owned())).err();
         }
     })?;
     problem.map_or(Ok(not_used), Err)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use tempfile::NamedTempFile;
 
-use crate::files;
+use crate::files::{self, CannotWrite};
 use crate::ingest::packets::Frame;
 
 /// One part: its file, and what it has so far.
@@ -20,8 +20,7 @@ pub(super) struct Part {
 
 impl Part {
     pub(super) fn create(path: PathBuf) -> anyhow::Result<Part> {
-        let file =
-            files::beside(&path).with_context(|| format!("cannot write `{}`", path.display()))?;
+        let file = files::beside(&path).with_context(|| CannotWrite(path.clone()))?;
         let out = BufWriter::with_capacity(1 << 18, file);
         Ok(Part { path, out, records: 0, flows: HashSet::new() })
     }
@@ -85,7 +84,7 @@ impl Part {
 
     /// The temporary file, whole.
     pub(super) fn finish(self) -> anyhow::Result<(NamedTempFile, PathBuf)> {
-        let failed = || format!("cannot write `{}`", self.path.display());
+        let failed = || CannotWrite(self.path.clone());
         let file =
             self.out.into_inner().map_err(|error| error.into_error()).with_context(failed)?;
         Ok((file, self.path.clone()))
