@@ -5,9 +5,10 @@ use std::collections::BinaryHeap;
 
 use crate::attributes::{Prepared, Preparer};
 use crate::error::RuntimeError;
+use crate::live::{Handed, Live, Parked};
 use crate::networks::Networks;
 use crate::render::Render;
-use crate::rolling::{Handed, Live, Parked, Slots};
+use crate::rolling::Slots;
 use crate::timeline::Key;
 
 /// Flows handed over whose gates are computed at once.

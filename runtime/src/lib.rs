@@ -48,6 +48,7 @@ pub mod exit;
 pub mod generate;
 pub mod given;
 mod lane;
+mod live;
 pub mod locate;
 pub mod networks;
 mod onnx_check;

@@ -13,8 +13,9 @@ use ns_model_format::random::{Purpose, Stream};
 use ns_model_format::schema::TimeEncoding;
 
 use crate::attributes::Prepared;
-use crate::decode::{RecordDecoder, Scales};
+use crate::decode::RecordDecoder;
 use crate::error::RuntimeError;
+use crate::live::{Handed, Live, Parked};
 use crate::networks::Networks;
 use crate::render::{Event, Render};
 use crate::shared::Shared;
@@ -23,103 +24,6 @@ use crate::timeline::{Key, Timeline};
 /// Where, in a flow's stream of states, the draws for its further segments lie:
 /// beyond any state.
 const GOES_ON_BLOCK: u32 = 1 << 31;
-
-/// A flow that has begun and not ended.
-pub(crate) struct Live<F> {
-    number: u64,
-    /// Time of its last record, or where its part begins.
-    clock_ns: u64,
-    /// Number of its next record.
-    record: u32,
-    /// Records of it that were left out.
-    left_out: u32,
-    step: u32,
-    /// Segments begun before this one, in all parts and in this part.
-    segment: u32,
-    segment_of_part: u32,
-    /// Records since its segment began.
-    in_segment: u32,
-    /// Parts before this one.
-    part: u32,
-    /// Whether the next record is its part's first: then it lies at the clock.
-    at_begin: bool,
-    /// Where in the chunk its part begins.
-    position: f32,
-    /// Whether its part goes on after this segment.
-    goes_on: bool,
-    /// The chunks of its further parts, those of past ones included.
-    later_chunks: Box<[u32]>,
-    /// As long as anything follows, its discrete attributes.
-    attributes: Option<Box<[f32]>>,
-    /// Bounds of the measurements that are on the flow's own scale.
-    scales: Scales,
-    /// Where the span lies that it started in, for times told from the span's beginning.
-    span_start_ns: u64,
-    context: F,
-}
-
-impl<F> Live<F> {
-    /// None of its further records is before this.
-    pub(crate) fn key(&self) -> Key {
-        Key { time_ns: self.clock_ns, flow: self.number }
-    }
-
-    /// The chunk of its next part.
-    fn next_chunk(&self) -> Option<usize> {
-        self.later_chunks.get(self.part as usize).map(|&chunk| chunk as usize)
-    }
-
-    /// Forgets the attributes if nothing will need them.
-    fn settle(&mut self) {
-        if !self.goes_on && self.next_chunk().is_none() {
-            self.attributes = None;
-        }
-    }
-}
-
-/// A flow that has been handed over to a chunk and has not begun there.
-pub(crate) struct Handed<F> {
-    /// The chunk.
-    pub(crate) to: usize,
-    pub(crate) live: Live<F>,
-    /// What its steps are given there, once computed.
-    pub(crate) gates: Option<Box<[f32]>>,
-}
-
-/// A live flow without a slot.
-pub(crate) struct Parked<F> {
-    pub(crate) live: Live<F>,
-    /// Its gates, then its states.
-    rows: Box<[f32]>,
-}
-
-/// In a binary heap, whose greatest comes first, the earliest flow is the greatest.
-macro_rules! earliest_first {
-    ($flow:ident) => {
-        impl<F> Ord for $flow<F> {
-            fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-                other.live.key().cmp(&self.live.key())
-            }
-        }
-
-        impl<F> PartialOrd for $flow<F> {
-            fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-                Some(self.cmp(other))
-            }
-        }
-
-        impl<F> PartialEq for $flow<F> {
-            fn eq(&self, other: &Self) -> bool {
-                self.live.key() == other.live.key()
-            }
-        }
-
-        impl<F> Eq for $flow<F> {}
-    };
-}
-
-earliest_first!(Parked);
-earliest_first!(Handed);
 
 /// Up to `capacity` live flows of a chunk and all that a step of them needs.
 pub(crate) struct Slots<N, R: Render> {

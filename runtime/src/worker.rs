@@ -19,9 +19,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::attributes::Preparer;
 use crate::error::RuntimeError;
 use crate::lane::Lane;
+use crate::live::Handed;
 use crate::networks::Networks;
 use crate::render::{Event, Render};
-use crate::rolling::{Handed, Slots};
+use crate::rolling::Slots;
 use crate::timeline::{Key, Timeline};
 
 /// Events handed over at once.
