@@ -226,7 +226,7 @@ fn check_writable(out: &Path) -> anyhow::Result<()> {
         .prefix(".model-")
         .tempfile_in(folder)
         .map(drop)
-        .with_context(|| CannotWrite(out.to_owned()))
+        .with_context(|| format!("cannot write `{}`", out.display()))
 }
 
 fn describe(

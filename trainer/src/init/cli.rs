@@ -60,8 +60,7 @@ pub(crate) fn run(args: &InitArgs) -> anyhow::Result<()> {
     if out.exists() && !args.force {
         bail!("`{}` exists; give `--force` to write over it", out.display());
     }
-    files::write_whole(out, text.as_bytes())
-        .with_context(|| CannotWrite(out.clone()))?;
+    files::write_whole(out, text.as_bytes()).with_context(|| CannotWrite(out.clone()))?;
     eprintln!(
         "wrote `{}`: {} columns name a flow, {} are in every record",
         out.display(),

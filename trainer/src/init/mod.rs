@@ -99,7 +99,8 @@ pub fn configuration(
     if !is_capture(inputs)? {
         let files = files::list(inputs)?;
         let first = files.first().context("no input")?;
-        return Ok(for_table(first, hints, on_error)?);
+        return for_table(first, hints, on_error)
+            .with_context(|| format!("{} is no capture; as a table", files::shown(inputs)));
     }
     if hints.time.is_some() || !hints.flow.is_empty() {
         bail!("`--time` and `--flow` are for tables; a capture's columns are known");

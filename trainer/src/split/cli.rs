@@ -70,8 +70,7 @@ pub(crate) fn run(args: &SplitArgs) -> anyhow::Result<()> {
         By::Flow => Assignment::drawn(&args.parts),
         By::Time => Assignment::by_start(&starts(&inputs, &config, reading)?, &args.parts),
     };
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| CannotWrite(args.out.clone()))?;
+    std::fs::create_dir_all(&args.out).with_context(|| CannotWrite(args.out.clone()))?;
     let extension = if is_packets { "pcap" } else { "csv" };
     let mut parts = names
         .iter()
