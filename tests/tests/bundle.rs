@@ -147,7 +147,7 @@ fn manifests_that_do_not_fit_are_refused_with_the_place() {
         (&format!("{step}/file"), "chunk-0/other.onnx".into(), "is not in the bundle"),
         (&format!("{step}/gates/dim"), 17.into(), "step.gates has 17 values"),
         (&format!("{step}/states/0/dim"), 0.into(), "a tensor has 0 values"),
-        ("/schema/attributes/0/codec/n_bits", 200.into(), "`n_bits` is 200"),
+        ("/schema/attributes/0/codec/n_bits", 199.into(), "`n_bits` is 199"),
         ("/timeline/arrivals/bins", serde_json::json!([[0.0]]), "has no gap above zero"),
         ("/timeline/arrivals/bins", serde_json::json!([[]]), "has no gap above zero"),
         ("/timeline/arrivals/bins", serde_json::json!([[], [9e18]]), "is out of range"),
