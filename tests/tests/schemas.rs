@@ -159,24 +159,24 @@ fn every_ready_configuration_for_tables_fits_its_schema() {
         (
             "netflow-cidds.json",
             "srcip,dstip,srcport,dstport,proto,ts,td,pkt,byt,label,type",
-            "10.0.0.1,10.0.0.2,1000,53,UDP,{t}000000,0.5,1,60,normal,---",
+            "10.0.0.{h},10.0.9.2,1000,53,UDP,{t}000000,0.5,1,60,normal,---",
         ),
         (
             "netflow-ton.json",
             "srcip,dstip,srcport,dstport,proto,ts,td,pkt,byt,label,type",
-            "10.0.0.1,10.0.0.2,1000,53,udp,{t},0.5,1,60,0,normal",
+            "10.0.0.{h},10.0.9.2,1000,53,udp,{t},0.5,1,60,0,normal",
         ),
         (
             "iot.json",
             "timestamp,device_id,device_type,location,temperature,humidity,pressure,battery_level,\
              status_code,event_type",
-            "{t},a,sensor,hall,23.5,45.2,1013.25,87,200,reading",
+            "{t},dev{h},sensor,hall,23.5,45.2,1013.25,87,200,reading",
         ),
     ] {
         let rows: String = (0..40)
             .map(|at| {
-                row.replace("{t}", &(1_700_000_000 + at).to_string()).replacen('1', "2", at % 2)
-                    + "\n"
+                let time = (1_700_000_000 + at).to_string();
+                row.replace("{t}", &time).replace("{h}", &(at % 2).to_string()) + "\n"
             })
             .collect();
         let input = folder.path().join("rows.csv");
@@ -215,7 +215,17 @@ fn every_ready_configuration_for_tables_fits_its_schema() {
         "ns-replay",
         &["--bundle", "conn.ns", "--csv", "-", "--flows", "50", "-q"],
     );
-    assert!(rows.contains("192.0.2.1") || rows.contains("10.0.0.9") || rows.lines().count() > 50);
+    let mut reader = csv::Reader::from_reader(rows.as_bytes());
+    let header = reader.headers().expect("a header").clone();
+    assert_eq!(header.iter().next(), Some("ts"));
+    let at = |name: &str| header.iter().position(|cell| cell == name).expect("the column");
+    let (host, bytes) = (at("id.orig_h"), at("orig_bytes"));
+    let rows: Vec<csv::StringRecord> = reader.records().map(|row| row.expect("a row")).collect();
+    assert!(rows.len() >= 50);
+    for row in &rows {
+        assert!(row[host].parse::<std::net::IpAddr>().is_ok(), "{row:?}");
+        assert!(&row[bytes] == "-" || &row[bytes] == "512", "{row:?}");
+    }
 }
 
 #[test]
@@ -251,4 +261,52 @@ fn captures_become_tables_and_tables_models() {
     std::fs::write(folder.path().join("table.json"), packets).expect("written");
     let capture = report(lab);
     assert_eq!((&csv["records"], &csv["flows"]), (&capture["records"], &capture["flows"]));
+}
+
+/// The 5-tuples of a CSV's rows, and how many rows it has.
+fn five_tuples(path: &Path) -> (BTreeSet<Vec<String>>, usize) {
+    let mut reader = csv::Reader::from_path(path).expect("a table");
+    let rows: Vec<csv::StringRecord> = reader.records().map(|row| row.expect("a row")).collect();
+    // A conversation's two directions are one flow.
+    let flow = |row: &csv::StringRecord| {
+        let mut ends = [format!("{}:{}", &row[0], &row[2]), format!("{}:{}", &row[1], &row[3])];
+        ends.sort();
+        [&ends[..], &[row[4].to_owned()]].concat()
+    };
+    (rows.iter().map(flow).collect(), rows.len())
+}
+
+#[test]
+fn parts_share_no_flow_and_lose_no_packet() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let lab = lab_capture();
+    let lab = lab.to_str().expect("a plain path");
+    run(folder.path(), "ns-train", &["convert", "--input", lab, "--out", "all.csv", "-q"]);
+    let (all, packets) = five_tuples(&folder.path().join("all.csv"));
+    for by in ["time", "flow"] {
+        let split = ["split", "--input", lab, "--by", by, "--out", by, "--json"];
+        let told = run(folder.path(), "ns-train", &split);
+        let told: serde_json::Value = serde_json::from_str(&told).expect("one JSON document");
+        let (mut flows, mut count) = (BTreeSet::new(), 0);
+        for (index, name) in ["train", "validation", "test"].into_iter().enumerate() {
+            let part = format!("{by}/{name}.pcap");
+            let table = format!("{by}-{name}.csv");
+            run(folder.path(), "ns-train", &["convert", "--input", &part, "--out", &table, "-q"]);
+            let (part, records) = five_tuples(&folder.path().join(&table));
+            assert_eq!(told["parts"][index]["records"].as_u64(), Some(records as u64));
+            assert!(flows.is_disjoint(&part), "{by}: `{name}` shares a flow with a part before");
+            flows.extend(part);
+            count += records;
+        }
+        assert_eq!((flows, count), (all.clone(), packets), "{by}");
+    }
+    // A table is split by the columns that name its flows.
+    let split =
+        ["split", "--input", "all.csv", "--by", "flow", "--parts", "0.8,0.2", "--out", "rows"];
+    run(folder.path(), "ns-train", &split);
+    let [(train, a), (test, b)] =
+        ["train", "test"].map(|part| five_tuples(&folder.path().join(format!("rows/{part}.csv"))));
+    assert_eq!(a + b, packets);
+    // Each direction is a flow of its own there.
+    assert!(!train.is_empty() && !test.is_empty());
 }

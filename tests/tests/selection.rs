@@ -117,9 +117,11 @@ fn only_flows_with_the_attributes_are_generated() {
     assert!(flows.len() > 90, "{}", flows.len());
     let dns = chosen(&["dst_port=53"]);
     assert!(dns.len() >= 100 && dns.iter().all(|packet| packet.ports.contains(&53)));
-    let either = chosen(&["proto=6", "dstport=53", "dstport=443"]);
+    // What a model of few epochs has of everything: any value of one name, both names.
+    let either = chosen(&["proto=6", "dstport=53", "dstport=1024-65535"]);
     assert!(either.iter().all(|packet| packet.proto == 6));
-    assert!(either.iter().all(|packet| packet.ports.iter().any(|port| [53, 443].contains(port))));
+    let named = |port: &u16| *port == 53 || *port >= 1024;
+    assert!(either.iter().all(|packet| packet.ports.iter().any(named)));
 }
 
 #[test]
