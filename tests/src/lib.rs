@@ -1,7 +1,9 @@
 //! What several end-to-end tests and benches need: untrained models, paths.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use ns_model_format::arrival::ArrivalProcess;
 use ns_model_format::codec::{BitCodec, CategoricalCodec, Choice, Codec, FloatCodec, FloatOptions};
@@ -228,4 +230,20 @@ pub fn has_tool(name: &str) -> bool {
         println!("skipped: this machine has no `{name}`");
     }
     found
+}
+
+/// Starts a training, interrupts it once it has said what it read, and returns
+/// its exit code. Reading takes a moment; training would take hours.
+#[must_use]
+pub fn interrupted(training: &mut Command) -> Option<i32> {
+    let mut child = training.stderr(Stdio::piped()).spawn().expect("the program starts");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let read = lines.find(|line| line.as_ref().is_ok_and(|line| line.starts_with("read ")));
+    assert!(read.is_some(), "it says what it read");
+    // SAFETY: kill has no memory effects; the child has not been waited for.
+    #[expect(unsafe_code, reason = "std has no way to send SIGINT")]
+    let sent = unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
+    assert_eq!(sent, 0);
+    lines.for_each(drop);
+    child.wait().expect("it ends").code()
 }

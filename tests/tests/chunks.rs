@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ns_model_format::Bundle;
 use ns_runtime::{GenerateOptions, Generator, RowRender};
-use ns_tests::program;
+use ns_tests::{interrupted, program};
 
 /// Three chunks of 100 s. In the first 300 flows start, of which every third is
 /// `long`: two records, and four more in the second chunk, from 10 to 30 s after
@@ -179,20 +179,12 @@ fn a_limit_in_time_still_gives_every_chunk_networks() {
 fn ctrl_c_in_the_first_chunk_gives_all_its_weights() {
     let folder = tempfile::tempdir().expect("a folder");
     write(folder.path(), "multichunk_dep_v2");
-    let mut training = Command::new(program("ns-train"))
+    let mut training = Command::new(program("ns-train"));
+    training
         .args(["train", "--input", "trace.csv", "--config", "config.json", "--out", "model.ns"])
         .args(["--epochs", "1000000"])
-        .current_dir(folder.path())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .expect("the program starts");
-    // Reading takes a moment, the first chunk hours.
-    std::thread::sleep(std::time::Duration::from_secs(3));
-    // SAFETY: kill has no memory effects; the child has not been waited for.
-    #[expect(unsafe_code, reason = "std has no way to send SIGINT")]
-    let sent = unsafe { libc::kill(training.id() as libc::pid_t, libc::SIGINT) };
-    assert_eq!(sent, 0);
-    assert_eq!(training.wait().expect("it ends").code(), Some(130));
+        .current_dir(folder.path());
+    assert_eq!(interrupted(&mut training), Some(130));
     let bundle = Bundle::open(&folder.path().join("model.ns")).expect("a whole bundle");
     let manifest = bundle.manifest();
     assert!(manifest.provenance.iterations > 0);

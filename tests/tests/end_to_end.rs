@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use ns_model_format::Bundle;
-use ns_tests::{lab_capture, program};
+use ns_tests::{interrupted, lab_capture, program};
 use pcap_file::pcap::PcapReader;
 
 fn run(name: &str, arguments: &[&str], folder: &Path) -> Output {
@@ -238,20 +238,12 @@ fn check_flow_records(folder: &Path, config: &str) {
 #[test]
 fn ctrl_c_keeps_the_model_so_far() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut training = Command::new(program("ns-train"))
+    let mut training = Command::new(program("ns-train"));
+    training
         .args(["train", "--out", "model.ns", "--epochs", "1000000", "--input"])
         .arg(lab_capture())
-        .current_dir(folder.path())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("the program starts");
-    // Training has begun when the input is described, and takes hours.
-    std::thread::sleep(std::time::Duration::from_secs(3));
-    // SAFETY: kill has no memory effects; the child has not been waited for.
-    #[expect(unsafe_code, reason = "std has no way to send SIGINT")]
-    let sent = unsafe { libc::kill(training.id() as libc::pid_t, libc::SIGINT) };
-    assert_eq!(sent, 0);
-    assert_eq!(training.wait().expect("it ends").code(), Some(130));
+        .current_dir(folder.path());
+    assert_eq!(interrupted(&mut training), Some(130));
     let bundle = Bundle::open(&folder.path().join("model.ns")).expect("a whole bundle");
     assert!(bundle.manifest().provenance.iterations > 0);
 }

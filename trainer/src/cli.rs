@@ -159,12 +159,13 @@ fn train(args: &TrainArgs) -> anyhow::Result<Exit> {
     }
     let device = args.device.open()?;
     let prepared = fit::prepare(&inputs, &resolved, seed, args.input.reading())?;
+    // From what is said next on, Ctrl-C keeps the model so far.
+    let stopped_by = listen_for_signals().context("cannot listen for Ctrl-C")?;
+    let signal = || stopped_by.load(Ordering::Relaxed) as i32;
     describe(&prepared, &inputs, args, &say);
     if args.dry_run {
         return Ok(Exit::Done);
     }
-    let stopped_by = listen_for_signals().context("cannot listen for Ctrl-C")?;
-    let signal = || stopped_by.load(Ordering::Relaxed) as i32;
     let limits = Limits { time: args.max_minutes };
     let bar = progress_bar(args);
     let mut last = None;

@@ -92,7 +92,10 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
         span => span,
     };
     let cut = chunks::cut(trace, span_ns, &config.chunks, config.max_flow_len);
-    let times_us = measured_times(trace, config, &cut);
+    let parts = cut.parts.iter();
+    let rows =
+        parts.map(|part| &trace.flows[part.flow as usize][part.from as usize..part.to as usize]);
+    let times_us = measured_times(trace, config, rows);
     let timestamp = Timestamp {
         column: trace.time.name.clone(),
         unit: trace.time.unit,
@@ -165,11 +168,14 @@ fn notes(cut: &Cut, config: &Resolved) -> Vec<String> {
 
 /// The time measurement of every record, in microseconds. The first record of a
 /// part has no gap before it: where parts begin is not the flow's network's to say.
-fn measured_times(trace: &Trace, config: &Resolved, cut: &Cut) -> Column {
+pub(crate) fn measured_times<'a>(
+    trace: &Trace,
+    config: &Resolved,
+    parts: impl Iterator<Item = &'a [u32]>,
+) -> Column {
     let mut times = vec![0.0; trace.times_ns.len()];
     let raw = config.timestamp.encoding == Some(TimeEncodingName::Raw);
-    for part in &cut.parts {
-        let rows = &trace.flows[part.flow as usize][part.from as usize..part.to as usize];
+    for rows in parts {
         let mut previous = trace.times_ns[rows[0] as usize];
         for &row in rows {
             let now = trace.times_ns[row as usize];

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CodecError, Encoder, FitOptions, Rows, show};
+use super::{CodecError, Encoder, FitOptions, Rows, encode_numbers, show};
 use crate::column::Column;
 use crate::layout::{Activation, Segment};
 use crate::record::Value;
@@ -198,14 +198,7 @@ impl Encoder for FloatCodec {
     }
 
     fn encode(&self, column: &Column, rows: &mut Rows<'_>) -> Result<(), CodecError> {
-        for (row, out) in rows.enumerate().take(column.len()) {
-            let Some(value) = column.value(row).as_f64().filter(|value| value.is_finite()) else {
-                let reason = "is not a finite number".to_owned();
-                return Err(CodecError::value(column, row, reason));
-            };
-            out[0] = self.encode_number(value);
-        }
-        Ok(())
+        encode_numbers(column, rows, |value| self.encode_number(value))
     }
 
     fn decode(&self, folded: &[f32]) -> Value {

@@ -444,6 +444,22 @@ fn write_blank(segments: &[Segment], out: &mut [f32]) {
     }
 }
 
+/// Encodes a column of finite numbers, one output each.
+fn encode_numbers(
+    column: &Column,
+    rows: &mut Rows<'_>,
+    encode: impl Fn(f64) -> f32,
+) -> Result<(), CodecError> {
+    for (row, out) in rows.enumerate().take(column.len()) {
+        let Some(value) = column.value(row).as_f64().filter(|value| value.is_finite()) else {
+            let reason = "is not a finite number".to_owned();
+            return Err(CodecError::value(column, row, reason));
+        };
+        out[0] = encode(value);
+    }
+    Ok(())
+}
+
 /// Encodes only some rows of a column: `inner` gets those of `chosen` (each a
 /// row number and its output), and errors name the column's own rows.
 fn encode_some(

@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CodecError, Encoder, FitOptions, Range, Rows, show};
+use super::{CodecError, Encoder, FitOptions, Range, Rows, encode_numbers, show};
 use crate::column::Column;
 use crate::layout::Segment;
 use crate::record::Value;
@@ -213,14 +213,7 @@ impl Encoder for QuantileCodec {
     }
 
     fn encode(&self, column: &Column, rows: &mut Rows<'_>) -> Result<(), CodecError> {
-        for (row, out) in rows.enumerate().take(column.len()) {
-            let Some(value) = column.value(row).as_f64().filter(|value| value.is_finite()) else {
-                let reason = "is not a finite number".to_owned();
-                return Err(CodecError::value(column, row, reason));
-            };
-            out[0] = self.range.from_unit(self.probability(value));
-        }
-        Ok(())
+        encode_numbers(column, rows, |value| self.range.from_unit(self.probability(value)))
     }
 
     fn decode(&self, folded: &[f32]) -> Value {

@@ -13,13 +13,13 @@ pub use loss::Loss;
 use std::collections::BTreeMap;
 
 use ns_model_format::codec::{Codec, counted};
-use ns_model_format::{Column, Field};
+use ns_model_format::{Column, Field, FieldKind, Schema};
 use serde::Serialize;
 
 use crate::config::{FieldConfig, Resolved};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, measured_times};
 use crate::encoders::configured;
-use crate::ingest::Trace;
+use crate::ingest::{Trace, TraceColumn};
 
 /// Fewer records rarely make a stable model.
 const FEW_RECORDS: usize = 10_000;
@@ -113,6 +113,9 @@ pub fn check(trace: &Trace, config: &Resolved, dataset: &Dataset) -> Report {
             fields.push(loss);
         }
     }
+    let time = time_loss(trace, config, schema);
+    findings.loss(&time);
+    fields.push(time);
     findings.0.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Report {
         records: trace.times_ns.len() as u64,
@@ -125,6 +128,19 @@ pub fn check(trace: &Trace, config: &Resolved, dataset: &Dataset) -> Report {
         fields,
         findings: findings.0,
     }
+}
+
+/// What the encoding of times loses, in microseconds.
+fn time_loss(trace: &Trace, config: &Resolved, schema: &Schema) -> Loss {
+    let kind = FieldKind::Float { decimals: 3 };
+    let field = Field {
+        name: config.timestamp.column.clone(),
+        kind: kind.clone(),
+        codec: schema.timestamp.codec.clone(),
+        missing: None,
+    };
+    let column = measured_times(trace, config, trace.flows.iter().map(Vec::as_slice));
+    Loss::of(&field, &TraceColumn { column, kind, missing: None }, false)
 }
 
 /// About what training holds at once: the encoded samples, every network's
