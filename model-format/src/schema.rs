@@ -305,7 +305,8 @@ impl Timestamp {
             return style.write(time_ns, out);
         }
         let unit = self.unit.nanoseconds();
-        let (sign, time_ns) = if time_ns < 0 { ("-", -time_ns) } else { ("", time_ns) };
+        let sign = if time_ns < 0 { "-" } else { "" };
+        let time_ns = time_ns.saturating_abs();
         // Round to the digits that are written.
         let digits = u32::from(self.decimals.min(9));
         let step = (unit / 10_i64.pow(digits)).max(1);
@@ -497,6 +498,12 @@ impl Schema {
             field.codec.validate().map_err(|e| format!("field `{}`: {e}", field.name))?;
         }
         self.timestamp.codec.validate().map_err(|e| format!("timestamp: {e}"))?;
+        let kinds = self.attributes.iter().chain(&self.measurements).map(|field| &field.kind);
+        let styles = kinds.filter_map(|kind| match kind {
+            FieldKind::Datetime(style) => Some(style),
+            _ => None,
+        });
+        styles.chain(&self.timestamp.datetime).try_for_each(DatetimeStyle::validate)?;
         if self.timestamp.codec.decode_number(0.0).is_none() {
             return Err("timestamp: its encoder is neither `float` nor `quantile`".to_owned());
         }

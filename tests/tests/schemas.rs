@@ -300,6 +300,18 @@ fn parts_share_no_flow_and_lose_no_packet() {
         }
         assert_eq!((flows, count), (all.clone(), packets), "{by}");
     }
+    // A part is sampled like any other input, and what is read is not written over.
+    let small = ["check", "--json", "--input", "flow/validation.pcap", "--max-records", "1000"];
+    let report: serde_json::Value =
+        serde_json::from_str(&run(folder.path(), "ns-train", &small)).expect("JSON");
+    assert!(report["flows"].as_u64() > Some(5), "{report}");
+    let refused = Command::new(program("ns-train"))
+        .args(["split", "--input", "flow/test.pcap", "--by", "flow", "--out", "flow"])
+        .current_dir(folder.path())
+        .output()
+        .expect("the program starts");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is the input"));
     // A table is split by the columns that name its flows.
     let split =
         ["split", "--input", "all.csv", "--by", "flow", "--parts", "0.8,0.2", "--out", "rows"];

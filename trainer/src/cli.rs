@@ -152,6 +152,7 @@ fn train(args: &TrainArgs) -> anyhow::Result<Exit> {
         resolved.length = TrainingLength::Epochs(epochs);
     }
     if !args.dry_run {
+        crate::files::refuse_input(&args.out, &files::list(&inputs)?)?;
         check_writable(&args.out)?;
     }
     if let Some(threads) = args.threads {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ns_model_format::codec::{
-    Codec, CodecError, FitOptions, OptionalCodec, Range, Word2VecOptions, Word2VecSpace, WordSpaces,
+    Choice, Codec, CodecError, FitOptions, OptionalCodec, Range, Word2VecOptions, Word2VecSpace,
+    WordSpaces,
 };
-use ns_model_format::{Column, Field, FieldKind};
+use ns_model_format::{Column, Field, FieldKind, Value};
 
 use crate::config::{FieldConfig, FieldType, Missing, Resolved, TimestampConfig};
 use crate::ingest::{Trace, TraceColumn};
@@ -72,6 +73,10 @@ pub(crate) fn fit(
 ) -> Result<Field, CodecError> {
     let TraceColumn { column, kind, missing } = column;
     let integer = matches!(kind, FieldKind::Integer | FieldKind::Datetime(_));
+    let choices = field
+        .choices
+        .as_ref()
+        .map(|choices| choices.iter().map(|choice| as_kind(choice, kind)).collect::<Vec<Choice>>());
     let options = FitOptions {
         range: field.normalization.unwrap_or(Range::ZeroOne),
         log1p: field.log1p_norm.unwrap_or(false),
@@ -86,7 +91,7 @@ pub(crate) fn fit(
             _ => None,
         }),
         quantity: quantity && *kind == FieldKind::Integer,
-        choices: field.choices.as_deref(),
+        choices: choices.as_deref(),
         k: field.k,
         fallback: field.fallback.as_deref(),
         spaces: Some(spaces),
@@ -118,6 +123,17 @@ pub(crate) fn fit(
         missing: codec.takes_missing().then(|| missing.clone().unwrap_or_default()),
         codec,
     })
+}
+
+/// A choice as the column has it, where the configuration writes it like the
+/// input does: an address, a boolean's word.
+fn as_kind(choice: &Choice, kind: &FieldKind) -> Choice {
+    let Choice::Text(text) = choice else { return choice.clone() };
+    match kind.parse_cell(text) {
+        Ok(Some(Value::Int(number))) => Choice::Int(number),
+        Ok(Some(Value::Wide(number))) => Choice::Wide(number),
+        _ => choice.clone(),
+    }
 }
 
 /// Fits the encoder of the time measurement, in microseconds.

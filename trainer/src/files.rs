@@ -13,6 +13,18 @@ impl std::fmt::Display for CannotWrite {
     }
 }
 
+/// Refuses to write over what is read.
+///
+/// # Errors
+/// `out` is one of the inputs.
+pub(crate) fn refuse_input(out: &Path, inputs: &[PathBuf]) -> anyhow::Result<()> {
+    let Ok(place) = out.canonicalize() else { return Ok(()) };
+    if inputs.iter().any(|input| input.canonicalize().is_ok_and(|input| input == place)) {
+        anyhow::bail!("`{}` is the input; give the output another name", out.display());
+    }
+    Ok(())
+}
+
 /// Writes a file beside its place and moves it there.
 ///
 /// # Errors

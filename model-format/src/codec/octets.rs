@@ -32,6 +32,11 @@ impl Encoder for OctetsCodec {
     fn fit(column: &Column, options: &FitOptions<'_>) -> Result<Self, CodecError> {
         let wide = matches!(column.data, ColumnData::Wide(_));
         let bits = options.n_bits.map_or(if wide { 128 } else { 32 }, usize::from);
+        if !(1..=8 * MOST_OCTETS).contains(&bits) {
+            let (column, most) = (column.name.clone(), 8 * MOST_OCTETS);
+            let reason = format!("`n_bits` is {bits}; expected 1 to {most}");
+            return Err(CodecError::Option { column, reason });
+        }
         let mut codec = OctetsCodec { octets: vec![Vec::new(); bits.div_ceil(8)] };
         let mut seen = vec![[false; 256]; codec.octets.len()];
         for row in (0..column.len()).filter(|&row| !column.is_missing(row)) {

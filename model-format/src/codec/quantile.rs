@@ -197,7 +197,15 @@ impl Encoder for QuantileCodec {
             let ascends = before.is_none_or(|b| b.until < until && b.most <= least);
             let above = !self.log1p || least > -1.0;
             let finite = (self.axis(most) - self.axis(least)).is_finite();
-            if !(0.0 < until && until <= 1.0 && least <= most && ascends && above && finite) {
+            let whole = !self.integer || least.ceil() <= most.floor();
+            if !(whole
+                && 0.0 < until
+                && until <= 1.0
+                && least <= most
+                && ascends
+                && above
+                && finite)
+            {
                 return Err("the pieces of the distribution are out of order".to_owned());
             }
             before = Some(piece);

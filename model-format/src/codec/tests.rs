@@ -305,6 +305,23 @@ fn text_has_frequent_words_and_a_vocabulary_for_the_rest() {
 }
 
 #[test]
+fn the_most_frequent_are_kept_however_rare_they_are() {
+    let column = Column::texts("device", (0..100).map(|device| format!("d{device}")));
+    let spaces =
+        Word2VecSpace::fit(&[("d", &column)], Word2VecOptions { dim: 4, seed: 1 }).unwrap();
+    let options = FitOptions {
+        k: Some(64),
+        fallback: Some("word2vec_d"),
+        spaces: Some(&spaces),
+        ..FitOptions::default()
+    };
+    let codec = Codec::fit("topk", &column, options).unwrap();
+    assert!(codec.describe().starts_with("topk 64, else"), "{}", codec.describe());
+    let wide = FitOptions { n_bits: Some(136), ..FitOptions::default() };
+    assert!(Codec::fit("octets", &Column::ints("n", vec![1]), wide).is_err());
+}
+
+#[test]
 fn pretrained_vectors_are_taken_as_they_are() {
     let ports = Column::ints("port", vec![80, 443, 80]);
     let columns = [("port", &ports)];
@@ -330,6 +347,7 @@ fn a_manifest_s_encoders_are_checked() {
         r#"{"encoding":"quantile","range":"ZERO_ONE","log1p":false,"integer":false,"pieces":[[0.5,1,2]]}"#,
         r#"{"encoding":"quantile","range":"ZERO_ONE","log1p":false,"integer":false,"pieces":[[0.5,3,4],[1,1,2]]}"#,
         r#"{"encoding":"quantile","range":"ZERO_ONE","log1p":true,"integer":false,"pieces":[[1,-2,4]]}"#,
+        r#"{"encoding":"quantile","range":"ZERO_ONE","log1p":false,"integer":true,"pieces":[[1,1.2,1.4]]}"#,
         r#"{"encoding":"topk","top":[1,1],"rest":null}"#,
         r#"{"encoding":"topk","top":[],"rest":null}"#,
         r#"{"encoding":"topk","top":[1],"rest":{"encoding":"topk","top":[2],"rest":null}}"#,

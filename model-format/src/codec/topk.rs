@@ -17,8 +17,6 @@ use crate::record::Value;
 
 const DEFAULT_K: usize = 64;
 const MOST_K: usize = 4096;
-/// A value seen less often is not frequent, whatever k is.
-const FEWEST_ROWS: u64 = 2;
 
 /// A value among frequent ones, or one of the rest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,10 +72,8 @@ impl Encoder for TopkCodec {
         // is said by a class of its own: no fallback could.
         values
             .sort_by_key(|(choice, count)| (*choice != Choice::Missing, std::cmp::Reverse(*count)));
-        let frequent =
-            |(choice, count): &&(Choice, u64)| *choice == Choice::Missing || *count >= FEWEST_ROWS;
         let distinct = values.len();
-        let count = values.iter().take(k).filter(frequent).count();
+        let count = k.min(distinct);
         let top: Vec<Choice> = values.into_iter().take(count).map(|(choice, _)| choice).collect();
         if count == distinct {
             return Ok(TopkCodec { top, rest: None });

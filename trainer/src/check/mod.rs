@@ -12,7 +12,7 @@ pub use loss::Loss;
 
 use std::collections::BTreeMap;
 
-use ns_model_format::codec::{Codec, counted};
+use ns_model_format::codec::{Choice, Codec, counted};
 use ns_model_format::{Column, Field, FieldKind, Schema};
 use serde::Serialize;
 
@@ -218,7 +218,9 @@ impl Findings {
     fn time(&mut self, trace: &Trace) {
         let times = &trace.times_ns;
         let backwards = trace.input_rows.windows(2).filter(|pair| pair[1] < pair[0]).count();
-        if backwards > 0 {
+        // Of several files the rows are counted anew, and say nothing about order.
+        let last = trace.input_rows.iter().max().copied().unwrap_or(0);
+        if backwards > 0 && last >= trace.input_rows.len() as u64 {
             let message = format!("{backwards} records are not in order of time; they are sorted");
             self.add(Severity::Note, "unsorted", None, backwards as f64, message);
         }
@@ -293,7 +295,12 @@ impl Findings {
         }
         let counts = counted(column);
         if counts.len() == 1 {
-            let message = format!("has the same value in every row: `{}`", counts[0].0);
+            let mut value = String::new();
+            match &counts[0].0 {
+                Choice::Text(text) => value.push_str(text),
+                _ => field.write_text(column.value(0), &mut value),
+            }
+            let message = format!("has the same value in every row: `{value}`");
             self.add(Severity::Note, "constant", name, 1.0, message);
             return;
         }
@@ -356,7 +363,8 @@ impl Findings {
 
     fn loss(&mut self, loss: &Loss) {
         let changed = 1.0 - loss.exact;
-        if changed > LOSSY && loss.relative_error.is_none_or(|error| error > 1e-3) {
+        if changed > LOSSY && loss.relative_error.is_none_or(|error| error.is_nan() || error > 1e-3)
+        {
             let message = format!(
                 "{:.1}% of the values come out of `{}` changed",
                 100.0 * changed,

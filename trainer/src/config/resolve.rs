@@ -22,8 +22,21 @@ const ENCODINGS: &str = "`categorical`, `topk`, `bit`, `octets`, `quantile`, `lo
                          `word2vec_NAME`";
 /// Texts that stand for "no value" unless the file says which do: `-` is
 /// Zeek's, the others are what programs write.
-pub(crate) const MISSING_VALUES: [&str; 9] =
-    ["", "-", "NaN", "nan", "NA", "N/A", "null", "NULL", "None"];
+pub(crate) const MISSING_VALUES: [&str; 13] = [
+    "",
+    "-",
+    "NaN",
+    "nan",
+    "NA",
+    "N/A",
+    "null",
+    "NULL",
+    "None",
+    "inf",
+    "-inf",
+    "Infinity",
+    "-Infinity",
+];
 /// NetShare's `iteration` when neither it nor `epochs` is given.
 const DEFAULT_ITERATIONS: u64 = 200_000;
 

@@ -36,6 +36,7 @@ pub struct ConvertArgs {
 /// Writes captures as a table.
 pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     let inputs = ingest::files::list(&args.input)?;
+    files::refuse_input(&args.out, &inputs)?;
     let failed = || CannotWrite(args.out.clone());
     let (mut writer, file) = if args.out == Path::new("-") {
         (Writer::csv(Box::new(std::io::stdout().lock()))?, None)

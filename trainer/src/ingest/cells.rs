@@ -215,8 +215,9 @@ impl Cells {
                 (ColumnData::Text { ids: of(&self.ids, order), words }, FieldKind::Text)
             }
             FieldType::Float => {
+                let exact = self.numbers.iter().all(|number| number.abs() < MOST_EXACT);
                 let kind = match self.decimals {
-                    0 => FieldKind::Integer,
+                    0 if exact => FieldKind::Integer,
                     decimals => FieldKind::Float { decimals: decimals as u8 },
                 };
                 (ColumnData::Float(of(&self.numbers, order)), kind)

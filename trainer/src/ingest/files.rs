@@ -71,6 +71,17 @@ pub fn head(path: &Path, most: usize) -> Result<Vec<u8>, IngestError> {
     read(&mut whole).map_err(fail)
 }
 
+/// Whether a file is gzip, by its first bytes.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn is_compressed(path: &Path) -> Result<bool, IngestError> {
+    let fail = |source| IngestError::Io { path: path.to_owned(), source };
+    let mut magic = Vec::new();
+    File::open(path).and_then(|file| file.take(2).read_to_end(&mut magic)).map_err(fail)?;
+    Ok(is_gzip(&magic))
+}
+
 /// The names of files as a bundle gives them: file names, joined by `, `.
 #[must_use]
 pub fn names(files: &[PathBuf]) -> String {

@@ -169,7 +169,7 @@ pub(crate) struct Frame<'a> {
     pub(crate) data: &'a [u8],
     /// Bytes on the wire.
     pub(crate) original_len: u32,
-    /// Drawn from the packet's conversation and a seed.
+    /// Drawn from what names the packet's flow and a seed.
     pub(crate) flow: u64,
 }
 
@@ -180,10 +180,12 @@ pub(crate) struct Frame<'a> {
 /// As [`trace`].
 pub(crate) fn each_frame(
     paths: &[PathBuf],
+    config: &Resolved,
     reading: Reading,
     mut frame: impl FnMut(&Frame<'_>),
-) -> Result<NotUsed, IngestError> {
-    let sampler = FlowSampler::new(reading.seed, reading.max_records);
+) -> Result<NotUsed, crate::fit::FitError> {
+    let identity = Identity::of(config)?;
+    let sampler = FlowSampler::for_parts(reading.seed);
     let mut counts = Counts::default();
     for path in paths {
         let io = |source| IngestError::Io { path: path.clone(), source };
@@ -194,7 +196,7 @@ pub(crate) fn each_frame(
                 time_ns: packet.time_ns,
                 data: record.data,
                 original_len: record.original_len,
-                flow: Identity::Conversation.flow(&sampler, &packet),
+                flow: identity.flow(&sampler, &packet),
             });
         })?;
     }

@@ -3,6 +3,8 @@
 
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::parquet::{self, ParquetRows};
 use super::source::Source;
@@ -58,13 +60,40 @@ impl Dialect {
     fn reader<R: Read>(&self, rest: R) -> ::csv::Reader<R> {
         ::csv::ReaderBuilder::new()
             .has_headers(false)
-            .flexible(false)
+            // Rows of another length are told from the header's, below.
+            .flexible(true)
             .delimiter(self.separator)
             // Zeek escapes, and does not quote.
             .quoting(!self.comments)
             .comment(self.comments.then_some(b'#'))
             .trim(::csv::Trim::All)
             .from_reader(rest)
+    }
+}
+
+/// A row over more lines than this is one whose quote was not closed.
+const MOST_LINES: u64 = 100;
+/// Nor is a row longer than this held.
+const MOST_ROW_BYTES: u64 = 16 << 20;
+
+/// Ends a read when no row ends.
+struct Guard {
+    inner: BufReader<Source>,
+    /// Bytes that may be read before the next row is complete.
+    left: Arc<AtomicU64>,
+}
+
+impl Read for Guard {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let left = self.left.load(Ordering::Relaxed);
+        if left == 0 {
+            let reason = "a row is longer than 16 MiB: is a quote not closed?";
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, reason));
+        }
+        let most = out.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let read = self.inner.read(&mut out[..most])?;
+        self.left.store(left - read as u64, Ordering::Relaxed);
+        Ok(read)
     }
 }
 
@@ -77,7 +106,7 @@ pub(crate) struct Rows {
 }
 
 enum Input {
-    Csv(::csv::Reader<BufReader<Source>>),
+    Csv(::csv::Reader<Guard>, Arc<AtomicU64>),
     Parquet(ParquetRows),
 }
 
@@ -85,6 +114,10 @@ impl Rows {
     /// Opens a file and reads its header; what it is is told from its beginning.
     pub(crate) fn open(path: &Path) -> Result<Rows, IngestError> {
         if files::head(path, parquet::MAGIC.len())? == parquet::MAGIC {
+            if files::is_compressed(path)? {
+                let reason = "it is a Parquet file inside gzip; decompress it first".to_owned();
+                return Err(IngestError::NotATable { path: path.to_owned(), reason });
+            }
             let rows = ParquetRows::open(path)?;
             return Ok(Rows::new(rows.header(), Input::Parquet(rows)));
         }
@@ -100,8 +133,9 @@ impl Rows {
         let io = |source| IngestError::Io { path: path.to_owned(), source };
         let mut input = BufReader::with_capacity(1 << 18, source.map_err(io)?);
         let dialect = Dialect::read(&mut input).map_err(io)?;
-        let reader = dialect.reader(input);
-        Ok(Rows::new(dialect.header, Input::Csv(reader)))
+        let left = Arc::new(AtomicU64::new(MOST_ROW_BYTES));
+        let reader = dialect.reader(Guard { inner: input, left: Arc::clone(&left) });
+        Ok(Rows::new(dialect.header, Input::Csv(reader, left)))
     }
 
     fn new(header: Vec<String>, input: Input) -> Rows {
@@ -121,8 +155,8 @@ impl Rows {
         self.row += 1;
         let row = self.row;
         let problem = |reason: String| IngestError::Row { path: path.to_owned(), row, reason };
-        let reader = match &mut self.input {
-            Input::Csv(reader) => reader,
+        let (reader, left) = match &mut self.input {
+            Input::Csv(reader, left) => (reader, left),
             Input::Parquet(rows) => {
                 return match rows.next(&mut self.record)? {
                     Ok(()) => Some((row, Ok(&self.record))),
@@ -134,9 +168,16 @@ impl Rows {
                 };
             }
         };
+        left.store(MOST_ROW_BYTES, Ordering::Relaxed);
+        let line = reader.position().line();
         match reader.read_record(&mut self.record) {
             Ok(false) => None,
             Ok(true) => {
+                let lines = reader.position().line() - line;
+                if lines > MOST_LINES {
+                    let reason = format!("it goes over {lines} lines: is a quote not closed?");
+                    return Some((row, Err(problem(reason))));
+                }
                 let (expected, found) = (self.header.len(), self.record.len());
                 if expected == found {
                     return Some((row, Ok(&self.record)));
@@ -152,9 +193,6 @@ impl Rows {
                         return Some((row, Err(IngestError::Io { path, source })));
                     }
                     ::csv::ErrorKind::Utf8 { .. } => "it is not UTF-8".to_owned(),
-                    ::csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                        format!("{len} cells; the rows before have {expected_len}")
-                    }
                     _ => error.to_string(),
                 };
                 Some((row, Err(problem(reason))))
@@ -166,8 +204,8 @@ impl Rows {
     pub(crate) fn finish(self, path: &Path) -> Result<(String, bool), IngestError> {
         let io = |source| IngestError::Io { path: path.to_owned(), source };
         let (source, is_cut) = match self.input {
-            Input::Csv(reader) => {
-                let source = reader.into_inner().into_inner();
+            Input::Csv(reader, _) => {
+                let source = reader.into_inner().inner.into_inner();
                 let is_cut = source.is_cut();
                 (source, is_cut)
             }

@@ -99,6 +99,15 @@ impl FlowSampler {
         }
     }
 
+    /// One that only draws flows' numbers, and others than [`Self::new`] does
+    /// for the same seed: a part made by them is no sample of its own.
+    #[must_use]
+    pub fn for_parts(seed: u64) -> FlowSampler {
+        let mut sampler = FlowSampler::new(seed, u32::MAX);
+        sampler.key.add_bytes(b"parts");
+        sampler
+    }
+
     /// Begins a flow's number: feed it what names the flow.
     #[must_use]
     pub fn flow(&self) -> FlowHash {

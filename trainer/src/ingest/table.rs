@@ -135,7 +135,7 @@ pub(crate) fn each_row(
     reading: Reading,
     mut row: impl FnMut(&TextRow<'_>),
 ) -> Result<(Vec<String>, NotUsed), IngestError> {
-    let sampler = FlowSampler::new(reading.seed, reading.max_records);
+    let sampler = FlowSampler::for_parts(reading.seed);
     let mut clock = Clock::new(config.timestamp.unit);
     let (mut header, mut not_used) = (Vec::new(), NotUsed::new());
     for path in files {

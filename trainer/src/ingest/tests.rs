@@ -347,3 +347,36 @@ fn a_damaged_record_that_is_skipped_is_counted_among_the_records() {
     let left_out: u64 = capture.not_used.values().sum();
     assert_eq!((capture.packets.len(), left_out, capture.records), (1, 1, 2));
 }
+
+fn parse_rows(rows: &str, on_error: OnError) -> Result<Trace, IngestError> {
+    let text = format!("{HEADER}{rows}");
+    let reading = Reading { on_error, ..Reading::default() };
+    table::parse(text.as_bytes(), Path::new("t.csv"), &config(NETFLOW), reading)
+}
+
+const GOOD_ROW: &str = "1,2,1000,53,UDP,1700000000000001,0.5,1,60,a\n";
+
+#[test]
+fn a_quote_that_is_not_closed_is_an_error_and_no_silent_end() {
+    let rows = format!(
+        "{GOOD_ROW}1,2,1000,53,UDP,1700000000000001,0.5,1,60,\"a\n{}",
+        GOOD_ROW.repeat(300)
+    );
+    let error = message(parse_rows(&rows, OnError::Stop));
+    assert!(
+        error.starts_with("row 2: it goes over 30") && error.ends_with("not closed?"),
+        "{error}"
+    );
+    let rows = format!("{GOOD_ROW}\"{}", "x".repeat(17 << 20));
+    let error = parse_rows(&rows, OnError::Skip).expect_err("too long");
+    assert!(format!("{error:?}").contains("longer than 16 MiB"), "{error:?}");
+}
+
+#[test]
+fn a_first_row_of_the_wrong_length_spoils_no_other() {
+    let rows = format!("1,2,3\n{GOOD_ROW}{GOOD_ROW}");
+    let trace = parse_rows(&rows, OnError::Skip).expect("two good rows");
+    assert_eq!((trace.input_rows, trace.not_used.values().sum()), (vec![2, 3], 1_u64));
+    let error = message(parse_rows(&rows, OnError::Stop));
+    assert_eq!(error, "row 1: 3 cells; the header has 10");
+}

@@ -217,8 +217,14 @@ fn choose(column: &ColumnProfile, is_name: bool) -> Chosen {
     let numbers = || format!("{} to {}", column.least, column.most);
     let spread = || (column.most + 1.0) / (column.least + 1.0) >= 1000.0 && column.least >= 0.0;
     let role = role(&column.name);
+    let address = matches!(role, Some(Role::SrcIp | Role::DstIp));
     let word = quoted(&format!("word2vec_{}", vocabulary(&column.name)));
-    match column.kind() {
+    let kind = match column.kind() {
+        // Such numbers are names, and more digits than a float has tell them apart.
+        FieldType::Integer if is_name && column.most >= 9e15 => FieldType::String,
+        kind => kind,
+    };
+    match kind {
         _ if column.values == 0 => Chosen {
             keys: r#""type": "string", "encoding": "categorical""#.to_owned(),
             why: "it has no value in any row".to_owned(),
@@ -247,16 +253,17 @@ fn choose(column: &ColumnProfile, is_name: bool) -> Chosen {
             r#""type": "integer", "encoding": "word2vec_port""#.to_owned(),
             format!("{values}, as words by the company they keep"),
         ),
-        FieldType::Integer if column.least >= 0.0 && column.most < MOST_AS_BITS => {
-            let bits = (column.most as u64).max(1).ilog2() + 1;
-            let keys = format!(r#""type": "integer", "encoding": "bit", "n_bits": {bits}"#);
-            kept(keys, format!("{} as bits: frequent values come out exactly", numbers()))
-        }
-        FieldType::Integer if is_name && column.least >= 0.0 && column.most < 9e15 => {
-            let bits = (column.most as u64).max(1).ilog2() + 1;
+        FieldType::Integer if is_name && column.least >= 0.0 => {
+            // With room for what other rows may have.
+            let bits = ((column.most as u64).max(1).ilog2() + 1).next_multiple_of(8);
+            let bits = if address { 32.max(bits) } else { bits };
             let keys = format!(r#""type": "integer", "encoding": "bit", "n_bits": {bits}"#);
             kept(keys, format!("{values}, as bits"))
         }
+        FieldType::Integer if column.least >= 0.0 && column.most < MOST_AS_BITS => kept(
+            r#""type": "integer", "encoding": "bit""#.to_owned(),
+            format!("{} as bits: frequent values come out exactly", numbers()),
+        ),
         kind @ (FieldType::Integer | FieldType::Float) => {
             let (kind, exact) = match kind {
                 FieldType::Integer => ("integer", "frequent values come out exactly"),
@@ -351,8 +358,12 @@ fn write(path: &Path, profile: &Profile, time: usize, flow: &[usize]) -> String 
         }
         text
     };
-    let others: Vec<usize> =
-        (0..profile.columns.len()).filter(|at| *at != time && !flow.contains(at)).collect();
+    // A column without a name, or with one that another has, cannot be asked for.
+    let name = |at: &usize| profile.columns[*at].name.as_str();
+    let is_first = |at: &usize| (0..*at).all(|before| name(&before) != name(at));
+    let others: Vec<usize> = (0..profile.columns.len())
+        .filter(|at| *at != time && !flow.contains(at) && !name(at).is_empty() && is_first(at))
+        .collect();
     let unit = match profile.columns[time].kind() {
         FieldType::Datetime => "written as dates".to_owned(),
         _ if profile.columns[time].is_epoch() => "the unit is told from its size".to_owned(),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use ns_model_format::cell::{boolean, ip, mac, real};
+use ns_model_format::cell::{boolean, integer, ip, mac, real};
 use ns_model_format::datetime::DatetimeStyle;
 
 use crate::config::{FieldType, MISSING_VALUES};
@@ -129,7 +129,7 @@ impl ColumnProfile {
         let number = real(cell);
         if let Some(number) = number {
             types.number += 1;
-            types.integer += u64::from(number == number.trunc() && number.abs() < 9e15);
+            types.integer += u64::from(integer(cell).is_some());
             if types.number == 1 {
                 (self.least, self.most) = (number, number);
             } else {

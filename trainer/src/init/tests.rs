@@ -93,3 +93,19 @@ fn strange_names_make_no_strange_configuration() {
         Err(error) => assert!(!error.to_string().is_empty()),
     }
 }
+
+#[test]
+fn long_numbers_that_name_something_stay_apart() {
+    let mut text = "ts,user_id,v,,v\n".to_owned();
+    for row in 0..600_u64 {
+        let v = if row == 7 { "Infinity".to_owned() } else { format!("{row}.5") };
+        text +=
+            &format!("{},{},{v},x,y\n", 1_700_000_000 + row, 1_234_567_890_123_456_700 + row % 60);
+    }
+    let (_, config) = init(&text, &Hints::default()).expect("a good table");
+    assert_eq!(columns(&config.metadata), ["user_id"]);
+    assert_eq!(config.metadata[0].kind, FieldType::Integer, "60 values, each with an output");
+    // Unnamed columns, and a second one of a name, cannot be asked for.
+    assert_eq!(columns(&config.timeseries), ["v"]);
+    assert_eq!(config.timeseries[0].kind, FieldType::Float);
+}

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::parts::Part;
 use super::{Assignment, By, see};
 use crate::config::Resolved;
-use crate::files::CannotWrite;
+use crate::files::{self as files_of, CannotWrite};
 use crate::ingest::{self, NotUsed, Reading, files, packets, table};
 use crate::input::InputArgs;
 
@@ -20,6 +20,7 @@ const NAMES: [&str; 3] = ["train", "validation", "test"];
 
 /// Arguments of `ns-train split`.
 #[derive(Debug, Args)]
+#[command(mut_arg("max_records", |arg| arg.hide(true)))]
 #[command(after_help = "\
 Examples:
   ns-train split --input capture.pcap --by flow --out parts
@@ -71,13 +72,18 @@ pub(crate) fn run(args: &SplitArgs) -> anyhow::Result<()> {
         By::Time => Assignment::by_start(&starts(&inputs, &config, reading)?, &args.parts),
     };
     std::fs::create_dir_all(&args.out).with_context(|| CannotWrite(args.out.clone()))?;
+    for name in &names {
+        for extension in ["pcap", "csv"] {
+            files_of::refuse_input(&args.out.join(format!("{name}.{extension}")), &inputs)?;
+        }
+    }
     let extension = if is_packets { "pcap" } else { "csv" };
     let mut parts = names
         .iter()
         .map(|name| Part::create(args.out.join(format!("{name}.{extension}"))))
         .collect::<anyhow::Result<Vec<Part>>>()?;
     let not_used = if is_packets {
-        split_captures(&inputs, reading, &assignment, &mut parts)?
+        split_captures(&inputs, &config, reading, &assignment, &mut parts)?
     } else {
         split_tables(&inputs, &config, reading, &assignment, &mut parts)?
     };
@@ -121,7 +127,9 @@ fn starts(
 ) -> anyhow::Result<HashMap<u64, super::Seen>> {
     let mut seen = HashMap::new();
     if config.kind == TraceKind::Packets {
-        packets::each_frame(inputs, reading, |frame| see(&mut seen, frame.flow, frame.time_ns))?;
+        packets::each_frame(inputs, config, reading, |frame| {
+            see(&mut seen, frame.flow, frame.time_ns)
+        })?;
     } else {
         table::each_row(inputs, config, reading, |row| see(&mut seen, row.flow, row.time_ns))?;
     }
@@ -130,12 +138,13 @@ fn starts(
 
 fn split_captures(
     inputs: &[PathBuf],
+    config: &Resolved,
     reading: Reading,
     assignment: &Assignment,
     parts: &mut [Part],
 ) -> anyhow::Result<NotUsed> {
     let (mut link_type, mut problem) = (None, None);
-    let not_used = packets::each_frame(inputs, reading, |frame| {
+    let not_used = packets::each_frame(inputs, config, reading, |frame| {
         if problem.is_some() {
             return;
         }
