@@ -46,6 +46,7 @@ fn unattended(input: &Path, more: &[&str], change: impl Fn(String) -> String) {
     let input = input.to_str().expect("a plain path");
     run(folder, "ns-train", &["init", "--input", input, "--out", "config.json"]);
     let text = std::fs::read_to_string(folder.join("config.json")).expect("written");
+    assert!(text.starts_with("// Written by `ns-train init` after "), "{text}");
     std::fs::write(folder.join("config.json"), change(text)).expect("written");
     let common = [&["--input", input, "--config", "config.json"], more].concat();
     let check = run(folder, "ns-train", &[&["check", "--json"], &common[..]].concat());

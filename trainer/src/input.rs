@@ -47,7 +47,11 @@ impl InputArgs {
             if self.input.is_empty() {
                 bail!("no input: give `--input FILE`");
             }
-            let text = init::configuration(&self.input, &init::Hints::default(), self.on_error)?;
+            // Of a capture nothing has to be found out first.
+            let text = match is_capture(&self.input)? {
+                true => config::DEFAULT_PCAP.to_owned(),
+                false => init::configuration(&self.input, &init::Hints::default(), self.on_error)?,
+            };
             let file = config::parse(&text, "the configuration by default")?;
             return Ok((config::resolve(&file, Path::new("."))?, self.input.clone()));
         };

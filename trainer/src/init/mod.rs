@@ -12,11 +12,14 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use ns_model_format::Value;
+use ns_model_format::schema::packet_field;
 
 use self::profile::{ColumnProfile, Profile};
 use self::roles::{Role, entity_rank, role, time_rank};
 use crate::config::{self, FieldType};
-use crate::ingest::{IngestError, OnError, files};
+use crate::fit;
+use crate::ingest::{self, IngestError, OnError, Reading, files};
 use crate::input::is_capture;
 
 /// A column with no more distinct values has one output a value, as in all
@@ -105,7 +108,38 @@ pub fn configuration(
     if hints.time.is_some() || !hints.flow.is_empty() {
         bail!("`--time` and `--flow` are for tables; a capture's columns are known");
     }
-    Ok(config::DEFAULT_PCAP.to_owned())
+    for_captures(inputs, on_error)
+}
+
+/// The built-in configuration of captures, and what these captures are.
+fn for_captures(inputs: &[PathBuf], on_error: OnError) -> anyhow::Result<String> {
+    let file = config::parse(config::DEFAULT_PCAP, "configs/pcap.json")?;
+    let config = config::resolve(&file, Path::new("."))?;
+    let trace = fit::read(inputs, &config, Reading { on_error, ..Reading::default() })?;
+    let (flows, packets) = (trace.flows.len(), trace.times_ns.len());
+    let both_ways = trace.column(packet_field::DIRECTION).map_or(0, |direction| {
+        let answered = |flow: &&Vec<u32>| {
+            flow.iter().any(|&row| direction.column.value(row as usize) == Value::Int(1))
+        };
+        trace.flows.iter().filter(answered).count()
+    });
+    let longest = trace.flows.iter().map(Vec::len).max().unwrap_or(0);
+    let span_ns = trace.times_ns.last().zip(trace.times_ns.first()).map_or(0, |(b, a)| b - a);
+    let mut text = format!(
+        "// Written by `ns-train init` after {packets} packets of {}\n\
+         // in {flows} conversations over {:.1} s: {:.0}% of these have both directions, the longest \
+         has {longest} packets.\n",
+        comment(&files::names(&files::list(inputs)?)),
+        span_ns as f64 / 1e9,
+        100.0 * both_ways as f64 / flows.max(1) as f64,
+    );
+    if !trace.not_used.is_empty() {
+        let _ = writeln!(text, "// Not used{}.", ingest::reasons(&trace.not_used));
+    }
+    if both_ways == 0 {
+        text += "// No packet has an answer: \"flow\": \"unidirectional\" would do as well.\n";
+    }
+    Ok(text + config::DEFAULT_PCAP)
 }
 
 /// A configuration for a CSV, with comments; `input` as it is to stand in it.
