@@ -13,7 +13,7 @@ pub use loss::Loss;
 use std::collections::BTreeMap;
 
 use ns_model_format::codec::{Choice, Codec, counted};
-use ns_model_format::{Column, Field, FieldKind, Schema};
+use ns_model_format::{Column, Field, FieldKind};
 use serde::Serialize;
 
 use crate::config::{FieldConfig, Resolved};
@@ -113,7 +113,7 @@ pub fn check(trace: &Trace, config: &Resolved, dataset: &Dataset) -> Report {
             fields.push(loss);
         }
     }
-    let time = time_loss(trace, config, schema);
+    let time = time_loss(trace, config, dataset);
     findings.loss(&time);
     fields.push(time);
     findings.0.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -131,15 +131,19 @@ pub fn check(trace: &Trace, config: &Resolved, dataset: &Dataset) -> Report {
 }
 
 /// What the encoding of times loses, in microseconds.
-fn time_loss(trace: &Trace, config: &Resolved, schema: &Schema) -> Loss {
+fn time_loss(trace: &Trace, config: &Resolved, dataset: &Dataset) -> Loss {
     let kind = FieldKind::Float { decimals: 3 };
     let field = Field {
         name: config.timestamp.column.clone(),
         kind: kind.clone(),
-        codec: schema.timestamp.codec.clone(),
+        codec: dataset.schema.timestamp.codec.clone(),
         missing: None,
     };
-    let column = measured_times(trace, config, trace.flows.iter().map(Vec::as_slice));
+    let chunks = dataset.timeline.chunks();
+    let chunk = |row: &u32| chunks.of(trace.times_ns[*row as usize].abs_diff(trace.times_ns[0]));
+    let part = |a: &u32, b: &u32| chunk(a) == chunk(b);
+    let parts = trace.flows.iter().flat_map(|flow| flow.chunk_by(part));
+    let column = measured_times(trace, config, parts);
     Loss::of(&field, &TraceColumn { column, kind, missing: None }, false)
 }
 
