@@ -32,6 +32,9 @@ pub enum Purpose {
     Parts = 10,
     /// Seeds of the training of further chunks; the index is the chunk.
     Chunks = 11,
+    /// Which flows are compared, and what is drawn to compare with; the index
+    /// numbers the use.
+    Evaluation = 12,
 }
 
 /// A stream of random numbers.

@@ -19,7 +19,7 @@ use crate::fit::{self, Limits, Prepared};
 use crate::ingest::files;
 use crate::input::InputArgs;
 use crate::train::Samples;
-use crate::{check, convert, device, evaluate, init, split};
+use crate::{check, convert, device, evaluate, init, split, visualize};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -49,6 +49,8 @@ enum Command {
     Convert(convert::ConvertArgs),
     /// Compare a synthetic trace with the real one.
     Evaluate(evaluate::cli::EvaluateArgs),
+    /// The same as a page with pictures.
+    Visualize(visualize::cli::VisualizeArgs),
 }
 
 #[derive(Debug, Args)]
@@ -113,7 +115,8 @@ pub fn main() -> std::process::ExitCode {
         Command::Split(args) => split::run(&args).map(|()| Exit::Done),
         Command::Train(args) => train(&args),
         Command::Convert(args) => convert::run(&args).map(|()| Exit::Done),
-        Command::Evaluate(args) => evaluate::cli::run(&args).map(|()| Exit::Done),
+        Command::Evaluate(args) => evaluate::cli::run(&args),
+        Command::Visualize(args) => visualize::cli::run(&args).map(|()| Exit::Done),
     };
     result
         .unwrap_or_else(|error| {

@@ -24,3 +24,4 @@ mod input;
 pub mod model;
 pub mod split;
 pub mod train;
+pub mod visualize;

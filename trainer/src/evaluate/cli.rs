@@ -1,103 +1,174 @@
 //! `ns-train evaluate`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::Context;
 use clap::Args;
-use ns_model_format::Packet;
-use serde_json::json;
+use indicatif::ProgressBar;
+use ns_runtime::exit::Exit;
 
-use super::packets::{Metric, compare, flows};
-use crate::ingest::{OnError, pcap};
+use super::inputs::{self, Side};
+use super::report::Evaluation;
+use super::{Comparison, Names, Options, evaluate, not_used, text};
+use crate::config::Resolved;
+use crate::ingest::sample::DEFAULT_MAX_RECORDS;
+use crate::ingest::{OnError, Reading};
 
 /// What to compare.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
+Examples:
   ns-train evaluate --real capture.pcap --synthetic synthetic.pcap
+  ns-train evaluate --real test.csv --train train.csv --synthetic flows.csv --config my.json
+  ns-train evaluate --real capture.pcap --synthetic synthetic.pcap --json --fail-above 2
 R is the distance between real and synthetic over that between two random halves of the real
-flows: 1 means as near as the capture is to itself.")]
+flows: 1 means as near as the trace is to itself. With --train, --real is to hold flows that the
+model has not seen: `ns-train split` makes such parts.
+Exit codes:
+  0 done, 1 the median R is above --fail-above, 2 wrong usage or input")]
 pub struct EvaluateArgs {
-    /// The real capture
-    #[arg(long, value_name = "FILE")]
-    real: PathBuf,
-    /// The synthetic capture
-    #[arg(long, value_name = "FILE")]
-    synthetic: PathBuf,
-    /// Seed of the random halves
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
-    /// Print one JSON document to standard output instead of a table
+    #[command(flatten)]
+    pub(crate) compare: CompareArgs,
+    /// End with exit code 1 if the median R is above this
+    #[arg(long, value_name = "R")]
+    fail_above: Option<f64>,
+    /// Print one JSON document to standard output instead of tables
     #[arg(long)]
     json: bool,
+}
+
+/// Two traces, and how they are compared.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// The real trace: captures (pcap, pcapng) or tables, as they are or as gzip
+    #[arg(long, value_name = "PATH", required = true)]
+    pub(crate) real: Vec<PathBuf>,
+    /// The synthetic trace, of the same kind
+    #[arg(long, value_name = "PATH", required = true)]
+    pub(crate) synthetic: Vec<PathBuf>,
+    /// What the model was trained on, if that is not the real trace: the baseline is fitted on it,
+    /// and copies are looked for in it
+    #[arg(long, value_name = "PATH")]
+    pub(crate) train: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) how: HowArgs,
+}
+
+/// How traces are compared.
+#[derive(Debug, Args)]
+pub struct HowArgs {
+    /// Fields of a table, as for training; without it, what `ns-train init` would choose. Captures
+    /// are always compared in the fields of packets
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Times that the real trace is halved
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
+    splits: u16,
+    /// Seed of the halves, and of all else that is drawn
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Without the Markov chain that is fitted and judged beside the model
+    #[arg(long)]
+    no_baseline: bool,
+    /// Only fields, joint, sequence and protocol: no downstream tasks, classifier, copies
+    #[arg(long)]
+    quick: bool,
+    /// Records of each trace to compare at most; of more, a seeded sample of whole flows
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_RECORDS)]
+    #[arg(value_parser = clap::value_parser!(u32).range(100..))]
+    max_records: u32,
+    /// A damaged record or bad cell: stop with an error, or skip and count it
+    #[arg(long, value_enum, default_value_t)]
+    on_error: OnError,
+    /// Say nothing but errors and the result
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// No progress bar
+    #[arg(long)]
+    no_progress: bool,
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// A capture that cannot be read, or has too few flows to halve.
-pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
-    let read = |path: &Path| -> anyhow::Result<Vec<Packet>> {
-        Ok(pcap::read(path, OnError::Stop)?.packets)
+/// A trace that cannot be read, of the wrong kind, or too small to be halved.
+pub fn run(args: &EvaluateArgs) -> anyhow::Result<Exit> {
+    let (_, evaluation) = compare(&args.compare)?;
+    let printed = if args.json {
+        serde_json::to_string_pretty(&evaluation).context("cannot write the evaluation as JSON")?
+    } else {
+        text::tables(&evaluation)
     };
+    println!("{printed}");
+    let median = evaluation.summary.median_r;
+    Ok(match args.fail_above {
+        // What has no ratio cannot be said to be near enough.
+        Some(most) if median.is_none_or(|median| median > most) => {
+            let median = median.map_or("none".to_owned(), |median| format!("{median:.2}"));
+            eprintln!("the median R is {median}, above {most}");
+            Exit::Failed
+        }
+        _ => Exit::Done,
+    })
+}
+
+/// Reads traces and compares them.
+pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<(Comparison, Evaluation)> {
+    let reading = args.how.reading();
+    let fields = inputs::fields(&args.real, args.how.config.as_deref(), reading)?;
+    compare_in(&fields, args)
+}
+
+/// The same in known fields.
+pub(crate) fn compare_in(
+    fields: &Resolved,
+    args: &CompareArgs,
+) -> anyhow::Result<(Comparison, Evaluation)> {
+    let bar = progress_bar(&args.how);
+    let reading = args.how.reading();
+    bar.set_message("reading");
+    let read = |inputs: &[PathBuf]| inputs::read(inputs, fields, reading);
     let (real, synthetic) = (read(&args.real)?, read(&args.synthetic)?);
-    let (real_flows, synthetic_flows) = (flows(&real), flows(&synthetic));
-    if real_flows.len() < 4 {
-        bail!("`{}` has {} flows; a floor needs at least 4", args.real.display(), real_flows.len());
-    }
-    let metrics = compare(&real_flows, &synthetic_flows, args.seed);
-    let mut ratios: Vec<f64> = metrics.iter().filter_map(Metric::ratio).collect();
-    ratios.sort_by(f64::total_cmp);
-    let median = ratios.get(ratios.len() / 2).copied();
-    if args.json {
-        let metrics: Vec<_> = metrics
-            .iter()
-            .map(|metric| {
-                json!({
-                    "name": metric.name,
-                    "distance": metric.distance,
-                    "value": metric.value,
-                    "floor": metric.floor,
-                    "r": metric.ratio(),
-                })
-            })
-            .collect();
-        println!("{}", json!({ "summary": { "median_r": median }, "metrics": metrics }));
-        return Ok(());
-    }
-    println!("{:30} {:>12} {:>12}", "", "real", "synthetic");
-    let row = |name: &str, of: &dyn Fn(&[Packet], usize) -> String| {
-        println!(
-            "{name:30} {:>12} {:>12}",
-            of(&real, real_flows.len()),
-            of(&synthetic, synthetic_flows.len())
-        );
+    let train = if args.train.is_empty() { None } else { Some(read(&args.train)?) };
+    let trace = |side: &Option<Side>| not_used(side.as_ref().map(|side| &side.trace));
+    let names = Names {
+        not_used: [not_used(Some(&real.trace)), not_used(Some(&synthetic.trace)), trace(&train)],
+        train: train.as_ref().map(|side| side.file.clone()).unwrap_or_default(),
+        real: real.file,
+        synthetic: synthetic.file,
     };
-    row("packets", &|packets, _| packets.len().to_string());
-    row("flows (each direction)", &|_, flows| flows.to_string());
-    row("packets a flow", &|packets, flows| format!("{:.1}", packets.len() as f64 / flows as f64));
-    row("bytes a packet", &|packets, _| {
-        let bytes: f64 = packets.iter().map(|packet| f64::from(packet.len_bytes)).sum();
-        format!("{:.0}", bytes / packets.len() as f64)
-    });
-    row("packets a second", &|packets, _| {
-        let span = match (packets.first(), packets.last()) {
-            (Some(first), Some(last)) => (last.time_ns - first.time_ns) as f64 / 1e9,
-            _ => 0.0,
-        };
-        if span > 0.0 { format!("{:.1}", packets.len() as f64 / span) } else { "-".to_owned() }
-    });
-    println!();
-    println!("{:30} {:>8} {:>8} {:>8} {:>8}", "distance", "", "value", "floor", "R");
-    for metric in &metrics {
-        let ratio = metric.ratio().map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
-        println!(
-            "{:30} {:>8} {:>8.4} {:>8.4} {:>8}",
-            metric.name, metric.distance, metric.value, metric.floor, ratio
-        );
+    bar.set_message("fitting the baseline");
+    let options = Options {
+        splits: args.how.splits.into(),
+        seed: args.how.seed,
+        baseline: !args.how.no_baseline,
+    };
+    let train = train.as_ref().map(|side| &side.trace);
+    let comparison = Comparison::new(&real.trace, &synthetic.trace, train, fields, options)?;
+    let evaluation = evaluate(&comparison, &names, args.how.quick, &mut |what, share| {
+        bar.set_message(what.to_owned());
+        bar.set_position((share * 1000.0) as u64);
+    })?;
+    bar.finish_and_clear();
+    if !args.how.quiet {
+        for note in &evaluation.notes {
+            eprintln!("note: {note}");
+        }
     }
-    if let Some(median) = median {
-        println!("median R {median:.2} (1: as near as two random halves of the real capture)");
+    Ok((comparison, evaluation))
+}
+
+impl HowArgs {
+    fn reading(&self) -> Reading {
+        Reading { on_error: self.on_error, max_records: self.max_records, seed: self.seed }
     }
-    Ok(())
+}
+
+fn progress_bar(how: &HowArgs) -> ProgressBar {
+    let bar = ProgressBar::hidden();
+    let _ = how.no_progress;
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }

@@ -1,6 +1,190 @@
-//! Is it real? Distances between a real and a synthetic trace, beside the
-//! noise floor.
+//! Is it real? Distances between a real and a synthetic trace, beside the noise
+//! floor and a baseline.
+//!
+//! A distance alone says little: two halves of one trace differ too. So each is
+//! given with that floor, and as R, the ratio of the two: 1 means as near as the
+//! trace is to itself. [`evaluate`] is the whole of it; [`compare`] has how
+//! samples are drawn, [`measure`] what is measured, [`distance`] the distances.
 
+mod classifier;
 pub mod cli;
-pub mod metrics;
-pub mod packets;
+pub mod compare;
+pub mod distance;
+pub mod downstream;
+mod features;
+mod fields;
+pub(crate) mod inputs;
+pub(crate) mod joint;
+pub(crate) mod learn;
+mod markov;
+pub mod measure;
+pub mod netshare;
+pub mod privacy;
+pub mod protocol;
+pub mod report;
+pub mod sample;
+pub(crate) mod sequence;
+pub(crate) mod sketch;
+pub mod table;
+mod text;
+
+pub use classifier::TwoSample;
+pub use compare::{Comparison, Options};
+pub use distance::{Distance, Statistic};
+pub use downstream::Downstream;
+pub use learn::LearnError;
+pub use measure::{Group, Measure};
+pub use privacy::Privacy;
+pub use report::{Evaluation, Metric, Summary};
+pub(crate) use text::number;
+
+use self::report::{Rate, TraceFacts};
+use self::table::Table;
+use crate::ingest::{NotUsed, Trace};
+
+/// Why traces cannot be compared.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvaluateError {
+    /// Too few conversations to halve.
+    #[error("the {what} trace has {found} conversations; a comparison needs at least {least}")]
+    TooFew {
+        /// Which trace.
+        what: &'static str,
+        /// How many it has.
+        found: usize,
+        /// How many it needs.
+        least: usize,
+    },
+    /// Flows that nothing can be learned from.
+    #[error(transparent)]
+    Learn(#[from] learn::LearnError),
+}
+
+/// What a comparison is of, for the document.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// The real trace's files.
+    pub real: String,
+    /// The synthetic trace's.
+    pub synthetic: String,
+    /// The training part's.
+    pub train: String,
+    /// Records that could not be used, in that order.
+    pub not_used: [NotUsed; 3],
+}
+
+/// A step of an evaluation, for a progress bar.
+pub type Done<'a> = dyn FnMut(&str, f64) + 'a;
+
+/// Evaluates a comparison; `done` is told what is next, and which share is done.
+///
+/// # Errors
+/// Flows that nothing can be learned from.
+pub fn evaluate(
+    comparison: &Comparison,
+    names: &Names,
+    marginals_only: bool,
+    done: &mut Done<'_>,
+) -> Result<Evaluation, EvaluateError> {
+    let options = comparison.options();
+    let (all, splits) = (if marginals_only { 1.0 } else { 0.5 }, options.splits as f64);
+    done("distances", 0.0);
+    let found = comparison.metrics(|split| done("distances", all * split as f64 / splits));
+    let (mut downstream, mut classifier, mut privacy) = (None, None, None);
+    if !marginals_only {
+        done("downstream tasks", 0.5);
+        downstream = Some(Downstream::of(comparison)?);
+        done("classifier", 0.75);
+        classifier = Some(TwoSample::of(comparison)?);
+        done("copies", 0.95);
+        privacy = Some(Privacy::of(comparison));
+    }
+    let [real_not_used, synthetic_not_used, train_not_used] = names.not_used.clone();
+    let is_packets = comparison.frame.kind == ns_model_format::schema::TraceKind::Packets;
+    let mut notes = Vec::new();
+    if comparison.left_out > 0 {
+        notes.push(format!(
+            "the synthetic trace is longer than the real one ({}): its last {} records are left out",
+            seconds(comparison.frame.span_ns),
+            comparison.left_out
+        ));
+    }
+    Ok(Evaluation {
+        version: report::VERSION,
+        kind: comparison.frame.kind,
+        real: facts(&comparison.real, &names.real, real_not_used),
+        synthetic: facts(&comparison.synthetic, &names.synthetic, synthetic_not_used),
+        train: comparison.train.as_ref().map(|train| facts(train, &names.train, train_not_used)),
+        notes,
+        splits: options.splits,
+        sampled: comparison.units,
+        seed: options.seed,
+        netshare: netshare::table(&found.metrics, is_packets),
+        summary: found.summary,
+        metrics: found.metrics,
+        rates: rates(comparison),
+        downstream,
+        classifier,
+        privacy,
+    })
+}
+
+/// What is told of a trace that was read.
+fn facts(table: &Table, file: &str, not_used: NotUsed) -> TraceFacts {
+    let times = &table.times_ns;
+    let span = times.last().zip(times.first()).map_or(0, |(last, first)| last - first);
+    TraceFacts {
+        file: file.to_owned(),
+        records: table.len() as u64,
+        flows: table.flows() as u64,
+        conversations: table.units as u64,
+        span_s: span as f64 / 1e9,
+        not_used,
+    }
+}
+
+/// Group 4 as it is rather than as distances.
+fn rates(comparison: &Comparison) -> Vec<Rate> {
+    let of = |measure: &Measure, table: &Table| match measure.of(&comparison.all(table)) {
+        Statistic::Figures(figures) => figures.first().copied().filter(|figure| !figure.is_nan()),
+        _ => None,
+    };
+    let figures = comparison
+        .measures
+        .iter()
+        .filter(|measure| measure.group == Group::Protocol && measure.unit == "share");
+    figures
+        .map(|measure| Rate {
+            name: measure.name.clone(),
+            label: measure.label.clone(),
+            real: of(measure, &comparison.real),
+            synthetic: of(measure, &comparison.synthetic),
+            baseline: comparison.baseline.as_ref().and_then(|table| of(measure, table)),
+        })
+        .collect()
+}
+
+/// What could not be used of traces that were read.
+pub(crate) fn not_used(trace: Option<&Trace>) -> NotUsed {
+    trace.map(|trace| trace.not_used.clone()).unwrap_or_default()
+}
+
+/// A time of nanoseconds in a unit that suits it.
+#[must_use]
+pub fn seconds(ns: i64) -> String {
+    let seconds = ns as f64 / 1e9;
+    match seconds {
+        ..1e-3 => format!("{} us", round(seconds * 1e6)),
+        ..1.0 => format!("{} ms", round(seconds * 1e3)),
+        _ => format!("{} s", round(seconds)),
+    }
+}
+
+/// To three decimals.
+fn round(number: f64) -> f64 {
+    (number * 1e3).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 
 mod cli;
 mod profile;
-mod roles;
+pub(crate) mod roles;
 
 pub use cli::InitArgs;
 pub(crate) use cli::run;

@@ -2,7 +2,7 @@
 
 /// The field's usual names for what names a flow, and for time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(crate) enum Role {
     SrcIp,
     DstIp,
     SrcPort,
@@ -69,6 +69,23 @@ const ROLES: [(Role, &[&str]); 5] = [
     (Role::Proto, &["proto", "protocol", "pr", "ipproto", "ipprotocol", "transport"]),
 ];
 
+/// What a flow record counts or measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Figure {
+    Packets,
+    Bytes,
+    Duration,
+}
+
+const FIGURES: [(Figure, &[&str]); 3] = [
+    (Figure::Packets, &["pkt", "pkts", "packets", "ipkt", "inpkts", "origpkts", "numpackets"]),
+    (
+        Figure::Bytes,
+        &["byt", "byte", "bytes", "ibyt", "inbytes", "origbytes", "numbytes", "octets"],
+    ),
+    (Figure::Duration, &["td", "duration", "dur", "flowduration"]),
+];
+
 /// Names of time columns, the likeliest first.
 const TIMES: [&str; 19] = [
     "ts",
@@ -103,19 +120,24 @@ fn plain(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-pub(super) fn role(name: &str) -> Option<Role> {
+pub(crate) fn role(name: &str) -> Option<Role> {
     let name = plain(name);
     ROLES.iter().find(|(_, names)| names.contains(&name.as_str())).map(|&(role, _)| role)
 }
 
+pub(crate) fn figure(name: &str) -> Option<Figure> {
+    let name = plain(name);
+    FIGURES.iter().find(|(_, names)| names.contains(&name.as_str())).map(|&(figure, _)| figure)
+}
+
 /// How likely a name is that of the time column; smaller is likelier.
-pub(super) fn time_rank(name: &str) -> Option<usize> {
+pub(crate) fn time_rank(name: &str) -> Option<usize> {
     let name = plain(name);
     TIMES.iter().position(|known| *known == name)
 }
 
 /// How likely a name is that of an entity; smaller is likelier.
-pub(super) fn entity_rank(name: &str) -> Option<usize> {
+pub(crate) fn entity_rank(name: &str) -> Option<usize> {
     let name = name.to_ascii_lowercase();
     let mut words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty());
     let is_id = words.clone().next_back() == Some("id");

@@ -1,0 +1,229 @@
+//! Group 7: how much of the training data comes out again?
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::compare::Comparison;
+use super::features::features;
+use super::joint::mixed;
+use super::learn::Matrix;
+use super::sample::Sample;
+use super::table::{Cells, Role};
+
+/// Sequences shorter than this are alike by chance.
+const LONG: usize = 8;
+/// Flows of each side whose nearest neighbours are looked for.
+const MOST_FLOWS: usize = 2000;
+
+/// A kind of copy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Copies {
+    /// For programs: `record`, `tuple`, `address_pair`, `sequence`.
+    pub name: String,
+    /// For people.
+    pub label: String,
+    /// The share of synthetic ones that occur in the reference.
+    pub synthetic: Option<f64>,
+    /// The share of real ones that are not in the reference and occur in it all the
+    /// same: what chance, and what traffic repeats, gives.
+    pub floor: Option<f64>,
+    /// The share of the Markov baseline's.
+    pub baseline: Option<f64>,
+    /// How many synthetic ones were looked at.
+    pub count: usize,
+}
+
+/// Distance to the closest record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Closest {
+    /// The share of synthetic flows that are nearer to the training flows than to
+    /// as many flows that were not trained on; 0.5 where nothing was memorised.
+    pub nearer_to_train: f64,
+    /// Where chance puts that share 95% of the time, from the number of flows.
+    pub by_chance: [f64; 2],
+    /// The median distance of synthetic flows to the closest training flow, in parts of
+    /// that of real flows that were not trained on.
+    pub median_ratio: f64,
+    /// Flows that were looked at.
+    pub flows: usize,
+}
+
+/// What was found of the reference in the synthetic trace.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Privacy {
+    /// What copies are looked for in: `train`, or `real` where no training part was
+    /// given (one half of it, the other being the floor).
+    pub reference: String,
+    /// Copies by kind.
+    pub copies: Vec<Copies>,
+    /// Distances to the closest record; null without a training part.
+    pub closest: Option<Closest>,
+}
+
+impl Privacy {
+    /// Looks for copies, on the first split.
+    #[must_use]
+    pub fn of(comparison: &Comparison) -> Privacy {
+        let [half, other] = comparison.halves(0);
+        let synthetic = comparison.part(&comparison.synthetic, 0);
+        let baseline = comparison.baseline.as_ref().map(|table| comparison.part(table, 0));
+        let train = comparison.train.as_ref().map(|table| comparison.part(table, 0));
+        // Of a model that is judged by flows it has not seen, these are the floor.
+        let (reference, floor) = match &train {
+            Some(train) => (train, &half),
+            None => (&half, &other),
+        };
+        let kinds: [(&str, &str, Keys); 4] = [
+            ("record", "records, all fields but their time", records),
+            ("tuple", "5-tuples", tuples),
+            ("address_pair", "pairs of addresses", pairs),
+            ("sequence", "sequences of 8 or more records", sequences),
+        ];
+        let copies = kinds.into_iter().map(|(name, label, keys)| {
+            let known: HashSet<u64> = keys(reference).into_iter().collect();
+            let share = |sample: &Sample<'_>| -> (Option<f64>, usize) {
+                let found: HashSet<u64> = keys(sample).into_iter().collect();
+                let copied = found.iter().filter(|key| known.contains(key)).count();
+                let share = copied as f64 / found.len() as f64;
+                ((!found.is_empty()).then_some(share), found.len())
+            };
+            let (synthetic, count) = share(&synthetic);
+            Copies {
+                name: name.to_owned(),
+                label: label.to_owned(),
+                synthetic,
+                floor: share(floor).0,
+                baseline: baseline.as_ref().and_then(|sample| share(sample).0),
+                count,
+            }
+        });
+        let copies: Vec<Copies> =
+            copies.filter(|kind| kind.synthetic.is_some() || kind.floor.is_some()).collect();
+        Privacy {
+            reference: if train.is_some() { "train" } else { "real" }.to_owned(),
+            copies,
+            closest: train.as_ref().and_then(|train| closest(train, &half, &synthetic)),
+        }
+    }
+}
+
+/// What a sample has of one kind, a number each.
+type Keys = fn(&Sample<'_>) -> Vec<u64>;
+
+fn cell(sample: &Sample<'_>, at: usize, row: u32) -> u64 {
+    match &sample.table.cells[at] {
+        Cells::Ids(ids) => ids[row as usize].into(),
+        Cells::Numbers(numbers) => numbers[row as usize].to_bits(),
+    }
+}
+
+fn records(sample: &Sample<'_>) -> Vec<u64> {
+    let columns = 0..sample.frame.columns.len();
+    let record = |&row: &u32| mixed(columns.clone().map(|at| cell(sample, at, row)));
+    sample.rows.iter().map(record).collect()
+}
+
+fn tuples(sample: &Sample<'_>) -> Vec<u64> {
+    let columns = sample.frame.columns.iter().enumerate();
+    let names: Vec<usize> = columns.filter(|(_, c)| c.is_attribute).map(|(at, _)| at).collect();
+    let name = |flow: &[u32]| mixed(names.iter().map(|&at| cell(sample, at, flow[0])));
+    sample.flows().map(name).collect()
+}
+
+fn pairs(sample: &Sample<'_>) -> Vec<u64> {
+    let Some(tuple) = sample.frame.tuple else { return Vec::new() };
+    let pair =
+        |flow: &[u32]| mixed([tuple.src_ip, tuple.dst_ip].map(|at| cell(sample, at, flow[0])));
+    sample.flows().map(pair).collect()
+}
+
+/// Of packets, lengths and flags; of other records, all measurements.
+fn sequences(sample: &Sample<'_>) -> Vec<u64> {
+    use ns_model_format::schema::{TraceKind, packet_field};
+    let frame = sample.frame;
+    let columns: Vec<usize> = match frame.kind {
+        TraceKind::Packets => [packet_field::LEN, packet_field::TCP_FLAGS]
+            .iter()
+            .filter_map(|name| frame.column(name))
+            .collect(),
+        _ => {
+            let all = frame.columns.iter().enumerate();
+            all.filter(|(_, c)| !c.is_attribute && c.role != Role::Address)
+                .map(|(at, _)| at)
+                .collect()
+        }
+    };
+    let long = sample.flows().filter(|flow| flow.len() >= LONG);
+    let sequence = |flow: &[u32]| {
+        mixed(
+            flow.iter()
+                .flat_map(|&row| columns.iter().map(move |&at| (at, row)))
+                .map(|(at, row)| cell(sample, at, row)),
+        )
+    };
+    long.map(sequence).collect()
+}
+
+/// How near synthetic flows come to those trained on, and to others.
+fn closest(train: &Sample<'_>, unseen: &Sample<'_>, synthetic: &Sample<'_>) -> Option<Closest> {
+    let of = |sample: &Sample<'_>| features(sample, MOST_FLOWS, &[]).matrix;
+    let [mut train, mut unseen, mut synthetic] = [of(train), of(unseen), of(synthetic)];
+    // As many on both sides: the nearest of more is nearer.
+    let rows = train.rows.min(unseen.rows);
+    if rows < 10 || synthetic.rows < 10 {
+        return None;
+    }
+    for side in [&mut train, &mut unseen] {
+        side.values.truncate(rows * side.cols);
+        side.rows = rows;
+    }
+    let scales = scales(&unseen);
+    for matrix in [&mut train, &mut unseen, &mut synthetic] {
+        for row in matrix.values.chunks_mut(scales.len()) {
+            row.iter_mut().zip(&scales).for_each(|(value, scale)| *value *= scale);
+        }
+    }
+    let nearest = |from: &Matrix, to: &Matrix| -> Vec<f64> {
+        from.values.chunks(from.cols).map(|row| least_square(row, to)).collect()
+    };
+    let (to_train, to_unseen) = (nearest(&synthetic, &train), nearest(&synthetic, &unseen));
+    let nearer: f64 = to_train
+        .iter()
+        .zip(&to_unseen)
+        .map(|(train, unseen)| match train.total_cmp(unseen) {
+            std::cmp::Ordering::Less => 1.0,
+            std::cmp::Ordering::Equal => 0.5,
+            std::cmp::Ordering::Greater => 0.0,
+        })
+        .sum();
+    let n = to_train.len() as f64;
+    let median = |squares: &[f64]| super::compare::quantile(squares, 0.5).sqrt();
+    let spread = 1.96 * 0.5 / n.sqrt();
+    let usual = median(&nearest(&unseen, &train));
+    Some(Closest {
+        nearer_to_train: nearer / n,
+        by_chance: [(0.5 - spread).max(0.0), (0.5 + spread).min(1.0)],
+        median_ratio: median(&to_train) / if usual > 0.0 { usual } else { 1.0 },
+        flows: to_train.len(),
+    })
+}
+
+/// One over each column's standard deviation; 0 for a constant.
+fn scales(matrix: &Matrix) -> Vec<f64> {
+    let n = matrix.rows.max(1) as f64;
+    let column = |at: usize| matrix.values.iter().skip(at).step_by(matrix.cols);
+    (0..matrix.cols)
+        .map(|at| {
+            let mean = column(at).sum::<f64>() / n;
+            let sd = (column(at).map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
+            if sd > 1e-12 { 1.0 / sd } else { 0.0 }
+        })
+        .collect()
+}
+
+/// The square of the distance to the nearest row.
+fn least_square(row: &[f64], to: &Matrix) -> f64 {
+    let square = |other: &[f64]| row.iter().zip(other).map(|(x, y)| (x - y).powi(2)).sum::<f64>();
+    to.values.chunks(to.cols).map(square).fold(f64::INFINITY, f64::min)
+}

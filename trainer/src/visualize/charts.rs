@@ -1,0 +1,765 @@
+//! Which charts a comparison has, each with its data and its description.
+
+use std::fmt::Write;
+
+use ns_model_format::schema::TraceKind;
+
+use super::svg::{self, Axis, BarRow, Line, Matrix, RatioRow, Side, tick};
+use crate::evaluate::compare::{Comparison, quantile};
+use crate::evaluate::distance::Statistic;
+use crate::evaluate::measure::{Labels, Measure, Picture};
+use crate::evaluate::report::Evaluation;
+use crate::evaluate::sample::Sample;
+use crate::evaluate::{Group, joint, sequence};
+
+/// Points of a distribution function.
+const POINTS: usize = 256;
+/// Bars of a chart.
+const MOST_BARS: usize = 10;
+/// Bins of a rate over time.
+const MOST_BINS: usize = 300;
+
+/// A chart, its data as a table, and what it shows in words.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    /// For programs: the name of its files.
+    pub name: String,
+    /// For people.
+    pub title: String,
+    /// What it shows, with its figures, for those who cannot see it.
+    pub words: String,
+    /// The part of the report that it belongs to.
+    pub(super) section: Section,
+    /// SVG without a style of its own.
+    pub(super) chart: String,
+    /// The header of its data.
+    pub(super) columns: Vec<String>,
+    /// Its data.
+    pub(super) rows: Vec<Vec<String>>,
+}
+
+impl Figure {
+    /// The chart as an SVG file of its own.
+    #[must_use]
+    pub fn svg(&self) -> String {
+        svg::standalone(&self.chart)
+    }
+
+    /// Its data as CSV (RFC 4180).
+    #[must_use]
+    pub fn csv(&self) -> String {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        // Writing to memory cannot fail, and all rows are as long as the header.
+        let _ = writer.write_record(&self.columns);
+        for row in &self.rows {
+            let _ = writer.write_record(row);
+        }
+        writer
+            .into_inner()
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+}
+
+/// The parts of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Section {
+    Ratios,
+    Fields,
+    Joint,
+    Sequence,
+    Protocol,
+    Downstream,
+    Privacy,
+    Training,
+}
+
+impl Section {
+    pub(super) const ALL: [Section; 8] = [
+        Section::Ratios,
+        Section::Fields,
+        Section::Joint,
+        Section::Sequence,
+        Section::Protocol,
+        Section::Downstream,
+        Section::Privacy,
+        Section::Training,
+    ];
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Section::Ratios => "All ratios",
+            Section::Fields => "Fields",
+            Section::Joint => "Fields together",
+            Section::Sequence => "Records one after another",
+            Section::Protocol => "Protocols",
+            Section::Downstream => "Work done with it",
+            Section::Privacy => "Privacy",
+            Section::Training => "Training",
+        }
+    }
+
+    pub(super) fn id(self) -> &'static str {
+        match self {
+            Section::Ratios => "ratios",
+            Section::Fields => "fields",
+            Section::Joint => "joint",
+            Section::Sequence => "sequence",
+            Section::Protocol => "protocol",
+            Section::Downstream => "downstream",
+            Section::Privacy => "privacy",
+            Section::Training => "training",
+        }
+    }
+}
+
+/// A point of a training curve.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainingPoint {
+    /// Generator updates.
+    pub iteration: f64,
+    /// The critics' loss.
+    pub critic: f64,
+    /// The generator's.
+    pub generator: f64,
+}
+
+/// All charts, in the order of the report.
+pub(super) fn figures(
+    comparison: &Comparison,
+    evaluation: &Evaluation,
+    training: &[TrainingPoint],
+) -> Vec<Figure> {
+    let half = comparison.halves(0);
+    let samples = Samples {
+        real: comparison.all(&comparison.real),
+        synthetic: comparison.all(&comparison.synthetic),
+        halves: half,
+    };
+    let mut all = vec![ratios(evaluation)];
+    for measure in &comparison.measures {
+        match measure.picture {
+            Picture::None => {}
+            Picture::Cdf { log } => all.push(distribution(measure, &samples, log, evaluation)),
+            Picture::Tail => all.push(tail(measure, &samples, evaluation)),
+            Picture::Bars(labels) => all.push(categories(measure, &samples, labels, evaluation)),
+        }
+    }
+    all.push(correlations(comparison, &samples));
+    all.extend(rate(comparison, &samples));
+    all.extend(rates(evaluation));
+    all.extend(heavy_hitters(comparison, &samples));
+    all.extend(accuracies(evaluation));
+    all.extend(copies(evaluation));
+    all.extend(curves(training));
+    name_files(&mut all);
+    all
+}
+
+/// Makes names that files can have: they come from columns, which may be called anything.
+fn name_files(figures: &mut [Figure]) {
+    let mut seen = std::collections::HashSet::new();
+    for figure in figures {
+        let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+        let base: String = figure.name.chars().take(60).map(plain).collect();
+        let mut names = std::iter::once(base.clone()).chain((2..).map(|n| format!("{base}_{n}")));
+        // There is always one more number.
+        figure.name = names.find(|name| seen.insert(name.to_lowercase())).unwrap_or(base);
+    }
+}
+
+struct Samples<'a> {
+    real: Sample<'a>,
+    synthetic: Sample<'a>,
+    halves: [Sample<'a>; 2],
+}
+
+impl Samples<'_> {
+    /// Each side's statistic: real, synthetic, a half of the real one.
+    fn of(&self, measure: &Measure) -> [(Side, Statistic); 3] {
+        [
+            (Side::Real, measure.of(&self.real)),
+            (Side::Synthetic, measure.of(&self.synthetic)),
+            (Side::Floor, measure.of(&self.halves[0])),
+        ]
+    }
+}
+
+fn section(group: Group) -> Section {
+    match group {
+        Group::Fields => Section::Fields,
+        Group::Joint => Section::Joint,
+        Group::Sequence => Section::Sequence,
+        Group::Protocol => Section::Protocol,
+    }
+}
+
+fn cell(number: f64) -> String {
+    if number.is_finite() { number.to_string() } else { String::new() }
+}
+
+/// The ratios of a measure's metrics in words.
+fn ratio_words(measure: &Measure, evaluation: &Evaluation) -> String {
+    let of = measure.distances.iter().filter_map(|distance| {
+        let name = format!("{}.{}", measure.name, distance.name());
+        let metric = evaluation.metrics.iter().find(|metric| metric.name == name)?;
+        let r = metric.r.map_or("no R, the floor is 0".to_owned(), |r| format!("R {r:.2}"));
+        Some(format!("{} {}: {r}", distance.label(), crate::evaluate::number(metric.value)))
+    });
+    of.collect::<Vec<_>>().join("; ")
+}
+
+fn ratios(evaluation: &Evaluation) -> Figure {
+    let mut metrics: Vec<_> =
+        evaluation.metrics.iter().filter_map(|metric| Some((metric, metric.r?))).collect();
+    metrics.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let name = |metric: &crate::evaluate::Metric| {
+        format!("{} ({})", metric.label, metric.distance.label())
+    };
+    let rows: Vec<RatioRow> = metrics
+        .iter()
+        .map(|(metric, r)| RatioRow {
+            label: name(metric),
+            r: *r,
+            interval: metric.r_interval.unwrap_or([*r; 2]),
+            baseline: metric.baseline_r,
+        })
+        .collect();
+    let summary = &evaluation.summary;
+    let r = |r: Option<f64>| r.map_or("none".to_owned(), |r| format!("{r:.2}"));
+    let mut words = format!(
+        "R of {} metrics, the largest first, with the interval of 95% of resampled splits. Median {}, \
+         95th percentile {}.",
+        rows.len(),
+        r(summary.median_r),
+        r(summary.p95_r)
+    );
+    if let Some((name, r)) = &summary.worst {
+        let _ = write!(words, " The largest is {name} with {r:.2}.");
+    }
+    let data = metrics.iter().map(|(metric, r)| {
+        let [low, high] = metric.r_interval.unwrap_or([*r; 2]);
+        let baseline = metric.baseline_r.map_or(String::new(), cell);
+        vec![metric.name.clone(), cell(*r), cell(low), cell(high), baseline]
+    });
+    Figure {
+        name: "ratios".to_owned(),
+        title: "R of every metric".to_owned(),
+        section: Section::Ratios,
+        chart: svg::ratios("R of every metric", &words, &rows),
+        columns: ["metric", "r", "r_low", "r_high", "markov_r"].map(str::to_owned).to_vec(),
+        rows: data.collect(),
+        words,
+    }
+}
+
+fn with_unit(label: &str, unit: &str) -> String {
+    match unit {
+        "" | "value" => label.to_owned(),
+        unit if label.ends_with(unit) || label.starts_with(unit) => label.to_owned(),
+        unit => format!("{label} ({unit})"),
+    }
+}
+
+/// A long table of lines: side, x, y.
+fn line_rows(lines: &[Line]) -> Vec<Vec<String>> {
+    lines
+        .iter()
+        .flat_map(|line| {
+            let name = line.name.clone();
+            line.points.iter().map(move |(x, y)| vec![name.clone(), cell(*x), cell(*y)])
+        })
+        .collect()
+}
+
+/// The quartiles of each side in words.
+fn quartiles(sides: &[(Side, Statistic); 3], unit: &str) -> String {
+    let of = sides.iter().take(2).filter_map(|(side, statistic)| {
+        let Statistic::Sorted(numbers) = statistic else { return None };
+        let [low, middle, high] = [0.25, 0.5, 0.75].map(|share| tick(quantile(numbers, share)));
+        Some(format!("{}: median {middle}, middle half {low} to {high} {unit}", side.name()))
+    });
+    of.collect::<Vec<_>>().join("; ")
+}
+
+fn distribution(
+    measure: &Measure,
+    samples: &Samples<'_>,
+    log: bool,
+    evaluation: &Evaluation,
+) -> Figure {
+    let sides = samples.of(measure);
+    let lines: Vec<Line> = sides
+        .iter()
+        .map(|(side, statistic)| {
+            let mut points = Vec::new();
+            if let (Statistic::Sorted(numbers), false) = (statistic, statistic.is_empty()) {
+                let mut last = 0.0;
+                for step in 0..=POINTS {
+                    let at = step * (numbers.len() - 1) / POINTS;
+                    let share = (at + 1) as f64 / numbers.len() as f64;
+                    // A step, not a slope: what has no values between has none.
+                    points.push((numbers[at], last));
+                    points.push((numbers[at], share));
+                    last = share;
+                }
+            }
+            Line { side: *side, name: side.name().to_owned(), points }
+        })
+        .collect();
+    let (x, y) = (with_unit(&measure.label, measure.unit), "share at or below");
+    let words = format!(
+        "Distribution functions. {}. {}",
+        quartiles(&sides, measure.unit),
+        ratio_words(measure, evaluation)
+    );
+    Figure {
+        name: measure.name.clone(),
+        title: sentence(&measure.label),
+        section: section(measure.group),
+        chart: svg::lines(&measure.label, &words, &Axis::new(x, log), &Axis::new(y, false), &lines),
+        columns: vec!["trace".to_owned(), measure.name.clone(), "share".to_owned()],
+        rows: line_rows(&lines),
+        words,
+    }
+}
+
+fn tail(measure: &Measure, samples: &Samples<'_>, evaluation: &Evaluation) -> Figure {
+    let sides = samples.of(measure);
+    let lines: Vec<Line> = sides
+        .iter()
+        .map(|(side, statistic)| {
+            let mut points = Vec::new();
+            if let Statistic::Sorted(numbers) = statistic {
+                let mut from = 0;
+                for same in numbers.chunk_by(|a, b| a == b) {
+                    let share = (numbers.len() - from) as f64 / numbers.len() as f64;
+                    from += same.len();
+                    // As many points as the eye can tell apart.
+                    let is_new = points
+                        .last()
+                        .is_none_or(|(x, y): &(f64, f64)| same[0] > x * 1.01 || share < y * 0.99);
+                    if same[0] > 0.0 && is_new {
+                        points.push((same[0], share));
+                    }
+                }
+            }
+            Line { side: *side, name: side.name().to_owned(), points }
+        })
+        .collect();
+    let x = with_unit(&measure.label, measure.unit);
+    let words = format!(
+        "Share of flows with at least so much, both axes logarithmic. {}. {}",
+        quartiles(&sides, measure.unit),
+        ratio_words(measure, evaluation)
+    );
+    let (x, y) = (Axis::new(x, true), Axis::new("share at or above", true));
+    Figure {
+        name: measure.name.clone(),
+        title: sentence(&measure.label),
+        section: section(measure.group),
+        chart: svg::lines(&measure.label, &words, &x, &y, &lines),
+        columns: vec!["trace".to_owned(), measure.name.clone(), "share_at_or_above".to_owned()],
+        rows: line_rows(&lines),
+        words,
+    }
+}
+
+fn categories(
+    measure: &Measure,
+    samples: &Samples<'_>,
+    labels: Labels,
+    evaluation: &Evaluation,
+) -> Figure {
+    let shares = |statistic: &Statistic| -> std::collections::BTreeMap<u64, f64> {
+        let Statistic::Counts(counts) = statistic else { return Default::default() };
+        let total: f64 = counts.iter().map(|(_, count)| count).sum();
+        counts.iter().map(|(value, count)| (*value, count / total)).collect()
+    };
+    let [real, synthetic] = [&samples.real, &samples.synthetic].map(|s| shares(&measure.of(s)));
+    let halves = samples.halves.each_ref().map(|half| shares(&measure.of(half)));
+    let of = |from: &std::collections::BTreeMap<u64, f64>, value: u64| {
+        from.get(&value).copied().unwrap_or(0.0)
+    };
+    let mut values: Vec<u64> = real.keys().chain(synthetic.keys()).copied().collect();
+    values.sort_unstable();
+    values.dedup();
+    values.sort_by(|a, b| {
+        let most = |value| of(&real, value).max(of(&synthetic, value));
+        most(*b).total_cmp(&most(*a))
+    });
+    let shown = values.len().min(MOST_BARS);
+    let frame = samples.real.frame;
+    let mut rows: Vec<BarRow> = values[..shown]
+        .iter()
+        .map(|&value| BarRow {
+            label: labels.label(frame, value),
+            values: vec![of(&real, value), of(&synthetic, value)],
+            spread: (of(&halves[0], value) - of(&halves[1], value)).abs(),
+        })
+        .collect();
+    if shown < values.len() {
+        let rest = |from| values[shown..].iter().map(|&value| of(from, value)).sum();
+        rows.push(BarRow {
+            label: format!("{} others", values.len() - shown),
+            values: vec![rest(&real), rest(&synthetic)],
+            spread: 0.0,
+        });
+    }
+    let listed = rows.iter().take(5).map(|row| {
+        format!("{}: {:.1}% and {:.1}%", row.label, 100.0 * row.values[0], 100.0 * row.values[1])
+    });
+    let words = format!(
+        "Shares, real and synthetic. {}. {}",
+        listed.collect::<Vec<_>>().join("; "),
+        ratio_words(measure, evaluation)
+    );
+    let sides = [Side::Real, Side::Synthetic];
+    let noun = if measure.group == Group::Protocol { measure.unit } else { records(frame.kind) };
+    let axis = format!("share of {noun}");
+    Figure {
+        name: measure.name.clone(),
+        title: sentence(&measure.label),
+        section: section(measure.group),
+        chart: svg::bars(&measure.label, &words, &axis, &sides, &rows),
+        columns: [measure.name.as_str(), "real", "synthetic", "halves_differ_by"]
+            .map(str::to_owned)
+            .to_vec(),
+        rows: rows
+            .iter()
+            .map(|row| {
+                vec![row.label.clone(), cell(row.values[0]), cell(row.values[1]), cell(row.spread)]
+            })
+            .collect(),
+        words,
+    }
+}
+
+fn records(kind: TraceKind) -> &'static str {
+    if kind == TraceKind::Packets { "packets" } else { "records" }
+}
+
+fn correlations(comparison: &Comparison, samples: &Samples<'_>) -> Figure {
+    let (columns, names): (Vec<Option<usize>>, Vec<String>) =
+        joint::correlated(&comparison.frame).into_iter().unzip();
+    let of = |sample: &Sample<'_>| -> Vec<Vec<f64>> {
+        let ranked = joint::ranked(sample, &columns);
+        let row = |a: &Vec<f64>| {
+            ranked.iter().map(|b| crate::evaluate::distance::pearson(a, b)).collect()
+        };
+        ranked.iter().map(row).collect()
+    };
+    let (real, synthetic, half) =
+        (of(&samples.real), of(&samples.synthetic), of(&samples.halves[0]));
+    let minus = |a: &[Vec<f64>], b: &[Vec<f64>]| -> Vec<Vec<f64>> {
+        a.iter().zip(b).map(|(a, b)| a.iter().zip(b).map(|(x, y)| x - y).collect()).collect()
+    };
+    let matrices = [
+        Matrix { name: "real", rows: real.clone() },
+        Matrix { name: "synthetic", rows: synthetic.clone() },
+        Matrix { name: "synthetic minus real", rows: minus(&synthetic, &real) },
+        Matrix { name: "half of real minus real", rows: minus(&half, &real) },
+    ];
+    let (mut listed, mut rows) = (Vec::new(), Vec::new());
+    for i in 0..names.len() {
+        for j in i + 1..names.len() {
+            let [of_real, of_synthetic] = [real[i][j], synthetic[i][j]];
+            listed
+                .push(format!("{} and {}: {of_real:.2} and {of_synthetic:.2}", names[i], names[j]));
+            let numbers = [of_real, of_synthetic, half[i][j]].map(cell);
+            rows.push([vec![names[i].clone(), names[j].clone()], numbers.to_vec()].concat());
+        }
+    }
+    let words = format!("Rank correlations, real and synthetic. {}.", listed.join("; "));
+    Figure {
+        name: "correlations".to_owned(),
+        title: "Rank correlations of a record's numbers".to_owned(),
+        section: Section::Joint,
+        chart: svg::matrices("Rank correlations (-1 to 1)", &words, &names, &matrices),
+        columns: ["a", "b", "real", "synthetic", "half_of_real"].map(str::to_owned).to_vec(),
+        rows,
+        words,
+    }
+}
+
+/// Records a second over the span.
+fn rate(comparison: &Comparison, samples: &Samples<'_>) -> Option<Figure> {
+    let frame = &comparison.frame;
+    let bin_ns = (frame.span_ns / MOST_BINS as i64).max(1);
+    if frame.span_ns < 1_000 {
+        return None;
+    }
+    let per_s = 1e9 / bin_ns as f64;
+    let lines: Vec<Line> = [(Side::Real, &samples.real), (Side::Synthetic, &samples.synthetic)]
+        .into_iter()
+        .map(|(side, sample)| Line {
+            side,
+            name: side.name().to_owned(),
+            points: sequence::in_bins(sample, bin_ns)
+                .into_iter()
+                .enumerate()
+                .map(|(bin, count)| ((bin as f64 + 0.5) / per_s, count * per_s))
+                .collect(),
+        })
+        .collect();
+    let what = records(frame.kind);
+    let mean = |line: &Line| {
+        let rates: Vec<f64> = line.points.iter().map(|point| point.1).collect();
+        let mean = rates.iter().sum::<f64>() / rates.len().max(1) as f64;
+        format!(
+            "{}: mean {}, least {}, most {}",
+            line.name,
+            tick(mean),
+            tick(quantile(&rates, 0.0)),
+            tick(quantile(&rates, 1.0))
+        )
+    };
+    let words = format!(
+        "{} a second in bins of {}, both from their first record on. {}.",
+        sentence(what),
+        crate::evaluate::seconds(bin_ns),
+        lines.iter().map(mean).collect::<Vec<_>>().join("; ")
+    );
+    let (x, y) =
+        (Axis::new("time from the first record (s)", false), Axis::new(format!("{what}/s"), false));
+    Some(Figure {
+        name: "rate_over_time".to_owned(),
+        title: format!("{} a second over time", sentence(what)),
+        section: Section::Sequence,
+        chart: svg::lines("rate over time", &words, &x, &y, &lines),
+        columns: ["trace", "time_s", "records_per_s"].map(str::to_owned).to_vec(),
+        rows: line_rows(&lines),
+        words,
+    })
+}
+
+fn rates(evaluation: &Evaluation) -> Option<Figure> {
+    let mut sides = vec![Side::Real, Side::Synthetic];
+    let has_baseline = evaluation.rates.iter().any(|rate| rate.baseline.is_some());
+    sides.extend(has_baseline.then_some(Side::Markov));
+    let rows: Vec<BarRow> = evaluation
+        .rates
+        .iter()
+        .filter_map(|rate| {
+            let mut values = vec![rate.real?, rate.synthetic.unwrap_or(0.0)];
+            values.extend(has_baseline.then(|| rate.baseline.unwrap_or(0.0)));
+            Some(BarRow { label: rate.name.replace('_', " "), values, spread: 0.0 })
+        })
+        .collect();
+    if rows.is_empty() {
+        return None;
+    }
+    let percent = |value: &f64| format!("{:.2}%", 100.0 * value);
+    let listed = rows.iter().map(|row| {
+        format!("{}: {}", row.label, row.values.iter().map(percent).collect::<Vec<_>>().join(", "))
+    });
+    let names: Vec<&str> = sides.iter().map(|side| side.name()).collect();
+    let words = format!("Shares, {}. {}.", names.join(", "), listed.collect::<Vec<_>>().join("; "));
+    let columns = std::iter::once("rate").chain(names).map(str::to_owned).collect();
+    Some(Figure {
+        name: "protocol_rates".to_owned(),
+        title: "Consistency of protocols".to_owned(),
+        section: Section::Protocol,
+        chart: svg::bars("Consistency of protocols", &words, "share", &sides, &rows),
+        columns,
+        rows: rows
+            .iter()
+            .map(|row| {
+                let cells = row.values.iter().map(|value| cell(*value));
+                std::iter::once(row.label.clone()).chain(cells).collect()
+            })
+            .collect(),
+        words,
+    })
+}
+
+/// How many records the most frequent addresses have, by rank.
+fn heavy_hitters(comparison: &Comparison, samples: &Samples<'_>) -> Vec<Figure> {
+    let Some(tuple) = comparison.frame.tuple else { return Vec::new() };
+    let figure = |at: usize, name: &str, title: &str| {
+        let sides = [
+            (Side::Real, &samples.real),
+            (Side::Synthetic, &samples.synthetic),
+            (Side::Floor, &samples.halves[0]),
+        ];
+        let lines: Vec<Line> = sides
+            .into_iter()
+            .map(|(side, sample)| {
+                let mut counts = sample.counts(at);
+                counts.sort_unstable_by_key(|count| std::cmp::Reverse(*count));
+                let total = sample.rows.len().max(1) as f64;
+                let shares = counts.iter().take_while(|count| **count > 0);
+                let points =
+                    shares.enumerate().map(|(n, count)| ((n + 1) as f64, *count as f64 / total));
+                // Every rank at first, then as many as the eye can tell apart.
+                let mut next = 1.0;
+                let points = points.filter(|(rank, _)| {
+                    let takes = *rank >= next;
+                    if takes {
+                        next = (rank * 1.03).max(rank + 1.0);
+                    }
+                    takes
+                });
+                Line { side, name: side.name().to_owned(), points: points.collect() }
+            })
+            .collect();
+        let first = |line: &Line| {
+            let share = |rank: usize| {
+                line.points.get(rank).map_or("none".to_owned(), |p| format!("{:.2}%", 100.0 * p.1))
+            };
+            format!("{}: first {}, tenth {}", line.name, share(0), share(9))
+        };
+        let words = format!(
+            "Share of all {} by the rank of the address, both axes logarithmic. {}.",
+            records(comparison.frame.kind),
+            lines.iter().map(first).collect::<Vec<_>>().join("; ")
+        );
+        let (x, y) = (
+            Axis::new("rank of the address", true),
+            Axis::new(format!("share of {}", records(comparison.frame.kind)), true),
+        );
+        Figure {
+            name: name.to_owned(),
+            title: title.to_owned(),
+            section: Section::Downstream,
+            chart: svg::lines(title, &words, &x, &y, &lines),
+            columns: ["trace", "rank", "share"].map(str::to_owned).to_vec(),
+            rows: line_rows(&lines),
+            words,
+        }
+    };
+    vec![
+        figure(tuple.src_ip, "heavy_sources", "Heavy hitters among sources"),
+        figure(tuple.dst_ip, "heavy_destinations", "Heavy hitters among destinations"),
+    ]
+}
+
+fn accuracies(evaluation: &Evaluation) -> Option<Figure> {
+    let classifiers = evaluation.downstream.as_ref()?.classifiers.as_ref()?;
+    let mut sides = vec![Side::Real, Side::Synthetic];
+    let has_baseline = classifiers.accuracy.iter().any(|row| row.baseline.is_some());
+    sides.extend(has_baseline.then_some(Side::Markov));
+    let rows: Vec<BarRow> = classifiers
+        .accuracy
+        .iter()
+        .map(|row| {
+            let mut values = vec![row.real, row.synthetic];
+            values.extend(has_baseline.then(|| row.baseline.unwrap_or(0.0)));
+            BarRow { label: row.classifier.clone(), values, spread: 0.0 }
+        })
+        .collect();
+    let listed = rows.iter().map(|row| {
+        format!("{}: {:.1}% and {:.1}%", row.label, 100.0 * row.values[0], 100.0 * row.values[1])
+    });
+    let words = format!(
+        "Accuracy on {} real flows that no classifier has seen, predicting {}, trained on real and on \
+         synthetic flows. {}. Guessing the most frequent class gives {:.1}%.",
+        classifiers.tested_on,
+        classifiers.label,
+        listed.collect::<Vec<_>>().join("; "),
+        100.0 * classifiers.majority
+    );
+    let title = format!("Classifiers of {}, tested on real flows", classifiers.label);
+    Some(Figure {
+        name: "classifiers".to_owned(),
+        chart: svg::bars(&title, &words, "accuracy (share)", &sides, &rows),
+        title,
+        section: Section::Downstream,
+        columns: ["classifier", "real", "synthetic", "markov"][..=sides.len()]
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect(),
+        rows: rows
+            .iter()
+            .map(|row| {
+                let cells = row.values.iter().map(|value| cell(*value));
+                std::iter::once(row.label.clone()).chain(cells).collect()
+            })
+            .collect(),
+        words,
+    })
+}
+
+fn copies(evaluation: &Evaluation) -> Option<Figure> {
+    let privacy = evaluation.privacy.as_ref()?;
+    let sides = [Side::Synthetic, Side::Floor, Side::Markov];
+    let or_0 = |share: Option<f64>| share.unwrap_or(0.0);
+    let rows: Vec<BarRow> = privacy
+        .copies
+        .iter()
+        .map(|kind| BarRow {
+            label: kind.name.replace('_', " "),
+            values: vec![or_0(kind.synthetic), or_0(kind.floor), or_0(kind.baseline)],
+            spread: 0.0,
+        })
+        .collect();
+    let listed = rows.iter().map(|row| {
+        let [a, b, c] = [0, 1, 2].map(|at: usize| 100.0 * row.values[at]);
+        format!("{}: {a:.2}%, {b:.2}%, {c:.2}%", row.label)
+    });
+    let of = if privacy.reference == "train" {
+        "what was trained on"
+    } else {
+        "one half of the real trace"
+    };
+    let words = format!(
+        "Share of distinct ones that occur in {of}: of the synthetic trace, of real flows that are not \
+         in it, of the Markov baseline. {}.",
+        listed.collect::<Vec<_>>().join("; ")
+    );
+    Some(Figure {
+        name: "copies".to_owned(),
+        title: "Exact copies".to_owned(),
+        section: Section::Privacy,
+        chart: svg::bars(
+            "Exact copies",
+            &words,
+            "share that occurs in the reference",
+            &sides,
+            &rows,
+        ),
+        columns: ["kind", "synthetic", "floor", "markov"].map(str::to_owned).to_vec(),
+        rows: rows
+            .iter()
+            .map(|row| {
+                let cells = row.values.iter().map(|value| cell(*value));
+                std::iter::once(row.label.clone()).chain(cells).collect()
+            })
+            .collect(),
+        words,
+    })
+}
+
+fn curves(training: &[TrainingPoint]) -> Option<Figure> {
+    let last = training.last()?;
+    let line = |side, name: &str, of: fn(&TrainingPoint) -> f64| Line {
+        side,
+        name: name.to_owned(),
+        points: training.iter().map(|point| (point.iteration, of(point))).collect(),
+    };
+    let lines = [
+        line(Side::Real, "critic", |point| point.critic),
+        line(Side::Synthetic, "generator", |point| point.generator),
+    ];
+    let words = format!(
+        "Losses of critic and generator over {} iterations; at the end {:.3} and {:.3}. They are \
+         Wasserstein losses: a level that stays says more than its height.",
+        last.iteration, last.critic, last.generator
+    );
+    let (x, y) = (Axis::new("iteration (generator updates)", false), Axis::new("loss", false));
+    Some(Figure {
+        name: "training".to_owned(),
+        title: "Training losses".to_owned(),
+        section: Section::Training,
+        chart: svg::lines("Training losses", &words, &x, &y, &lines),
+        columns: ["network", "iteration", "loss"].map(str::to_owned).to_vec(),
+        rows: line_rows(&lines),
+        words,
+    })
+}
+
+/// With a capital letter.
+pub(super) fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
