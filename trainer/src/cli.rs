@@ -1,6 +1,5 @@
 //! The command line of `ns-train`.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use ns_model_format::{Bundle, BundleError};
 use ns_runtime::exit::Exit;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -18,6 +17,7 @@ use crate::files::CannotWrite;
 use crate::fit::{self, Limits, Prepared};
 use crate::ingest::files;
 use crate::input::InputArgs;
+use crate::terminal::progress_bar;
 use crate::train::Samples;
 use crate::{check, convert, device, evaluate, init, split, visualize};
 
@@ -171,7 +171,7 @@ fn train(args: &TrainArgs) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     let limits = Limits { time: args.max_minutes };
-    let bar = progress_bar(args);
+    let bar = progress_bar("training", args.quiet || args.no_progress);
     let mut last = None;
     let result = fit::train(prepared, &resolved, seed, limits, &device, |progress| {
         show_progress(&bar, progress, args.max_minutes);
@@ -305,17 +305,6 @@ fn how_far(progress: &fit::Progress) -> String {
         1 => format!("{:.1} epochs", progress.epochs),
         chunks => format!("{} of {chunks} chunks", progress.chunk + 1),
     }
-}
-
-fn progress_bar(args: &TrainArgs) -> ProgressBar {
-    let shown = !args.quiet && !args.no_progress && std::io::stderr().is_terminal();
-    let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let bar = ProgressBar::with_draw_target(Some(1000), target);
-    // The template is ours and valid; if it were not, the default would do.
-    if let Ok(style) = ProgressStyle::with_template("training [{bar:30}] {percent:>3}% {msg}") {
-        bar.set_style(style.progress_chars("=> "));
-    }
-    bar
 }
 
 fn show_progress(bar: &ProgressBar, progress: &fit::Progress, limit: Option<Duration>) {

@@ -23,5 +23,6 @@ pub mod init;
 mod input;
 pub mod model;
 pub mod split;
+mod terminal;
 pub mod train;
 pub mod visualize;

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use indicatif::ProgressBar;
 use ns_runtime::exit::Exit;
 
 use super::inputs::{self, Side};
@@ -14,6 +13,7 @@ use super::{Comparison, Names, Options, evaluate, not_used, text};
 use crate::config::Resolved;
 use crate::ingest::sample::DEFAULT_MAX_RECORDS;
 use crate::ingest::{OnError, Reading};
+use crate::terminal;
 
 /// What to compare.
 #[derive(Debug, Args)]
@@ -101,7 +101,7 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<Exit> {
     } else {
         text::tables(&evaluation)
     };
-    println!("{printed}");
+    terminal::print(printed.trim_end()).context("cannot print the evaluation")?;
     let median = evaluation.summary.median_r;
     Ok(match args.fail_above {
         // What has no ratio cannot be said to be near enough.
@@ -126,7 +126,8 @@ pub(crate) fn compare_in(
     fields: &Resolved,
     args: &CompareArgs,
 ) -> anyhow::Result<(Comparison, Evaluation)> {
-    let bar = progress_bar(&args.how);
+    let bar = terminal::progress_bar("evaluating", args.how.quiet || args.how.no_progress);
+    bar.enable_steady_tick(Duration::from_millis(200));
     let reading = args.how.reading();
     bar.set_message("reading");
     let read = |inputs: &[PathBuf]| inputs::read(inputs, fields, reading);
@@ -135,6 +136,7 @@ pub(crate) fn compare_in(
     let trace = |side: &Option<Side>| not_used(side.as_ref().map(|side| &side.trace));
     let names = Names {
         not_used: [not_used(Some(&real.trace)), not_used(Some(&synthetic.trace)), trace(&train)],
+        checksums: [real.checksums, synthetic.checksums],
         train: train.as_ref().map(|side| side.file.clone()).unwrap_or_default(),
         real: real.file,
         synthetic: synthetic.file,
@@ -164,11 +166,4 @@ impl HowArgs {
     fn reading(&self) -> Reading {
         Reading { on_error: self.on_error, max_records: self.max_records, seed: self.seed }
     }
-}
-
-fn progress_bar(how: &HowArgs) -> ProgressBar {
-    let bar = ProgressBar::hidden();
-    let _ = how.no_progress;
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }

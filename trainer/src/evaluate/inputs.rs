@@ -7,7 +7,7 @@ use ns_model_format::schema::TraceKind;
 
 use crate::config::{self, Resolved};
 use crate::fit;
-use crate::ingest::{Reading, Trace, files};
+use crate::ingest::{Checksums, Reading, Trace, files};
 use crate::init;
 use crate::input::is_capture;
 
@@ -45,6 +45,8 @@ pub(crate) struct Side {
     pub(crate) file: String,
     /// What it holds.
     pub(crate) trace: Trace,
+    /// Whether its packets' checksums are right, if it has packets.
+    pub(crate) checksums: Option<Checksums>,
 }
 
 /// The configuration in which traces are compared: for captures the fields of
@@ -86,6 +88,13 @@ pub(crate) fn read(
         };
         bail!("{} is {this}, but the real trace is {other}", files::shown(inputs));
     }
-    let file = files::names(&files::list(inputs)?);
-    Ok(Side { file, trace: fit::read(inputs, config, reading)? })
+    let list = files::list(inputs)?;
+    Ok(Side {
+        file: files::names(&list),
+        trace: fit::read(inputs, config, reading)?,
+        checksums: match wants_capture {
+            true => Some(Checksums::of(&list, reading.on_error)?),
+            false => None,
+        },
+    })
 }

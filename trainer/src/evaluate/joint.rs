@@ -140,35 +140,53 @@ fn contingency(frame: &Frame) -> Option<Measure> {
         return None;
     }
     let of = move |sample: &Sample<'_>| {
-        let codes: Vec<Vec<u64>> = columns
-            .iter()
-            .map(|&at| {
-                let column = &sample.frame.columns[at];
-                let classes: Vec<u64> = (0..column.values.len() as u32)
-                    .map(|id| match column.role {
-                        Role::Port => service_of(column.number(id).unwrap_or(-1)),
-                        _ => {
-                            let rank = column.top.iter().take(FEW).position(|&top| top == id);
-                            rank.unwrap_or(FEW) as u64
-                        }
-                    })
-                    .collect();
-                let ids = sample.table.ids(at);
-                sample.rows.iter().map(|&row| classes[ids[row as usize] as usize]).collect()
-            })
-            .collect();
+        let codes: Vec<Codes> = columns.iter().map(|&at| Codes::of(sample, at)).collect();
         let mut pairs = Vec::new();
         for a in 0..codes.len() {
             for b in a + 1..codes.len() {
-                let both = codes[a].iter().zip(&codes[b]);
-                let which = ((a as u64) << 8 | b as u64) << 48;
-                pairs.extend(both.map(|(x, y)| which | x << 24 | y));
+                let mut counts = vec![0_u32; codes[a].most * codes[b].most];
+                for (x, y) in codes[a].of.iter().zip(&codes[b].of) {
+                    counts[usize::from(*x) * codes[b].most + usize::from(*y)] += 1;
+                }
+                let which = ((a as u64) << 8 | b as u64) << 32;
+                let seen = (0_u64..).zip(counts).filter(|(_, count)| *count > 0);
+                pairs.extend(seen.map(|(place, count)| (which | place, f64::from(count))));
             }
         }
-        Statistic::values(pairs)
+        Statistic::Counts(pairs)
     };
     let label = "pairs of categories";
     Some(Measure::new(Group::Joint, "contingency", label, "pair", &[Distance::Tv], of))
+}
+
+/// Each record's category of a column as a small number: its rank in the real trace,
+/// rare ones together; of a port its service.
+struct Codes {
+    of: Vec<u16>,
+    /// All are below this.
+    most: usize,
+}
+
+impl Codes {
+    fn of(sample: &Sample<'_>, at: usize) -> Codes {
+        let column = &sample.frame.columns[at];
+        let code = |id: u32| match column.role {
+            Role::Port => match service_of(column.number(id).unwrap_or(-1)) {
+                32768 => 1025,
+                service => service as u16,
+            },
+            _ => {
+                let rank = column.top.iter().take(FEW).position(|&top| top == id);
+                rank.unwrap_or(FEW) as u16
+            }
+        };
+        let codes: Vec<u16> = (0..column.values.len() as u32).map(code).collect();
+        let ids = sample.table.ids(at);
+        Codes {
+            of: sample.rows.iter().map(|&row| codes[ids[row as usize] as usize]).collect(),
+            most: if column.role == Role::Port { 1026 } else { FEW + 1 },
+        }
+    }
 }
 
 /// The upper triangle of a matrix of correlations.

@@ -72,7 +72,13 @@ impl Labels {
     #[must_use]
     pub fn label(self, frame: &Frame, value: u64) -> String {
         match self {
-            Labels::Column(column) => frame.columns[column].text(value as u32),
+            Labels::Column(column) => {
+                let text = frame.columns[column].text(value as u32);
+                match frame.columns[column].role {
+                    Role::Proto => protocol::name(&text).map_or(text, str::to_owned),
+                    _ => text,
+                }
+            }
             Labels::TcpFlags => protocol::flag_letters(value as u8),
             Labels::Service => fields::service_name(value),
             Labels::TcpState => protocol::state_name(value),

@@ -40,7 +40,7 @@ pub(crate) use text::number;
 
 use self::report::{Rate, TraceFacts};
 use self::table::Table;
-use crate::ingest::{NotUsed, Trace};
+use crate::ingest::{Checksums, NotUsed, Trace};
 
 /// Why traces cannot be compared.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +72,8 @@ pub struct Names {
     pub train: String,
     /// Records that could not be used, in that order.
     pub not_used: [NotUsed; 3],
+    /// Checksums of the real and the synthetic trace's packets, if they are captures.
+    pub checksums: [Option<Checksums>; 2],
 }
 
 /// A step of an evaluation, for a progress bar.
@@ -123,7 +125,7 @@ pub fn evaluate(
         netshare: netshare::table(&found.metrics, is_packets),
         summary: found.summary,
         metrics: found.metrics,
-        rates: rates(comparison),
+        rates: rates(comparison, names.checksums),
         downstream,
         classifier,
         privacy,
@@ -145,7 +147,7 @@ fn facts(table: &Table, file: &str, not_used: NotUsed) -> TraceFacts {
 }
 
 /// Group 4 as it is rather than as distances.
-fn rates(comparison: &Comparison) -> Vec<Rate> {
+fn rates(comparison: &Comparison, checksums: [Option<Checksums>; 2]) -> Vec<Rate> {
     let of = |measure: &Measure, table: &Table| match measure.of(&comparison.all(table)) {
         Statistic::Figures(figures) => figures.first().copied().filter(|figure| !figure.is_nan()),
         _ => None,
@@ -154,7 +156,7 @@ fn rates(comparison: &Comparison) -> Vec<Rate> {
         .measures
         .iter()
         .filter(|measure| measure.group == Group::Protocol && measure.unit == "share");
-    figures
+    let mut all: Vec<Rate> = figures
         .map(|measure| Rate {
             name: measure.name.clone(),
             label: measure.label.clone(),
@@ -162,7 +164,24 @@ fn rates(comparison: &Comparison) -> Vec<Rate> {
             synthetic: of(measure, &comparison.synthetic),
             baseline: comparison.baseline.as_ref().and_then(|table| of(measure, table)),
         })
-        .collect()
+        .collect();
+    type Counts = fn(&Checksums) -> (u64, u64);
+    let kinds: [(&str, &str, Counts); 2] = [
+        ("ip_checksum", "IP checksums that are right", |c| (c.right_headers, c.headers)),
+        ("transport_checksum", "transport checksums that are right, of whole packets", |c| {
+            (c.right_transports, c.transports)
+        }),
+    ];
+    if checksums.iter().any(Option::is_some) {
+        all.extend(kinds.into_iter().map(|(name, label, of)| {
+            let [real, synthetic] = checksums.map(|side| {
+                let (right, all) = of(&side?);
+                (all > 0).then(|| right as f64 / all as f64)
+            });
+            Rate { name: name.to_owned(), label: label.to_owned(), real, synthetic, baseline: None }
+        }));
+    }
+    all
 }
 
 /// What could not be used of traces that were read.

@@ -278,6 +278,25 @@ impl Conversation {
     }
 }
 
+/// The name of a protocol number (IANA), of those that are usual.
+pub(super) fn name(number: &str) -> Option<&'static str> {
+    let names = [
+        ("1", "ICMP"),
+        ("2", "IGMP"),
+        ("4", "IP in IP"),
+        ("6", "TCP"),
+        ("17", "UDP"),
+        ("41", "IPv6 in IP"),
+        ("47", "GRE"),
+        ("50", "ESP"),
+        ("51", "AH"),
+        ("58", "ICMPv6"),
+        ("89", "OSPF"),
+        ("132", "SCTP"),
+    ];
+    names.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
+}
+
 /// A state of [`Labels::TcpState`] in words.
 #[must_use]
 pub fn state_name(state: u64) -> String {

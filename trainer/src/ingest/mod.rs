@@ -1,6 +1,7 @@
 //! From files to a [`Trace`]: columns of records in order of time.
 
 mod cells;
+mod checksums;
 mod compact;
 pub mod files;
 mod ipv4;
@@ -15,6 +16,7 @@ pub mod source;
 pub mod table;
 mod unusable;
 
+pub use checksums::Checksums;
 pub(crate) use rows::Rows;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,112 @@
+//! Whether packets' checksums are right (RFC 1071), where enough is captured to tell.
+
+use std::path::PathBuf;
+
+use super::compact::CompactPacket;
+use super::ipv4::Record;
+use super::pcap::{self, Counts};
+use super::source::Source;
+use super::{IngestError, OnError, link};
+
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// How many checksums could be computed, and how many of these are right. A capture
+/// of a host's own traffic may have wrong ones: its interface fills them in later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checksums {
+    /// IPv4 headers that are captured whole.
+    pub headers: u64,
+    /// Of these, those whose checksum is right.
+    pub right_headers: u64,
+    /// TCP, UDP and ICMP packets that are captured whole and no fragments, without
+    /// UDP packets that carry no checksum.
+    pub transports: u64,
+    /// Of these, those whose checksum is right.
+    pub right_transports: u64,
+}
+
+impl Checksums {
+    /// Computes those of captures' usable packets.
+    ///
+    /// # Errors
+    /// As reading them otherwise.
+    pub(crate) fn of(paths: &[PathBuf], on_error: OnError) -> Result<Checksums, IngestError> {
+        let mut found = Checksums::default();
+        let mut counts = Counts::default();
+        for path in paths {
+            let io = |source| IngestError::Io { path: path.clone(), source };
+            let mut source = Source::open(path).map_err(io)?;
+            let take = |packet: CompactPacket, record: &Record<'_>| found.take(&packet, record);
+            match pcap::stream(&mut source, path, on_error, &mut counts, take) {
+                Err(IngestError::NotACapture { .. }) if on_error == OnError::Skip => {}
+                other => other?,
+            }
+        }
+        Ok(found)
+    }
+
+    fn take(&mut self, packet: &CompactPacket, record: &Record<'_>) {
+        let Ok(offset) = link::ipv4_offset(record.link_type, record.data) else { return };
+        let captured = record.data.get(offset..).unwrap_or_default();
+        let header_len = usize::from(packet.ihl) * 4;
+        let Some(header) = captured.get(..header_len) else { return };
+        self.headers += 1;
+        self.right_headers += u64::from(is_right(sum(header)));
+        // Neither a later fragment nor one that more follow.
+        let is_whole = packet.fragment & 0x3fff == 0;
+        let payload = captured.get(header_len..usize::from(packet.len_bytes));
+        let (Some(payload), true) = (payload, is_whole) else { return };
+        let has_none = packet.proto == UDP && payload.get(6..8) == Some(&[0, 0]);
+        let pseudo = match packet.proto {
+            ICMP => 0,
+            // Addresses, protocol and length (RFC 9293, section 3.1; RFC 768).
+            TCP | UDP if !has_none => {
+                sum(&header[12..20]) + u64::from(packet.proto) + payload.len() as u64
+            }
+            _ => return,
+        };
+        self.transports += 1;
+        self.right_transports += u64::from(is_right(pseudo + sum(payload)));
+    }
+}
+
+/// The sum of big-endian words, the last one filled up with a zero byte.
+fn sum(bytes: &[u8]) -> u64 {
+    let mut words = bytes.chunks_exact(2);
+    let last = words.remainder().first().map_or(0, |byte| u64::from(*byte) << 8);
+    words.by_ref().map(|word| u64::from(u16::from_be_bytes([word[0], word[1]]))).sum::<u64>() + last
+}
+
+/// Whether words that include their checksum sum up to all ones.
+fn is_right(mut sum: u64) -> bool {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum == 0xffff
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of RFC 1071, section 3: 0001 f203 f4f5 f6f7 sum up to ddf2.
+    #[test]
+    fn the_sum_of_the_rfc() {
+        let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        let folded = sum(&bytes);
+        assert_eq!((folded & 0xffff) + (folded >> 16), 0xddf2);
+        assert!(is_right(folded + u64::from(!0xddf2_u16)));
+        assert!(!is_right(folded));
+        assert_eq!(sum(&[0x12, 0x34, 0x56]), 0x1234 + 0x5600);
+    }
+
+    #[test]
+    fn those_of_the_shipped_capture_are_right_where_they_are_whole() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/captures/lab.pcap");
+        let found = Checksums::of(&[path.into()], OnError::Stop).expect("a capture");
+        assert_eq!(found.headers, found.right_headers);
+        assert!(found.headers > 1000, "{found:?}");
+    }
+}
