@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use ns_model_format::schema::TraceKind;
 
-use crate::config::{self, Resolved};
+use crate::config::{self, ConfigError, Resolved};
 use crate::fit;
 use crate::ingest::{Checksums, Reading, Trace, files};
 use crate::init;
@@ -38,6 +38,14 @@ const PACKETS: &str = r#"{
     } }
 }"#;
 
+/// The configuration in which captures are read to be compared.
+///
+/// # Errors
+/// None: it is built in, and a test reads it.
+pub fn packet_fields() -> Result<Resolved, ConfigError> {
+    config::resolve(&config::parse(PACKETS, "the fields of packets")?, Path::new("."))
+}
+
 /// A trace and where it came from.
 #[derive(Debug)]
 pub(crate) struct Side {
@@ -56,15 +64,13 @@ pub(crate) fn fields(
     config: Option<&Path>,
     reading: Reading,
 ) -> anyhow::Result<Resolved> {
-    let resolve = |text: &str, name: &str| -> anyhow::Result<Resolved> {
-        Ok(config::resolve(&config::parse(text, name)?, Path::new("."))?)
-    };
     if is_capture(real)? {
-        return resolve(PACKETS, "the fields of packets");
+        return Ok(packet_fields()?);
     }
     let Some(path) = config else {
         let text = init::configuration(real, &init::Hints::default(), reading.on_error)?;
-        return resolve(&text, "the configuration by default");
+        let file = config::parse(&text, "the configuration by default")?;
+        return Ok(config::resolve(&file, Path::new("."))?);
     };
     let resolved = config::resolve(&config::read(path)?, path.parent().unwrap_or(Path::new(".")))
         .with_context(|| format!("configuration `{}`", path.display()))?;

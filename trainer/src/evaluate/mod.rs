@@ -32,6 +32,7 @@ pub use classifier::TwoSample;
 pub use compare::{Comparison, Options};
 pub use distance::{Distance, Statistic};
 pub use downstream::Downstream;
+pub use inputs::packet_fields;
 pub use learn::LearnError;
 pub use measure::{Group, Measure};
 pub use privacy::Privacy;

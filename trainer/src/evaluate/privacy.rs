@@ -178,12 +178,10 @@ fn closest(train: &Sample<'_>, unseen: &Sample<'_>, synthetic: &Sample<'_>) -> O
         side.values.truncate(rows * side.cols);
         side.rows = rows;
     }
-    let scales = scales(&unseen);
-    for matrix in [&mut train, &mut unseen, &mut synthetic] {
-        for row in matrix.values.chunks_mut(scales.len()) {
-            row.iter_mut().zip(&scales).for_each(|(value, scale)| *value *= scale);
-        }
-    }
+    // As places among the real flows: on the features' own scales one flow far from all
+    // others would be the nearest of everything that is unlike any.
+    let places = Places::of(&train, &unseen);
+    [&mut train, &mut unseen, &mut synthetic].into_iter().for_each(|matrix| places.put(matrix));
     let nearest = |from: &Matrix, to: &Matrix| -> Vec<f64> {
         from.values.chunks(from.cols).map(|row| least_square(row, to)).collect()
     };
@@ -209,17 +207,32 @@ fn closest(train: &Sample<'_>, unseen: &Sample<'_>, synthetic: &Sample<'_>) -> O
     })
 }
 
-/// One over each column's standard deviation; 0 for a constant.
-fn scales(matrix: &Matrix) -> Vec<f64> {
-    let n = matrix.rows.max(1) as f64;
-    let column = |at: usize| matrix.values.iter().skip(at).step_by(matrix.cols);
-    (0..matrix.cols)
-        .map(|at| {
-            let mean = column(at).sum::<f64>() / n;
-            let sd = (column(at).map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
-            if sd > 1e-12 { 1.0 / sd } else { 0.0 }
-        })
-        .collect()
+/// The sorted numbers of each feature among real flows.
+struct Places(Vec<Vec<f64>>);
+
+impl Places {
+    fn of(train: &Matrix, unseen: &Matrix) -> Places {
+        let column = |at: usize| {
+            let both = [train, unseen];
+            let numbers = both.iter().flat_map(|m| m.values.iter().skip(at).step_by(m.cols));
+            let mut numbers: Vec<f64> = numbers.copied().collect();
+            numbers.sort_unstable_by(f64::total_cmp);
+            numbers
+        };
+        Places((0..train.cols).map(column).collect())
+    }
+
+    /// Puts the share of real numbers that are smaller, equal ones counted half, in each
+    /// number's place.
+    fn put(&self, matrix: &mut Matrix) {
+        for row in matrix.values.chunks_mut(self.0.len()) {
+            for (value, sorted) in row.iter_mut().zip(&self.0) {
+                let below = sorted.partition_point(|x| x < value);
+                let through = sorted.partition_point(|x| x <= value);
+                *value = (below + through) as f64 / (2 * sorted.len()) as f64;
+            }
+        }
+    }
 }
 
 /// The square of the distance to the nearest row.
