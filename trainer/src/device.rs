@@ -53,12 +53,23 @@ fn open_cuda(_number: usize) -> anyhow::Result<Device> {
 #[cfg(feature = "cuda")]
 fn open_cuda(number: usize) -> anyhow::Result<Device> {
     use anyhow::Context;
-    // The driver's library is loaded on first use, and its absence is a panic
-    // inside cudarc: without a device node there is nothing to open.
-    if !std::path::Path::new("/dev/nvidiactl").exists() {
-        anyhow::bail!("this machine has no NVIDIA driver; use `--device cpu`");
+    use std::panic;
+
+    // A library of CUDA's that is not there (the driver's, cuBLAS, cuRAND) is a
+    // panic inside cudarc, not an error, where it is loaded on first use.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let opened = panic::catch_unwind(|| Device::new_cuda(number));
+    panic::set_hook(hook);
+    match opened {
+        Ok(opened) => opened.with_context(|| format!("cannot open `cuda:{number}`")),
+        Err(cause) => {
+            // Behind the dash it lists dozens of file names.
+            let cause = cause.downcast_ref::<String>().and_then(|text| text.split(" - ").next());
+            let cause = cause.unwrap_or("CUDA's libraries cannot be loaded");
+            anyhow::bail!("cannot open `cuda:{number}`: {cause}; use `--device cpu`")
+        }
     }
-    Device::new_cuda(number).with_context(|| format!("cannot open `cuda:{number}`"))
 }
 
 #[cfg(test)]

@@ -255,8 +255,8 @@ fn ratios(evaluation: &Evaluation) -> Figure {
 
 fn with_unit(label: &str, unit: &str) -> String {
     match unit {
-        "" | "value" => label.to_owned(),
-        unit if label.ends_with(unit) || label.starts_with(unit) => label.to_owned(),
+        "" | "value" | "flags" | "port" | "address" | "protocol" => label.to_owned(),
+        unit if label.split(' ').any(|word| word == unit) => label.to_owned(),
         unit => format!("{label} ({unit})"),
     }
 }

@@ -103,7 +103,6 @@ pub(super) fn tick(value: f64) -> String {
         1e6.. => (value / 1e6, "M"),
         1e4.. => (value / 1e3, "k"),
         1e-3.. => (value, ""),
-        1e-6.. => (value * 1e6, "µ"),
         _ => return format!("{value:.0e}"),
     };
     let text = format!("{scaled:.3}");
@@ -489,7 +488,7 @@ mod tests {
         let scale = Scale::of([2e-4, 50.0].into_iter(), true);
         let decades: Vec<i32> = scale.ticks.iter().map(|x| x.log10().round() as i32).collect();
         assert_eq!(decades, [-4, -3, -2, -1, 0, 1, 2]);
-        assert_eq!([0.0, 1500.0, 2e6, 25e-6].map(tick), ["0", "1500", "2M", "25µ"]);
+        assert_eq!([0.0, 1500.0, 2e6, 2e-5].map(tick), ["0", "1500", "2M", "2e-5"]);
     }
 
     #[test]
