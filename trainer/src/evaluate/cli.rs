@@ -7,10 +7,8 @@ use anyhow::Context;
 use clap::Args;
 use ns_runtime::exit::Exit;
 
-use super::inputs::{self, Side};
 use super::report::Evaluation;
-use super::{Comparison, Names, Options, evaluate, not_used, text};
-use crate::config::Resolved;
+use super::{Comparison, Done, Options, Sides, evaluate, inputs, text};
 use crate::ingest::sample::DEFAULT_MAX_RECORDS;
 use crate::ingest::{OnError, Reading};
 use crate::terminal;
@@ -74,7 +72,7 @@ pub struct HowArgs {
     no_baseline: bool,
     /// Only fields, joint, sequence and protocol: no downstream tasks, classifier, copies
     #[arg(long)]
-    quick: bool,
+    pub(crate) quick: bool,
     /// Records of each trace to compare at most; of more, a seeded sample of whole flows
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_RECORDS)]
     #[arg(value_parser = clap::value_parser!(u32).range(100..))]
@@ -96,6 +94,7 @@ pub struct HowArgs {
 /// A trace that cannot be read, of the wrong kind, or too small to be halved.
 pub fn run(args: &EvaluateArgs) -> anyhow::Result<Exit> {
     let (_, evaluation) = compare(&args.compare)?;
+    args.compare.how.say_notes(&evaluation);
     let printed = if args.json {
         serde_json::to_string_pretty(&evaluation).context("cannot write the evaluation as JSON")?
     } else {
@@ -116,54 +115,49 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<Exit> {
 
 /// Reads traces and compares them.
 pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<(Comparison, Evaluation)> {
-    let reading = args.how.reading();
-    let fields = inputs::fields(&args.real, args.how.config.as_deref(), reading)?;
-    compare_in(&fields, args)
-}
-
-/// The same in known fields.
-pub(crate) fn compare_in(
-    fields: &Resolved,
-    args: &CompareArgs,
-) -> anyhow::Result<(Comparison, Evaluation)> {
-    let bar = terminal::progress_bar("evaluating", args.how.quiet || args.how.no_progress);
-    bar.enable_steady_tick(Duration::from_millis(200));
-    let reading = args.how.reading();
-    bar.set_message("reading");
-    let read = |inputs: &[PathBuf]| inputs::read(inputs, fields, reading);
-    let (real, synthetic) = (read(&args.real)?, read(&args.synthetic)?);
-    let train = if args.train.is_empty() { None } else { Some(read(&args.train)?) };
-    let trace = |side: &Option<Side>| not_used(side.as_ref().map(|side| &side.trace));
-    let names = Names {
-        not_used: [not_used(Some(&real.trace)), not_used(Some(&synthetic.trace)), trace(&train)],
-        checksums: [real.checksums, synthetic.checksums],
-        train: train.as_ref().map(|side| side.file.clone()).unwrap_or_default(),
-        real: real.file,
-        synthetic: synthetic.file,
+    let how = &args.how;
+    let fields = inputs::fields(&args.real, how.config.as_deref(), how.reading())?;
+    let sides = Sides {
+        real: args.real.clone(),
+        synthetic: args.synthetic.clone(),
+        train: args.train.clone(),
     };
-    bar.set_message("fitting the baseline");
-    let options = Options {
-        splits: args.how.splits.into(),
-        seed: args.how.seed,
-        baseline: !args.how.no_baseline,
-    };
-    let train = train.as_ref().map(|side| &side.trace);
-    let comparison = Comparison::new(&real.trace, &synthetic.trace, train, fields, options)?;
-    let evaluation = evaluate(&comparison, &names, args.how.quick, &mut |what, share| {
-        bar.set_message(what.to_owned());
-        bar.set_position((share * 1000.0) as u64);
-    })?;
-    bar.finish_and_clear();
-    if !args.how.quiet {
-        for note in &evaluation.notes {
-            eprintln!("note: {note}");
-        }
-    }
-    Ok((comparison, evaluation))
+    how.with_bar(|done| {
+        let (comparison, names) =
+            inputs::compare(&sides, &fields, how.reading(), how.options(), done)?;
+        let evaluation = evaluate(&comparison, &names, how.quick, done)?;
+        Ok((comparison, evaluation))
+    })
 }
 
 impl HowArgs {
+    pub(crate) fn options(&self) -> Options {
+        Options { splits: self.splits.into(), seed: self.seed, baseline: !self.no_baseline }
+    }
+
     fn reading(&self) -> Reading {
         Reading { on_error: self.on_error, max_records: self.max_records, seed: self.seed }
+    }
+
+    /// Works with a bar.
+    pub(crate) fn with_bar<T>(
+        &self,
+        work: impl FnOnce(&mut Done<'_>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let bar = terminal::progress_bar("evaluating", self.quiet || self.no_progress);
+        bar.enable_steady_tick(Duration::from_millis(200));
+        let result = work(&mut |what, share| {
+            bar.set_message(what.to_owned());
+            bar.set_position((share * 1000.0) as u64);
+        });
+        bar.finish_and_clear();
+        result
+    }
+
+    /// Says what was done to the traces.
+    pub(crate) fn say_notes(&self, evaluation: &Evaluation) {
+        if !self.quiet {
+            evaluation.notes.iter().for_each(|note| eprintln!("note: {note}"));
+        }
     }
 }

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
 use ns_model_format::schema::TraceKind;
 
+use super::compare::{Comparison, Options};
+use super::{Done, EvaluateError, Names};
 use crate::config::{self, ConfigError, Resolved};
 use crate::fit;
+use crate::generator::Generator;
 use crate::ingest::{Checksums, Reading, Trace, files};
-use crate::init;
 use crate::input::is_capture;
 
 /// The fields that captures are compared in, whatever a model learned of them:
@@ -46,59 +47,93 @@ pub fn packet_fields() -> Result<Resolved, ConfigError> {
     config::resolve(&config::parse(PACKETS, "the fields of packets")?, Path::new("."))
 }
 
-/// A trace and where it came from.
-#[derive(Debug)]
-pub(crate) struct Side {
-    /// Its files' names.
-    pub(crate) file: String,
-    /// What it holds.
-    pub(crate) trace: Trace,
-    /// Whether its packets' checksums are right, if it has packets.
-    pub(crate) checksums: Option<Checksums>,
-}
-
-/// The configuration in which traces are compared: for captures the fields of
-/// packets, for tables the user's or what `ns-train init` would choose for the real one.
-pub(crate) fn fields(
+/// The configuration in which traces are read to be compared: of captures the fields
+/// of packets, of tables the user's or what `ns-train init` would choose for the real one.
+///
+/// # Errors
+/// An input or a configuration that cannot be read, or that do not fit.
+pub fn fields(
     real: &[PathBuf],
     config: Option<&Path>,
     reading: Reading,
-) -> anyhow::Result<Resolved> {
+) -> Result<Resolved, EvaluateError> {
     if is_capture(real)? {
         return Ok(packet_fields()?);
     }
     let Some(path) = config else {
-        let text = init::configuration(real, &init::Hints::default(), reading.on_error)?;
-        let file = config::parse(&text, "the configuration by default")?;
-        return Ok(config::resolve(&file, Path::new("."))?);
+        return Ok(Generator::from_inputs(real, reading)?.config().clone());
     };
-    let resolved = config::resolve(&config::read(path)?, path.parent().unwrap_or(Path::new(".")))
-        .with_context(|| format!("configuration `{}`", path.display()))?;
-    if resolved.kind == TraceKind::Packets {
-        bail!("`{}` describes a capture, but {} is none", path.display(), files::shown(real));
+    let fields = Generator::from_config(path)?.config().clone();
+    if fields.kind == TraceKind::Packets {
+        let (config, real) = (path.to_owned(), files::shown(real));
+        return Err(EvaluateError::NoCapture { config, real });
     }
-    Ok(resolved)
+    Ok(fields)
 }
 
-/// Reads a trace.
-pub(crate) fn read(
-    inputs: &[PathBuf],
-    config: &Resolved,
+/// The files of the traces that are compared.
+#[derive(Clone, Debug, Default)]
+pub struct Sides {
+    /// The real trace.
+    pub real: Vec<PathBuf>,
+    /// The synthetic one.
+    pub synthetic: Vec<PathBuf>,
+    /// What the model was trained on, if that is not the real trace; else empty.
+    pub train: Vec<PathBuf>,
+}
+
+/// Reads traces and makes them ready to be compared; `done` is told what is next.
+///
+/// # Errors
+/// A trace that cannot be read, of another kind, or too small to be halved.
+pub fn compare(
+    sides: &Sides,
+    fields: &Resolved,
     reading: Reading,
-) -> anyhow::Result<Side> {
-    let wants_capture = config.kind == TraceKind::Packets;
-    if is_capture(inputs)? != wants_capture {
-        let (this, other) = match wants_capture {
+    options: Options,
+    done: &mut Done<'_>,
+) -> Result<(Comparison, Names), EvaluateError> {
+    done("reading", 0.0);
+    let read = |inputs: &[PathBuf]| read(inputs, fields, reading);
+    let (real, synthetic) = (read(&sides.real)?, read(&sides.synthetic)?);
+    let train = if sides.train.is_empty() { None } else { Some(read(&sides.train)?) };
+    done("fitting the baseline", 0.0);
+    let trained_on = train.as_ref().map(|side| &side.trace);
+    let comparison = Comparison::new(&real.trace, &synthetic.trace, trained_on, fields, options)?;
+    let (file, not_used) = train.map(|side| (side.file, side.trace.not_used)).unwrap_or_default();
+    let names = Names {
+        not_used: [real.trace.not_used, synthetic.trace.not_used, not_used],
+        checksums: [real.checksums, synthetic.checksums],
+        real: real.file,
+        synthetic: synthetic.file,
+        train: file,
+    };
+    Ok((comparison, names))
+}
+
+/// A trace and where it came from.
+struct Side {
+    /// Its files' names.
+    file: String,
+    trace: Trace,
+    /// Whether its packets' checksums are right, if it has packets.
+    checksums: Option<Checksums>,
+}
+
+fn read(inputs: &[PathBuf], fields: &Resolved, reading: Reading) -> Result<Side, EvaluateError> {
+    let is_wanted = fields.kind == TraceKind::Packets;
+    if is_capture(inputs)? != is_wanted {
+        let (this, other) = match is_wanted {
             true => ("no capture", "one"),
             false => ("a capture", "none"),
         };
-        bail!("{} is {this}, but the real trace is {other}", files::shown(inputs));
+        return Err(EvaluateError::OtherKind { input: files::shown(inputs), this, other });
     }
     let list = files::list(inputs)?;
     Ok(Side {
         file: files::names(&list),
-        trace: fit::read(inputs, config, reading)?,
-        checksums: match wants_capture {
+        trace: fit::read(inputs, fields, reading).map_err(Box::new)?,
+        checksums: match is_wanted {
             true => Some(Checksums::of(&list, reading.on_error)?),
             false => None,
         },

@@ -13,7 +13,7 @@ pub mod distance;
 pub mod downstream;
 mod features;
 mod fields;
-pub(crate) mod inputs;
+pub mod inputs;
 pub(crate) mod joint;
 pub(crate) mod learn;
 mod markov;
@@ -32,16 +32,21 @@ pub use classifier::TwoSample;
 pub use compare::{Comparison, Options};
 pub use distance::{Distance, Statistic};
 pub use downstream::Downstream;
-pub use inputs::packet_fields;
+pub use inputs::{Sides, packet_fields};
 pub use learn::LearnError;
 pub use measure::{Group, Measure};
 pub use privacy::Privacy;
 pub use report::{Evaluation, Metric, Summary};
 pub(crate) use text::number;
 
+use std::path::PathBuf;
+
 use self::report::{Rate, TraceFacts};
 use self::table::Table;
-use crate::ingest::{Checksums, NotUsed, Trace};
+use crate::config::ConfigError;
+use crate::fit::FitError;
+use crate::generator::GeneratorError;
+use crate::ingest::{Checksums, IngestError, NotUsed};
 
 /// Why traces cannot be compared.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +65,42 @@ pub enum EvaluateError {
     /// Flows that nothing can be learned from.
     #[error(transparent)]
     Learn(#[from] learn::LearnError),
+    /// A capture beside a table.
+    #[error("{input} is {this}, but the real trace is {other}")]
+    OtherKind {
+        /// The input.
+        input: String,
+        /// What it is.
+        this: &'static str,
+        /// Whether the real trace is a capture.
+        other: &'static str,
+    },
+    /// A configuration of captures for tables.
+    #[error("`{}` describes a capture, but {real} is none", config.display())]
+    NoCapture {
+        /// The configuration.
+        config: PathBuf,
+        /// The real trace.
+        real: String,
+    },
+    /// The fields of a table.
+    #[error(transparent)]
+    Fields(Box<GeneratorError>),
+    /// The fields of packets.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A trace that cannot be read.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    /// A trace that cannot be read in these fields.
+    #[error(transparent)]
+    Read(#[from] Box<FitError>),
+}
+
+impl From<GeneratorError> for EvaluateError {
+    fn from(error: GeneratorError) -> EvaluateError {
+        EvaluateError::Fields(Box::new(error))
+    }
 }
 
 /// What a comparison is of, for the document.
@@ -81,21 +122,22 @@ pub struct Names {
 pub type Done<'a> = dyn FnMut(&str, f64) + 'a;
 
 /// Evaluates a comparison; `done` is told what is next, and which share is done.
+/// `quick` leaves groups 5 to 7 out.
 ///
 /// # Errors
 /// Flows that nothing can be learned from.
 pub fn evaluate(
     comparison: &Comparison,
     names: &Names,
-    marginals_only: bool,
+    quick: bool,
     done: &mut Done<'_>,
 ) -> Result<Evaluation, EvaluateError> {
     let options = comparison.options();
-    let (all, splits) = (if marginals_only { 1.0 } else { 0.5 }, options.splits as f64);
+    let (all, splits) = (if quick { 1.0 } else { 0.5 }, options.splits as f64);
     done("distances", 0.0);
     let found = comparison.metrics(|split| done("distances", all * split as f64 / splits));
     let (mut downstream, mut classifier, mut privacy) = (None, None, None);
-    if !marginals_only {
+    if !quick {
         done("downstream tasks", 0.5);
         downstream = Some(Downstream::of(comparison)?);
         done("classifier", 0.75);
@@ -183,11 +225,6 @@ fn rates(comparison: &Comparison, checksums: [Option<Checksums>; 2]) -> Vec<Rate
         }));
     }
     all
-}
-
-/// What could not be used of traces that were read.
-pub(crate) fn not_used(trace: Option<&Trace>) -> NotUsed {
-    trace.map(|trace| trace.not_used.clone()).unwrap_or_default()
 }
 
 /// A time of nanoseconds in a unit that suits it.

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use ns_model_format::schema::TraceKind;
 
 use super::svg::{self, Axis, BarRow, Line, Matrix, RatioRow, Side, tick};
+use crate::curve::Point;
 use crate::evaluate::compare::{Comparison, quantile};
 use crate::evaluate::distance::Statistic;
 use crate::evaluate::measure::{Labels, Measure, Picture};
@@ -113,22 +114,11 @@ impl Section {
     }
 }
 
-/// A point of a training curve.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TrainingPoint {
-    /// Generator updates.
-    pub iteration: f64,
-    /// The critics' loss.
-    pub critic: f64,
-    /// The generator's.
-    pub generator: f64,
-}
-
 /// All charts, in the order of the report.
 pub(super) fn figures(
     comparison: &Comparison,
     evaluation: &Evaluation,
-    training: &[TrainingPoint],
+    training: &[Point],
 ) -> Vec<Figure> {
     let half = comparison.halves(0);
     let samples = Samples {
@@ -730,12 +720,15 @@ fn copies(evaluation: &Evaluation) -> Option<Figure> {
     })
 }
 
-fn curves(training: &[TrainingPoint]) -> Option<Figure> {
+fn curves(training: &[Point]) -> Option<Figure> {
     let last = training.last()?;
-    let line = |side, name: &str, of: fn(&TrainingPoint) -> f64| Line {
+    let line = |side, name: &str, of: fn(&Point) -> f32| Line {
         side,
         name: name.to_owned(),
-        points: training.iter().map(|point| (point.iteration, of(point))).collect(),
+        points: training
+            .iter()
+            .map(|point| (point.iteration as f64, f64::from(of(point))))
+            .collect(),
     };
     let lines = [
         line(Side::Real, "critic", |point| point.critic),
