@@ -22,6 +22,7 @@ fn help_texts() {
         ("ns-train-generate", "ns-train", &["generate", "--help"]),
         ("ns-train-train-and-generate", "ns-train", &["train-and-generate", "--help"]),
         ("ns-train-evaluate", "ns-train", &["evaluate", "--help"]),
+        ("ns-train-visualize", "ns-train", &["visualize", "--help"]),
         ("ns-replay", "ns-replay", &["--help"]),
     ] {
         insta::assert_snapshot!(snapshot, output_of(name, arguments));
@@ -52,6 +53,7 @@ fn examples_in_help_are_accepted() {
         ("ns-train", &["generate", "--help"]),
         ("ns-train", &["train-and-generate", "--help"]),
         ("ns-train", &["evaluate", "--help"]),
+        ("ns-train", &["visualize", "--help"]),
         ("ns-replay", &["--help"]),
     ] {
         for words in examples(&output_of(name, arguments)) {
@@ -66,7 +68,7 @@ fn examples_in_help_are_accepted() {
             seen += 1;
         }
     }
-    assert!(seen >= 16, "{seen} examples");
+    assert!(seen >= 19, "{seen} examples");
 }
 
 #[test]

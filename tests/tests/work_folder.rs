@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use ns_runtime::GenerateOptions;
 use ns_runtime::stats::Ending;
 use ns_tests::{interrupted, lab_capture, program};
+use ns_trainer::evaluate::Evaluation;
 use ns_trainer::{Generator, GeneratorError, WorkError, WorkFolder, curve};
 
 fn run(name: &str, arguments: &[&str], folder: &Path) -> Output {
@@ -217,6 +218,44 @@ fn a_library_s_user_trains_and_generates_from_a_configuration() {
     options.flows = Some(7);
     let generator = generator.overwrite(true).generation(options);
     assert_eq!(generator.generate(&work).expect("generated").flows, 7);
+}
+
+#[test]
+fn what_was_generated_is_judged_in_its_work_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    netflow(folder);
+    let generator = Generator::from_config(folder.join("config.json")).expect("a good file");
+    let generator = generator.epochs(1).seed(3);
+    let work = folder.join("work");
+    generator.train(&work).expect("trained");
+    // Nothing was generated yet.
+    let error = generator.visualize(&work).expect_err("no synthetic trace").to_string();
+    assert!(error.contains("cannot read") && error.contains("synthetic.csv"), "{error}");
+    generator.generate(&work).expect("generated");
+    let evaluation = generator.visualize(&work).expect("judged");
+    assert!(evaluation.summary.median_r.is_some() && evaluation.train.is_none());
+    let opened = WorkFolder::open(&work).expect("a work folder");
+    let written: Evaluation =
+        serde_json::from_slice(&read(opened.evaluation())).expect("an evaluation");
+    assert_eq!(written, evaluation);
+    // The training curve is in the page.
+    let page = String::from_utf8(read(opened.report())).expect("text");
+    assert!(page.contains("Training losses"));
+    assert!(opened.plots().join("training.csv").exists());
+    // Another trace takes its place: what was said of this one goes.
+    generator.clone().overwrite(true).generate(&work).expect("generated");
+    assert!(!opened.report().exists() && !opened.evaluation().exists() && !opened.plots().exists());
+    // By flows that were not trained on, from the command line.
+    std::fs::copy(folder.join("flows.csv"), folder.join("test.csv")).expect("copied");
+    let arguments = ["visualize", "--work", "work", "--real", "test.csv", "--splits", "3"];
+    let (stderr, _) = expect(0, "ns-train", &arguments, folder);
+    assert!(stderr.contains("median R") && stderr.contains("work/report.html"), "{stderr}");
+    let written: Evaluation =
+        serde_json::from_slice(&read(opened.evaluation())).expect("an evaluation");
+    assert!(written.train.is_some() && written.splits == 3);
+    let (stderr, _) = expect(2, "ns-train", &["visualize", "--work", "nowhere"], folder);
+    assert!(stderr.contains("`nowhere` is no work folder"), "{stderr}");
 }
 
 #[test]

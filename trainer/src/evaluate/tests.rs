@@ -4,7 +4,7 @@ use ns_model_format::random::{Purpose, Stream};
 
 use super::*;
 use crate::config::{self, Resolved};
-use crate::ingest::{Reading, table};
+use crate::ingest::{Reading, Trace, table};
 
 /// Flow records whose fields depend on one another: a flow's service says how large
 /// and how long its records are, and each record is about as large as the one before.
