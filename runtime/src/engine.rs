@@ -55,6 +55,15 @@ fn environment(given: Option<&Path>) -> Result<Environment, RuntimeError> {
     Ok(environment)
 }
 
+/// Finds and loads ONNX Runtime, as [`crate::Generator::open`] does: whoever
+/// wants to generate later can know now whether that will work.
+///
+/// # Errors
+/// No library, not a library, too old a version.
+pub fn load_library(given: Option<&Path>) -> Result<(), RuntimeError> {
+    environment(given).map(drop)
+}
+
 /// One graph, checked against what the manifest says of it.
 struct Graph {
     session: Session,

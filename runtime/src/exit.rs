@@ -1,5 +1,6 @@
 //! The exit codes of `ns-replay`.
 
+use crate::error::RuntimeError;
 use crate::sink::SinkError;
 use crate::stats::Ending;
 
@@ -43,6 +44,19 @@ impl Exit {
             | SinkError::Down { .. }
             | SinkError::Oversize { .. }
             | SinkError::Interface { .. } => Exit::Interface,
+        }
+    }
+
+    /// The code for an error of generation.
+    #[must_use]
+    pub fn of_runtime(error: &RuntimeError) -> Exit {
+        match error {
+            RuntimeError::Graph { .. }
+            | RuntimeError::Unsupported { .. }
+            | RuntimeError::Condition(_)
+            | RuntimeError::Option { .. } => Exit::Usage,
+            RuntimeError::NothingMatches { .. } => Exit::Conditions,
+            _ => Exit::Failed,
         }
     }
 

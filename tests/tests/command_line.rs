@@ -19,6 +19,8 @@ fn help_texts() {
     for (snapshot, name, arguments) in [
         ("ns-train", "ns-train", &["--help"][..]),
         ("ns-train-train", "ns-train", &["train", "--help"]),
+        ("ns-train-generate", "ns-train", &["generate", "--help"]),
+        ("ns-train-train-and-generate", "ns-train", &["train-and-generate", "--help"]),
         ("ns-train-evaluate", "ns-train", &["evaluate", "--help"]),
         ("ns-replay", "ns-replay", &["--help"]),
     ] {
@@ -47,6 +49,8 @@ fn examples_in_help_are_accepted() {
     let mut seen = 0;
     for (name, arguments) in [
         ("ns-train", &["train", "--help"][..]),
+        ("ns-train", &["generate", "--help"]),
+        ("ns-train", &["train-and-generate", "--help"]),
         ("ns-train", &["evaluate", "--help"]),
         ("ns-replay", &["--help"]),
     ] {
@@ -62,7 +66,7 @@ fn examples_in_help_are_accepted() {
             seen += 1;
         }
     }
-    assert!(seen >= 8, "{seen} examples");
+    assert!(seen >= 16, "{seen} examples");
 }
 
 #[test]

@@ -18,11 +18,28 @@ impl std::fmt::Display for CannotWrite {
 /// # Errors
 /// `out` is one of the inputs.
 pub(crate) fn refuse_input(out: &Path, inputs: &[PathBuf]) -> anyhow::Result<()> {
-    let Ok(place) = out.canonicalize() else { return Ok(()) };
-    if inputs.iter().any(|input| input.canonicalize().is_ok_and(|input| input == place)) {
+    if is_one_of(out, inputs) {
         anyhow::bail!("`{}` is the input; give the output another name", out.display());
     }
     Ok(())
+}
+
+/// Whether a path, if it exists, leads to where one of the others leads.
+pub(crate) fn is_one_of(path: &Path, others: &[PathBuf]) -> bool {
+    let Ok(place) = path.canonicalize() else { return false };
+    others.iter().any(|other| other.canonicalize().is_ok_and(|other| other == place))
+}
+
+/// Whether a file can be made where `path` is: better to know before an hour
+/// of training than after.
+///
+/// # Errors
+/// It cannot.
+pub(crate) fn check_writable(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() {
+        return Err(std::io::ErrorKind::IsADirectory.into());
+    }
+    beside(path).map(drop)
 }
 
 /// Writes a file beside its place and moves it there.

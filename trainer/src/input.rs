@@ -1,15 +1,13 @@
 //! What is read, and how: the arguments that all commands on inputs share.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, bail};
 use clap::Args;
-use ns_model_format::schema::TraceKind;
 
-use crate::config::{self, Resolved};
+use crate::config::Resolved;
+use crate::generator::{Generator, GeneratorError};
 use crate::ingest::sample::DEFAULT_MAX_RECORDS;
-use crate::ingest::{OnError, Reading, files, pcap};
-use crate::init;
+use crate::ingest::{IngestError, OnError, Reading, files, pcap};
 
 /// An input and its configuration.
 #[derive(Debug, Args)]
@@ -41,47 +39,26 @@ impl InputArgs {
         Reading { on_error: self.on_error, max_records: self.max_records, seed: self.seed }
     }
 
-    /// The configuration, and the inputs that it or `--input` names.
-    pub(crate) fn configure(&self) -> anyhow::Result<(Resolved, Vec<PathBuf>)> {
+    /// What the arguments say, as a library's user would.
+    pub(crate) fn generator(&self) -> Result<Generator, GeneratorError> {
         let Some(path) = &self.config else {
-            if self.input.is_empty() {
-                bail!("no input: give `--input FILE`");
-            }
-            // Of a capture nothing has to be found out first.
-            let text = match is_capture(&self.input)? {
-                true => config::DEFAULT_PCAP.to_owned(),
-                false => init::configuration(&self.input, &init::Hints::default(), self.on_error)?,
-            };
-            let file = config::parse(&text, "the configuration by default")?;
-            return Ok((config::resolve(&file, Path::new("."))?, self.input.clone()));
+            return Generator::from_inputs(&self.input, self.reading());
         };
-        let file = config::read(path)?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let mut resolved = config::resolve(&file, folder)
-            .with_context(|| format!("configuration `{}`", path.display()))?;
-        let inputs = match (self.input.as_slice(), resolved.input.take()) {
-            ([], Some(input)) => vec![input],
-            ([], None) => bail!(
-                "no input: give `--input FILE`, or `original_data_file` in `{}`",
-                path.display()
-            ),
-            (inputs, _) => inputs.to_vec(),
-        };
-        // NetShare's packet configurations are also run on captures saved as CSV, and the reverse
-        // is a mistake worth naming.
-        if resolved.kind != TraceKind::Packets && is_capture(&inputs)? {
-            bail!(
-                "{} is a capture, but `{}` describes a CSV: its `dataset_type` is not `pcap`",
-                files::shown(&inputs),
-                path.display()
-            );
-        }
-        Ok((resolved, inputs))
+        let generator = Generator::from_config(path)?.reading(self.reading());
+        let given = !self.input.is_empty();
+        Ok(if given { generator.inputs(&self.input) } else { generator })
+    }
+
+    /// The configuration, and the inputs that it or `--input` names.
+    pub(crate) fn configure(&self) -> Result<(Resolved, Vec<PathBuf>), GeneratorError> {
+        let generator = self.generator()?;
+        let inputs = generator.checked_inputs()?.to_vec();
+        Ok((generator.config().clone(), inputs))
     }
 }
 
 /// Whether any file of the inputs is a capture: beside one there may be others.
-pub(crate) fn is_capture(inputs: &[PathBuf]) -> anyhow::Result<bool> {
+pub(crate) fn is_capture(inputs: &[PathBuf]) -> Result<bool, IngestError> {
     for file in files::list(inputs)? {
         if pcap::is_capture(&files::head(&file, 4)?) {
             return Ok(true);

@@ -4,12 +4,41 @@
 //! encoders and encodes it, [`train`] fits the networks of [`model`],
 //! [`export`] writes them as a bundle. [`fit`] is the whole road; [`config`]
 //! says which way; [`cli`] is `ns-train`.
+//!
+//! A [`Generator`] goes it for a configuration, and keeps what it makes in a
+//! [`WorkFolder`]: the model, the training curve, a synthetic trace.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use ns_trainer::{Generator, curve};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let generator = Generator::from_config("config.json")?.max_time(Duration::from_secs(600));
+//! let training = generator.train("work")?;
+//! for point in curve::read(&training.work.metrics())? {
+//!     println!("{} {}", point.iteration, point.critic);
+//! }
+//! let report = generator.generate("work")?;
+//! println!("{} records of {} flows in {}", report.records, report.flows, report.target);
+//!
+//! // Or both, from a capture without a configuration, with an end to everything.
+//! let generator = Generator::from_inputs(["capture.pcap"], Default::default())?;
+//! generator.overwrite(true).epochs(40).train_and_generate_with(
+//!     "work",
+//!     |training| training.losses.critic.abs() < 1e6,
+//!     |generating| generating.records < 1_000_000,
+//! )?;
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod check;
 mod chunks;
 pub mod cli;
 pub mod config;
 pub mod convert;
+pub mod curve;
 pub mod dataset;
 pub mod device;
 mod encode;
@@ -18,9 +47,15 @@ pub mod evaluate;
 pub mod export;
 mod files;
 pub mod fit;
+pub mod generate;
+pub mod generator;
 pub mod ingest;
 pub mod init;
 mod input;
 pub mod model;
 pub mod split;
 pub mod train;
+pub mod work;
+
+pub use generator::{Generator, GeneratorError, Training};
+pub use work::{WorkError, WorkFolder};

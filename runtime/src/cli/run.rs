@@ -55,15 +55,7 @@ impl From<SinkError> for Failure {
 
 impl From<RuntimeError> for Failure {
     fn from(error: RuntimeError) -> Failure {
-        let hint = error.hint().map(str::to_owned);
-        let exit = match error {
-            RuntimeError::Graph { .. }
-            | RuntimeError::Unsupported { .. }
-            | RuntimeError::Condition(_)
-            | RuntimeError::Option { .. } => Exit::Usage,
-            RuntimeError::NothingMatches { .. } => Exit::Conditions,
-            _ => Exit::Failed,
-        };
+        let (exit, hint) = (Exit::of_runtime(&error), error.hint().map(str::to_owned));
         Failure { exit, error: error.into(), hint }
     }
 }

@@ -28,7 +28,7 @@ pub struct ConfigFile {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GlobalConfig {
-    /// Accepted, without effect.
+    /// Whether a work folder that exists may be written over.
     pub overwrite: Option<bool>,
     /// The input, when `--input` is not given; relative to the file's folder.
     pub original_data_file: Option<String>,

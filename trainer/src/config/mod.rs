@@ -63,9 +63,13 @@ pub enum ConfigError {
 /// # Errors
 /// The file cannot be read, is not JSON, or has a key or a value that is not known.
 pub fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
+    parse(&read_text(path)?, &path.display().to_string())
+}
+
+/// A file's text, comments included.
+pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
     let fail = |source| ConfigError::Io { path: path.to_owned(), source };
-    let text = std::fs::read_to_string(path).map_err(fail)?;
-    parse(&text, &path.display().to_string())
+    std::fs::read_to_string(path).map_err(fail)
 }
 
 /// Reads a text; `name` stands for it in errors.

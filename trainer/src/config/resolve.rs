@@ -72,6 +72,9 @@ pub struct Resolved {
     /// The input that the file names, from where the program runs.
     #[serde(skip)]
     pub input: Option<PathBuf>,
+    /// Whether a work folder that exists may be written over.
+    #[serde(skip)]
+    pub overwrite: bool,
     /// What a record is.
     pub kind: TraceKind,
     /// The time of records.
@@ -170,6 +173,7 @@ pub fn resolve(file: &ConfigFile, folder: &Path) -> Result<Resolved, ConfigError
     };
     Ok(Resolved {
         input: global.original_data_file.as_ref().map(|path| folder.join(path)),
+        overwrite: global.overwrite == Some(true),
         kind,
         timestamp,
         flow,
@@ -312,10 +316,6 @@ fn note_ineffective(file: &ConfigFile, notices: &mut Vec<Notice>) {
             ("skip_chunk0_train", manager.skip_chunk0_train == Some(true)),
         ],
         "training always begins with the first chunk, from nothing",
-    );
-    group(
-        &[("overwrite", global.overwrite.is_some())],
-        "`--out` names the one file that is written, whole or not at all",
     );
     group(
         &[

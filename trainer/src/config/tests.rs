@@ -56,6 +56,18 @@ fn comments_and_trailing_commas_are_allowed_and_defaults_are_netshare_s() {
 }
 
 #[test]
+fn overwrite_is_about_work_folders_and_no_part_of_the_model() {
+    assert!(!resolved(SMALL).expect("a good file").overwrite);
+    for (value, expected) in [("true", true), ("false", false), ("null", false)] {
+        let config = resolved(&with("\"dns\"", &format!("\"dns\", \"overwrite\": {value}")));
+        let config = config.expect("a good file");
+        assert_eq!((config.overwrite, config.notices.len()), (expected, 0));
+        let written = serde_json::to_string(&config).expect("plain data");
+        assert!(!written.contains("overwrite"), "{written}");
+    }
+}
+
+#[test]
 fn unknown_keys_name_the_nearest_known_one() {
     assert_eq!(
         error(&with("\"dataset_type\"", "\"data_set_type\"")),

@@ -23,9 +23,11 @@ use std::path::PathBuf;
 use ns_model_format::Column;
 use ns_model_format::datetime::DatetimeStyle;
 use ns_model_format::schema::{FieldKind, TimeUnit};
+use serde::{Deserialize, Serialize};
 
 /// What to do with a record that cannot be used because the input is damaged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OnError {
     /// Stop with an error that names the place.
     #[default]

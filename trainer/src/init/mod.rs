@@ -11,14 +11,13 @@ pub(crate) use cli::run;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
 use ns_model_format::Value;
 use ns_model_format::schema::packet_field;
 
 use self::profile::{ColumnProfile, Profile};
 use self::roles::{Role, entity_rank, role, time_rank};
-use crate::config::{self, FieldType};
-use crate::fit;
+use crate::config::{self, ConfigError, FieldType};
+use crate::fit::{self, FitError};
 use crate::ingest::{self, IngestError, OnError, Reading, files};
 use crate::input::is_capture;
 
@@ -67,6 +66,23 @@ pub enum InitError {
         /// The columns.
         found: String,
     },
+    /// Neither a capture nor a table that tells enough.
+    #[error("{input} is no capture; as a table")]
+    NoTable {
+        /// The input.
+        input: String,
+        /// What is wrong with it as a table.
+        source: Box<InitError>,
+    },
+    /// Hints about columns, for a capture.
+    #[error("`--time` and `--flow` are for tables; a capture's columns are known")]
+    HintsForCapture,
+    /// The built-in configuration does not fit the capture.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The capture.
+    #[error(transparent)]
+    Fit(Box<FitError>),
 }
 
 /// Rows of a table that are looked at.
@@ -98,24 +114,28 @@ pub fn configuration(
     inputs: &[PathBuf],
     hints: &Hints,
     on_error: OnError,
-) -> anyhow::Result<String> {
+) -> Result<String, InitError> {
     if !is_capture(inputs)? {
         let files = files::list(inputs)?;
-        let first = files.first().context("no input")?;
-        return for_table(first, hints, on_error)
-            .with_context(|| format!("{} is no capture; as a table", files::shown(inputs)));
+        // Without any input, what cannot be read is a file without a name.
+        let first = files.first().map_or(Path::new(""), PathBuf::as_path);
+        return for_table(first, hints, on_error).map_err(|source| InitError::NoTable {
+            input: files::shown(inputs),
+            source: Box::new(source),
+        });
     }
     if hints.time.is_some() || !hints.flow.is_empty() {
-        bail!("`--time` and `--flow` are for tables; a capture's columns are known");
+        return Err(InitError::HintsForCapture);
     }
     for_captures(inputs, on_error)
 }
 
 /// The built-in configuration of captures, and what these captures are.
-fn for_captures(inputs: &[PathBuf], on_error: OnError) -> anyhow::Result<String> {
+fn for_captures(inputs: &[PathBuf], on_error: OnError) -> Result<String, InitError> {
     let file = config::parse(config::DEFAULT_PCAP, "configs/pcap.json")?;
     let config = config::resolve(&file, Path::new("."))?;
-    let trace = fit::read(inputs, &config, Reading { on_error, ..Reading::default() })?;
+    let reading = Reading { on_error, ..Reading::default() };
+    let trace = fit::read(inputs, &config, reading).map_err(|e| InitError::Fit(Box::new(e)))?;
     let (flows, packets) = (trace.flows.len(), trace.times_ns.len());
     let both_ways = trace.column(packet_field::DIRECTION).map_or(0, |direction| {
         let answered = |flow: &&Vec<u32>| {

@@ -1,0 +1,96 @@
+//! The command line of `ns-train generate`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use ns_runtime::GenerateOptions;
+use ns_runtime::exit::Exit;
+use ns_runtime::stats::{Ending, Report};
+
+use super::progress::{Reporting, show_generation};
+use super::signals::Signals;
+use crate::{Generator, GeneratorError};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ns-train generate --work run
+  ns-train generate --work run --flows 100000 --seed 2 --overwrite
+Other places than a file, and more to choose from:
+  ns-replay --bundle run/model.ns --pcap udp.pcap --where proto=17")]
+pub(super) struct GenerateArgs {
+    /// The work folder of a training; `synthetic.pcap` or `synthetic.csv` is written there
+    #[arg(long, value_name = "DIR")]
+    work: PathBuf,
+    #[command(flatten)]
+    generation: GenerationArgs,
+    /// The same seed and model give the same trace [default: that of the training]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Threads to generate with; the result does not depend on it
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: u16,
+    /// Write over a trace that exists; what was said of it is removed
+    #[arg(long)]
+    overwrite: bool,
+    #[command(flatten)]
+    reporting: Reporting,
+}
+
+/// How much is generated, and with what.
+#[derive(Debug, Args)]
+pub(super) struct GenerationArgs {
+    /// Generate so many flows; without it, one trained span
+    #[arg(long, value_name = "N")]
+    flows: Option<u64>,
+    /// The ONNX Runtime library
+    #[arg(long, value_name = "FILE")]
+    onnxruntime: Option<PathBuf>,
+}
+
+impl GenerationArgs {
+    /// The same as the runtime's options.
+    pub(super) fn options(&self, seed: u64, threads: u16) -> GenerateOptions {
+        let mut options = GenerateOptions::default();
+        options.seed = seed;
+        options.threads = threads.into();
+        options.flows = self.flows;
+        options.onnxruntime = self.onnxruntime.clone();
+        options
+    }
+}
+
+pub(super) fn generate(args: &GenerateArgs) -> anyhow::Result<Exit> {
+    let generator = Generator::from_work(&args.work)?;
+    let seed = args.seed.unwrap_or_else(|| generator.seed_used());
+    let generator = generator.generation(args.generation.options(seed, args.threads));
+    let generator = if args.overwrite { generator.overwrite(true) } else { generator };
+    let signals = Signals::listen()?;
+    let report = run(&generator, &args.work, &args.reporting, &signals)?;
+    if args.reporting.json {
+        println!("{}", serde_json::to_string(&report)?);
+    }
+    Ok(signals.exit())
+}
+
+/// Generates with a bar, and says what was done.
+pub(super) fn run(
+    generator: &Generator,
+    work: &Path,
+    reporting: &Reporting,
+    signals: &Signals,
+) -> Result<Report, GeneratorError> {
+    let bar = reporting.bar("generating");
+    let result = generator.generate_with(work, |progress| {
+        show_generation(&bar, progress);
+        signals.go_on()
+    });
+    bar.finish_and_clear();
+    let report = result?;
+    reporting.say(format_args!("{}", report.to_text().trim_end()));
+    if report.ending != Ending::Done {
+        reporting.say(format_args!("stopped early; what is written is whole"));
+    }
+    Ok(report)
+}
