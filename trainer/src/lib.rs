@@ -6,7 +6,8 @@
 //! says which way; [`cli`] is `ns-train`.
 //!
 //! A [`Generator`] goes it for a configuration, and keeps what it makes in a
-//! [`WorkFolder`]: the model, the training curve, a synthetic trace.
+//! [`WorkFolder`]: the model, the training curve, a synthetic trace, and how good
+//! that is, which [`evaluate`] finds out and [`visualize`] shows.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -21,6 +22,8 @@
 //! }
 //! let report = generator.generate("work")?;
 //! println!("{} records of {} flows in {}", report.records, report.flows, report.target);
+//! let evaluation = generator.visualize("work")?;
+//! println!("{:?}: {}", evaluation.summary.median_r, evaluation.summary.verdict);
 //!
 //! // Or both, from a capture without a configuration, with an end to everything.
 //! let generator = Generator::from_inputs(["capture.pcap"], Default::default())?;
