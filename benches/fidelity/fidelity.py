@@ -15,6 +15,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import zipfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
@@ -98,7 +99,8 @@ def one(trace, path, kind, encodings):
                 folder / f"synthetic.{ending}", *fields, "--json", "--quiet")
         ),
     )
-    iterations = json.loads(run("ns-replay", "--bundle", bundle, "--describe", "--json"))
+    with zipfile.ZipFile(bundle) as parts:
+        iterations = json.loads(parts.read("manifest.json"))["provenance"]["iterations"]
     print(f"{trace}, {LABELS[encodings]}: {json.loads(report.read_text())['summary']['median_r']:.2f}", flush=True)
     return json.loads(report.read_text()), iterations
 
@@ -111,11 +113,11 @@ def small(value):
     return "–" if value is None else f"{value:.4g}"
 
 
-def summary_row(trace, label, of):
+def summary_row(trace, label, of, iterations):
     s, rest = of["summary"], of
     privacy = (rest.get("privacy") or {}).get("closest") or {}
     return [
-        trace, label, number(s["median_r"]), number(s["p95_r"]), number(s["baseline_median_r"]),
+        trace, label, str(iterations), number(s["median_r"]), number(s["p95_r"]), number(s["baseline_median_r"]),
         number(s["baseline_p95_r"]), f"{100 * s['beats_baseline']:.0f}%", number(rest["classifier"]["auc"]),
         number(privacy.get("nearer_to_train")),
     ]
@@ -128,8 +130,9 @@ def table(header, rows):
 
 def document(found):
     parts = [INTRODUCTION.format(minutes=f"{options.minutes:g}")]
-    rows = [summary_row(trace, LABELS[encodings], of) for (trace, encodings), (of, _) in found.items()]
-    header = ["trace", "DoppelGANger with", "median R", "95th", "Markov median R", "95th", "nearer than Markov", "AUC", "nearer to train"]
+    rows = [summary_row(trace, LABELS[encodings], of, iterations)
+        for (trace, encodings), (of, iterations) in found.items()]
+    header = ["trace", "DoppelGANger with", "iterations", "median R", "95th", "Markov median R", "95th", "nearer than Markov", "AUC", "nearer to train"]
     parts.append("## All traces\n\n" + table(header, rows))
     for trace, _, _ in TRACES:
         mine = {e: found[trace, e][0] for e in LABELS if (trace, e) in found}
