@@ -2,8 +2,6 @@
 //! paper (SIGCOMM '22, section 6.3): heavy hitters and sketches, and classifiers
 //! trained on one trace and tested on real flows.
 
-use std::collections::HashMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::EvaluateError;
@@ -31,7 +29,7 @@ const MOST_CLASSES: usize = 8;
 /// Heavy hitters among the records of one key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeavyHitters {
-    /// What is counted: `src_ip`, `dst_ip`, `tuple`.
+    /// What is counted: a column of addresses, or `flow`.
     pub key: String,
     /// How many there are in a real sample.
     pub real: usize,
@@ -67,7 +65,7 @@ pub struct SketchError {
 /// Whether what is best on one trace is best on the other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Agreement {
-    /// What was ranked: `sketches by src_ip`, `classifiers`.
+    /// What was ranked: `sketches by srcip`, `classifiers`.
     pub of: String,
     /// Spearman's rank correlation of the real and the synthetic figures, 1 where all
     /// rank alike; null where one side has no ranks.
@@ -136,7 +134,7 @@ impl Downstream {
             agreement: Vec::new(),
         };
         for (key, keys) in keys(&comparison.frame) {
-            all.count(key, &keys(&real), &keys(&other), &keys(&synthetic));
+            all.count(&key, &keys(&real), &keys(&other), &keys(&synthetic));
         }
         all.classifiers = classifiers(comparison, &real, &other, &synthetic)?;
         if let Some(classifiers) = &all.classifiers {
@@ -211,21 +209,21 @@ fn counted(keys: &[u32]) -> Vec<u64> {
 type Keys = Box<dyn Fn(&Sample<'_>) -> Vec<u32>>;
 
 /// What records are counted by.
-fn keys(frame: &Frame) -> Vec<(&'static str, Keys)> {
-    let Some(tuple) = frame.tuple else { return Vec::new() };
-    let column = |at: usize| -> Keys {
-        Box::new(move |sample| sample.rows.iter().map(|&row| sample.id(at, row)).collect())
+fn keys(frame: &Frame) -> Vec<(String, Keys)> {
+    let mut all: Vec<(String, Keys)> = frame
+        .addresses()
+        .map(|at| {
+            let of = move |sample: &Sample<'_>| -> Vec<u32> {
+                sample.rows.iter().map(|&row| sample.id(at, row)).collect()
+            };
+            (frame.columns[at].name.clone(), Box::new(of) as Keys)
+        })
+        .collect();
+    let flows = |sample: &Sample<'_>| -> Vec<u32> {
+        sample.rows.iter().map(|&row| sample.table.flow_of[row as usize]).collect()
     };
-    let tuples: Keys = Box::new(move |sample| {
-        let mut seen: HashMap<[u32; 5], u32> = HashMap::new();
-        let columns = [tuple.src_ip, tuple.dst_ip, tuple.src_port, tuple.dst_port, tuple.proto];
-        let key = |&row: &u32| {
-            let next = seen.len() as u32;
-            *seen.entry(columns.map(|at| sample.id(at, row))).or_insert(next)
-        };
-        sample.rows.iter().map(key).collect()
-    });
-    vec![("src_ip", column(tuple.src_ip)), ("dst_ip", column(tuple.dst_ip)), ("tuple", tuples)]
+    all.push(("flow".to_owned(), Box::new(flows)));
+    all
 }
 
 /// Which column has the classes: a record's type or label, the service, the
@@ -237,7 +235,7 @@ fn label_column(frame: &Frame) -> Option<usize> {
             && (2..=32).contains(&frame.columns[*at].values.len())
     };
     let by_name = || named.iter().find_map(|name| frame.column(name)).filter(is_class);
-    let service = || frame.tuple.map(|tuple| tuple.dst_port);
+    let service = || frame.dst_port();
     match frame.kind {
         TraceKind::Packets => service(),
         _ => by_name().or_else(service).or_else(|| (0..frame.columns.len()).rev().find(is_class)),
@@ -258,8 +256,8 @@ fn classifiers(
     let baseline = comparison.baseline.as_ref().map(|table| comparison.part(table, 0));
     // The answering direction's ports would tell the service.
     let mut without = vec![label];
-    if let Some(tuple) = frame.tuple.filter(|tuple| tuple.dst_port == label) {
-        without.push(tuple.src_port);
+    if frame.dst_port() == Some(label) {
+        without.extend(frame.src_port());
     }
     let of = |sample: &Sample<'_>| {
         let labels: Vec<u32> = first_rows(sample, MOST_FLOWS)

@@ -36,8 +36,7 @@ pub(super) fn measures(frame: &Frame) -> Vec<Measure> {
                 let class = move |sample: &Sample<'_>| Statistic::values(port_classes(sample, at));
                 let (name, label) = (name + "_class", label + ", rare ones in ranges");
                 all.push(Measure::new(Group::Fields, name, label, unit, &[Distance::Jsd], class));
-                let is_destination = frame.tuple.is_some_and(|tuple| tuple.dst_port == at);
-                if is_destination {
+                if frame.dst_port() == Some(at) {
                     all.push(service(at));
                 }
             }

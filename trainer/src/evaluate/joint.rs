@@ -17,12 +17,10 @@ const MOST_CATEGORIES: usize = 4;
 /// What is measured of fields together.
 pub(super) fn measures(frame: &Frame) -> Vec<Measure> {
     let mut all = vec![joint(frame)];
-    if let Some(tuple) = frame.tuple {
+    if let Some([src, dst]) = frame.address_pair() {
         let of = move |sample: &Sample<'_>| {
-            let pair = |&row: &u32| {
-                u64::from(sample.id(tuple.src_ip, row)) << 32
-                    | u64::from(sample.id(tuple.dst_ip, row))
-            };
+            let pair =
+                |&row: &u32| u64::from(sample.id(src, row)) << 32 | u64::from(sample.id(dst, row));
             Statistic::values(sample.rows.iter().map(pair))
         };
         let (name, label) = ("address_pair", "pairs of addresses");
@@ -85,7 +83,7 @@ pub(super) fn small_categories(frame: &Frame) -> Vec<usize> {
 
 /// Protocol, service and length of packets; categories, service and sizes of others.
 fn joint(frame: &Frame) -> Measure {
-    let port = frame.tuple.map(|tuple| tuple.dst_port);
+    let port = frame.dst_port();
     if let (TraceKind::Packets, Some(tuple), Some(length)) =
         (frame.kind, frame.tuple, frame.column(packet_field::LEN))
     {
@@ -126,7 +124,7 @@ fn joint(frame: &Frame) -> Measure {
 /// with more by their most frequent, and the service): the mean total variation,
 /// since each pair of columns has the same weight.
 fn contingency(frame: &Frame) -> Option<Measure> {
-    let port = frame.tuple.map(|tuple| tuple.dst_port);
+    let port = frame.dst_port();
     let mut columns: Vec<usize> = frame
         .columns
         .iter()

@@ -76,7 +76,7 @@ impl Privacy {
         };
         let kinds: [(&str, &str, Keys); 4] = [
             ("record", "records, all fields but their time", records),
-            ("tuple", "5-tuples", tuples),
+            ("tuple", "names of flows (5-tuples)", tuples),
             ("address_pair", "pairs of addresses", pairs),
             ("sequence", "sequences of 8 or more records", sequences),
         ];
@@ -132,9 +132,8 @@ fn tuples(sample: &Sample<'_>) -> Vec<u64> {
 }
 
 fn pairs(sample: &Sample<'_>) -> Vec<u64> {
-    let Some(tuple) = sample.frame.tuple else { return Vec::new() };
-    let pair =
-        |flow: &[u32]| mixed([tuple.src_ip, tuple.dst_ip].map(|at| cell(sample, at, flow[0])));
+    let Some(columns) = sample.frame.address_pair() else { return Vec::new() };
+    let pair = |flow: &[u32]| mixed(columns.map(|at| cell(sample, at, flow[0])));
     sample.flows().map(pair).collect()
 }
 

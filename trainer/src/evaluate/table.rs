@@ -239,6 +239,35 @@ impl Frame {
         self.columns.iter().position(|column| column.name == name)
     }
 
+    /// The column that plays a part in a 5-tuple, by its name.
+    fn with_role(&self, wanted: TupleRole) -> Option<usize> {
+        self.columns.iter().position(|column| role(&column.name) == Some(wanted))
+    }
+
+    /// The destination port, if there is one.
+    #[must_use]
+    pub fn dst_port(&self) -> Option<usize> {
+        self.with_role(TupleRole::DstPort)
+    }
+
+    /// The source port, if there is one.
+    #[must_use]
+    pub fn src_port(&self) -> Option<usize> {
+        self.with_role(TupleRole::SrcPort)
+    }
+
+    /// Source and destination address, if there are both.
+    #[must_use]
+    pub fn address_pair(&self) -> Option<[usize; 2]> {
+        Some([self.with_role(TupleRole::SrcIp)?, self.with_role(TupleRole::DstIp)?])
+    }
+
+    /// The columns of addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = usize> {
+        let all = self.columns.iter().enumerate();
+        all.filter(|(_, column)| column.role == Role::Address).map(|(at, _)| at)
+    }
+
     /// The protocol number that a category of the protocol column stands for.
     #[must_use]
     pub fn proto(&self, id: u32) -> Option<u8> {

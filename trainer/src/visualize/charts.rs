@@ -1,14 +1,15 @@
-//! Which charts a comparison has, each with its data and its description.
+//! Which charts a comparison has.
 
 use std::fmt::Write;
 
 use ns_model_format::schema::TraceKind;
 
+use super::figure::{Figure, Head, Section, cell};
 use super::svg::{self, Axis, BarRow, Line, Matrix, RatioRow, Side, tick};
 use crate::curve::Point;
 use crate::evaluate::compare::{Comparison, quantile};
 use crate::evaluate::distance::Statistic;
-use crate::evaluate::measure::{Labels, Measure, Picture};
+use crate::evaluate::measure::{Labels, Measure, Picture, called};
 use crate::evaluate::report::Evaluation;
 use crate::evaluate::sample::Sample;
 use crate::evaluate::{Group, joint, sequence};
@@ -19,100 +20,6 @@ const POINTS: usize = 256;
 const MOST_BARS: usize = 10;
 /// Bins of a rate over time.
 const MOST_BINS: usize = 300;
-
-/// A chart, its data as a table, and what it shows in words.
-#[derive(Clone, Debug)]
-pub struct Figure {
-    /// For programs: the name of its files.
-    pub name: String,
-    /// For people.
-    pub title: String,
-    /// What it shows, with its figures, for those who cannot see it.
-    pub words: String,
-    /// The part of the report that it belongs to.
-    pub(super) section: Section,
-    /// SVG without a style of its own.
-    pub(super) chart: String,
-    /// The header of its data.
-    pub(super) columns: Vec<String>,
-    /// Its data.
-    pub(super) rows: Vec<Vec<String>>,
-}
-
-impl Figure {
-    /// The chart as an SVG file of its own.
-    #[must_use]
-    pub fn svg(&self) -> String {
-        svg::standalone(&self.chart)
-    }
-
-    /// Its data as CSV (RFC 4180).
-    #[must_use]
-    pub fn csv(&self) -> String {
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        // Writing to memory cannot fail, and all rows are as long as the header.
-        let _ = writer.write_record(&self.columns);
-        for row in &self.rows {
-            let _ = writer.write_record(row);
-        }
-        writer
-            .into_inner()
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
-    }
-}
-
-/// The parts of a report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Section {
-    Ratios,
-    Fields,
-    Joint,
-    Sequence,
-    Protocol,
-    Downstream,
-    Privacy,
-    Training,
-}
-
-impl Section {
-    pub(super) const ALL: [Section; 8] = [
-        Section::Ratios,
-        Section::Fields,
-        Section::Joint,
-        Section::Sequence,
-        Section::Protocol,
-        Section::Downstream,
-        Section::Privacy,
-        Section::Training,
-    ];
-
-    pub(super) fn title(self) -> &'static str {
-        match self {
-            Section::Ratios => "All ratios",
-            Section::Fields => "Fields",
-            Section::Joint => "Fields together",
-            Section::Sequence => "Records one after another",
-            Section::Protocol => "Protocols",
-            Section::Downstream => "Work done with it",
-            Section::Privacy => "Privacy",
-            Section::Training => "Training",
-        }
-    }
-
-    pub(super) fn id(self) -> &'static str {
-        match self {
-            Section::Ratios => "ratios",
-            Section::Fields => "fields",
-            Section::Joint => "joint",
-            Section::Sequence => "sequence",
-            Section::Protocol => "protocol",
-            Section::Downstream => "downstream",
-            Section::Privacy => "privacy",
-            Section::Training => "training",
-        }
-    }
-}
 
 /// All charts, in the order of the report.
 pub(super) fn figures(
@@ -135,7 +42,7 @@ pub(super) fn figures(
             Picture::Bars(labels) => all.push(categories(measure, &samples, labels, evaluation)),
         }
     }
-    all.push(correlations(comparison, &samples));
+    all.extend(correlations(comparison, &samples));
     all.extend(rate(comparison, &samples));
     all.extend(rates(evaluation));
     all.extend(heavy_hitters(comparison, &samples));
@@ -175,17 +82,15 @@ impl Samples<'_> {
     }
 }
 
-fn section(group: Group) -> Section {
-    match group {
+/// The head of a measure's figure.
+fn head(measure: &Measure, words: String) -> Head<'_> {
+    let section = match measure.group {
         Group::Fields => Section::Fields,
         Group::Joint => Section::Joint,
         Group::Sequence => Section::Sequence,
         Group::Protocol => Section::Protocol,
-    }
-}
-
-fn cell(number: f64) -> String {
-    if number.is_finite() { number.to_string() } else { String::new() }
+    };
+    Head { name: &measure.name, title: sentence(&measure.label), section, words }
 }
 
 /// The ratios of a measure's metrics in words.
@@ -232,15 +137,10 @@ fn ratios(evaluation: &Evaluation) -> Figure {
         let baseline = metric.baseline_r.map_or(String::new(), cell);
         vec![metric.name.clone(), cell(*r), cell(low), cell(high), baseline]
     });
-    Figure {
-        name: "ratios".to_owned(),
-        title: "R of every metric".to_owned(),
-        section: Section::Ratios,
-        chart: svg::ratios("R of every metric", &words, &rows),
-        columns: ["metric", "r", "r_low", "r_high", "markov_r"].map(str::to_owned).to_vec(),
-        rows: data.collect(),
-        words,
-    }
+    let title = "R of every metric".to_owned();
+    let head = Head { name: "ratios", title, section: Section::Ratios, words };
+    let chart = svg::ratios(&head.title, &head.words, &rows);
+    head.figure(chart, &["metric", "r", "r_low", "r_high", "markov_r"], data.collect())
 }
 
 fn with_unit(label: &str, unit: &str) -> String {
@@ -249,17 +149,6 @@ fn with_unit(label: &str, unit: &str) -> String {
         unit if label.split(' ').any(|word| word == unit) => label.to_owned(),
         unit => format!("{label} ({unit})"),
     }
-}
-
-/// A long table of lines: side, x, y.
-fn line_rows(lines: &[Line]) -> Vec<Vec<String>> {
-    lines
-        .iter()
-        .flat_map(|line| {
-            let name = line.name.clone();
-            line.points.iter().map(move |(x, y)| vec![name.clone(), cell(*x), cell(*y)])
-        })
-        .collect()
 }
 
 /// The quartiles of each side in words.
@@ -297,21 +186,15 @@ fn distribution(
             Line { side: *side, name: side.name().to_owned(), points }
         })
         .collect();
-    let (x, y) = (with_unit(&measure.label, measure.unit), "share at or below");
     let words = format!(
         "Distribution functions. {}. {}",
         quartiles(&sides, measure.unit),
         ratio_words(measure, evaluation)
     );
-    Figure {
-        name: measure.name.clone(),
-        title: sentence(&measure.label),
-        section: section(measure.group),
-        chart: svg::lines(&measure.label, &words, &Axis::new(x, log), &Axis::new(y, false), &lines),
-        columns: vec!["trace".to_owned(), measure.name.clone(), "share".to_owned()],
-        rows: line_rows(&lines),
-        words,
-    }
+    let x = Axis::new(with_unit(&measure.label, measure.unit), log);
+    let axes = [x, Axis::new("share at or below", false)];
+    let values = ["trace", &measure.name, "share_at_or_below"];
+    Figure::of_lines(head(measure, words), axes, &lines, values)
 }
 
 fn tail(measure: &Measure, samples: &Samples<'_>, evaluation: &Evaluation) -> Figure {
@@ -337,22 +220,15 @@ fn tail(measure: &Measure, samples: &Samples<'_>, evaluation: &Evaluation) -> Fi
             Line { side: *side, name: side.name().to_owned(), points }
         })
         .collect();
-    let x = with_unit(&measure.label, measure.unit);
     let words = format!(
         "Share of flows with at least so much, both axes logarithmic. {}. {}",
         quartiles(&sides, measure.unit),
         ratio_words(measure, evaluation)
     );
-    let (x, y) = (Axis::new(x, true), Axis::new("share at or above", true));
-    Figure {
-        name: measure.name.clone(),
-        title: sentence(&measure.label),
-        section: section(measure.group),
-        chart: svg::lines(&measure.label, &words, &x, &y, &lines),
-        columns: vec!["trace".to_owned(), measure.name.clone(), "share_at_or_above".to_owned()],
-        rows: line_rows(&lines),
-        words,
-    }
+    let x = Axis::new(with_unit(&measure.label, measure.unit), true);
+    let axes = [x, Axis::new("share at or above", true)];
+    let values = ["trace", &measure.name, "share_at_or_above"];
+    Figure::of_lines(head(measure, words), axes, &lines, values)
 }
 
 fn categories(
@@ -407,31 +283,19 @@ fn categories(
     let sides = [Side::Real, Side::Synthetic];
     let noun = if measure.group == Group::Protocol { measure.unit } else { records(frame.kind) };
     let axis = format!("share of {noun}");
-    Figure {
-        name: measure.name.clone(),
-        title: sentence(&measure.label),
-        section: section(measure.group),
-        chart: svg::bars(&measure.label, &words, &axis, &sides, &rows),
-        columns: [measure.name.as_str(), "real", "synthetic", "halves_differ_by"]
-            .map(str::to_owned)
-            .to_vec(),
-        rows: rows
-            .iter()
-            .map(|row| {
-                vec![row.label.clone(), cell(row.values[0]), cell(row.values[1]), cell(row.spread)]
-            })
-            .collect(),
-        words,
-    }
+    Figure::of_bars(head(measure, words), &axis, &sides, &rows)
 }
 
 fn records(kind: TraceKind) -> &'static str {
     if kind == TraceKind::Packets { "packets" } else { "records" }
 }
 
-fn correlations(comparison: &Comparison, samples: &Samples<'_>) -> Figure {
+fn correlations(comparison: &Comparison, samples: &Samples<'_>) -> Option<Figure> {
     let (columns, names): (Vec<Option<usize>>, Vec<String>) =
         joint::correlated(&comparison.frame).into_iter().unzip();
+    if names.len() < 2 {
+        return None;
+    }
     let of = |sample: &Sample<'_>| -> Vec<Vec<f64>> {
         let ranked = joint::ranked(sample, &columns);
         let row = |a: &Vec<f64>| {
@@ -461,15 +325,10 @@ fn correlations(comparison: &Comparison, samples: &Samples<'_>) -> Figure {
         }
     }
     let words = format!("Rank correlations, real and synthetic. {}.", listed.join("; "));
-    Figure {
-        name: "correlations".to_owned(),
-        title: "Rank correlations of a record's numbers".to_owned(),
-        section: Section::Joint,
-        chart: svg::matrices("Rank correlations (-1 to 1)", &words, &names, &matrices),
-        columns: ["a", "b", "real", "synthetic", "half_of_real"].map(str::to_owned).to_vec(),
-        rows,
-        words,
-    }
+    let title = "Rank correlations of a record's numbers (-1 to 1)".to_owned();
+    let head = Head { name: "correlations", title, section: Section::Joint, words };
+    let chart = svg::matrices(&head.title, &head.words, &names, &matrices);
+    Some(head.figure(chart, &["a", "b", "real", "synthetic", "half_of_real"], rows))
 }
 
 /// Records a second over the span.
@@ -512,15 +371,9 @@ fn rate(comparison: &Comparison, samples: &Samples<'_>) -> Option<Figure> {
     );
     let (x, y) =
         (Axis::new("time from the first record (s)", false), Axis::new(format!("{what}/s"), false));
-    Some(Figure {
-        name: "rate_over_time".to_owned(),
-        title: format!("{} a second over time", sentence(what)),
-        section: Section::Sequence,
-        chart: svg::lines("rate over time", &words, &x, &y, &lines),
-        columns: ["trace", "time_s", "records_per_s"].map(str::to_owned).to_vec(),
-        rows: line_rows(&lines),
-        words,
-    })
+    let title = format!("{} a second over time", sentence(what));
+    let head = Head { name: "rate_over_time", title, section: Section::Sequence, words };
+    Some(Figure::of_lines(head, [x, y], &lines, ["trace", "time_s", "records_per_s"]))
 }
 
 fn rates(evaluation: &Evaluation) -> Option<Figure> {
@@ -545,27 +398,13 @@ fn rates(evaluation: &Evaluation) -> Option<Figure> {
     });
     let names: Vec<&str> = sides.iter().map(|side| side.name()).collect();
     let words = format!("Shares, {}. {}.", names.join(", "), listed.collect::<Vec<_>>().join("; "));
-    let columns = std::iter::once("rate").chain(names).map(str::to_owned).collect();
-    Some(Figure {
-        name: "protocol_rates".to_owned(),
-        title: "Consistency of protocols".to_owned(),
-        section: Section::Protocol,
-        chart: svg::bars("Consistency of protocols", &words, "share", &sides, &rows),
-        columns,
-        rows: rows
-            .iter()
-            .map(|row| {
-                let cells = row.values.iter().map(|value| cell(*value));
-                std::iter::once(row.label.clone()).chain(cells).collect()
-            })
-            .collect(),
-        words,
-    })
+    let title = "Consistency of protocols".to_owned();
+    let head = Head { name: "protocol_rates", title, section: Section::Protocol, words };
+    Some(Figure::of_bars(head, "share", &sides, &rows))
 }
 
 /// How many records the most frequent addresses have, by rank.
 fn heavy_hitters(comparison: &Comparison, samples: &Samples<'_>) -> Vec<Figure> {
-    let Some(tuple) = comparison.frame.tuple else { return Vec::new() };
     let figure = |at: usize, name: &str, title: &str| {
         let sides = [
             (Side::Real, &samples.real),
@@ -608,20 +447,14 @@ fn heavy_hitters(comparison: &Comparison, samples: &Samples<'_>) -> Vec<Figure> 
             Axis::new("rank of the address", true),
             Axis::new(format!("share of {}", records(comparison.frame.kind)), true),
         );
-        Figure {
-            name: name.to_owned(),
-            title: title.to_owned(),
-            section: Section::Downstream,
-            chart: svg::lines(title, &words, &x, &y, &lines),
-            columns: ["trace", "rank", "share"].map(str::to_owned).to_vec(),
-            rows: line_rows(&lines),
-            words,
-        }
+        let head = Head { name, title: title.to_owned(), section: Section::Downstream, words };
+        Figure::of_lines(head, [x, y], &lines, ["trace", "rank", "share"])
     };
-    vec![
-        figure(tuple.src_ip, "heavy_sources", "Heavy hitters among sources"),
-        figure(tuple.dst_ip, "heavy_destinations", "Heavy hitters among destinations"),
-    ]
+    let of = |at: usize| {
+        let name = format!("heavy_{}", comparison.frame.columns[at].name);
+        figure(at, &name, &format!("Heavy hitters, {}", called(&comparison.frame, at).0))
+    };
+    comparison.frame.addresses().map(of).collect()
 }
 
 fn accuracies(evaluation: &Evaluation) -> Option<Figure> {
@@ -650,24 +483,8 @@ fn accuracies(evaluation: &Evaluation) -> Option<Figure> {
         100.0 * classifiers.majority
     );
     let title = format!("Classifiers of {}, tested on real flows", classifiers.label);
-    Some(Figure {
-        name: "classifiers".to_owned(),
-        chart: svg::bars(&title, &words, "accuracy (share)", &sides, &rows),
-        title,
-        section: Section::Downstream,
-        columns: ["classifier", "real", "synthetic", "markov"][..=sides.len()]
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect(),
-        rows: rows
-            .iter()
-            .map(|row| {
-                let cells = row.values.iter().map(|value| cell(*value));
-                std::iter::once(row.label.clone()).chain(cells).collect()
-            })
-            .collect(),
-        words,
-    })
+    let head = Head { name: "classifiers", title, section: Section::Downstream, words };
+    Some(Figure::of_bars(head, "accuracy (share)", &sides, &rows))
 }
 
 fn copies(evaluation: &Evaluation) -> Option<Figure> {
@@ -697,27 +514,9 @@ fn copies(evaluation: &Evaluation) -> Option<Figure> {
          in it, of the Markov baseline. {}.",
         listed.collect::<Vec<_>>().join("; ")
     );
-    Some(Figure {
-        name: "copies".to_owned(),
-        title: "Exact copies".to_owned(),
-        section: Section::Privacy,
-        chart: svg::bars(
-            "Exact copies",
-            &words,
-            "share that occurs in the reference",
-            &sides,
-            &rows,
-        ),
-        columns: ["kind", "synthetic", "floor", "markov"].map(str::to_owned).to_vec(),
-        rows: rows
-            .iter()
-            .map(|row| {
-                let cells = row.values.iter().map(|value| cell(*value));
-                std::iter::once(row.label.clone()).chain(cells).collect()
-            })
-            .collect(),
-        words,
-    })
+    let title = "Exact copies".to_owned();
+    let head = Head { name: "copies", title, section: Section::Privacy, words };
+    Some(Figure::of_bars(head, "share that occurs in the reference", &sides, &rows))
 }
 
 fn curves(training: &[Point]) -> Option<Figure> {
@@ -740,15 +539,9 @@ fn curves(training: &[Point]) -> Option<Figure> {
         last.iteration, last.critic, last.generator
     );
     let (x, y) = (Axis::new("iteration (generator updates)", false), Axis::new("loss", false));
-    Some(Figure {
-        name: "training".to_owned(),
-        title: "Training losses".to_owned(),
-        section: Section::Training,
-        chart: svg::lines("Training losses", &words, &x, &y, &lines),
-        columns: ["network", "iteration", "loss"].map(str::to_owned).to_vec(),
-        rows: line_rows(&lines),
-        words,
-    })
+    let title = "Training losses".to_owned();
+    let head = Head { name: "training", title, section: Section::Training, words };
+    Some(Figure::of_lines(head, [x, y], &lines, ["network", "iteration", "loss"]))
 }
 
 /// With a capital letter.

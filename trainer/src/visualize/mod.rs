@@ -5,10 +5,11 @@
 
 mod charts;
 pub mod cli;
+mod figure;
 mod page;
 mod svg;
 
-pub use charts::Figure;
+pub use figure::Figure;
 
 use std::io;
 use std::path::{Path, PathBuf};

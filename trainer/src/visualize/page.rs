@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::charts::{Figure, Section, sentence};
+use super::charts::sentence;
+use super::figure::{Figure, Section};
 use super::svg::escape;
 use crate::evaluate::report::{Evaluation, Metric, TraceFacts};
 use crate::evaluate::{Group, number};

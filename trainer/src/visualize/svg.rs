@@ -15,6 +15,8 @@ const LEFT: f64 = 56.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 46.0;
+/// Letters of a bar's label.
+const MOST_LETTERS: usize = 22;
 /// Height of a row of bars or dots.
 const ROW: f64 = 26.0;
 
@@ -263,8 +265,9 @@ pub(super) fn bars(
 ) -> String {
     let most = rows.iter().flat_map(|row| row.values.iter().map(|v| v + row.spread));
     let scale = Scale::of(most.chain([0.0]).collect::<Vec<_>>().into_iter(), false);
-    let characters = rows.iter().map(|row| row.label.chars().count()).max().unwrap_or(0).min(26);
-    let left = 16.0 + 6.8 * characters as f64;
+    let characters =
+        rows.iter().map(|row| row.label.chars().count()).max().unwrap_or(0).min(MOST_LETTERS);
+    let left = 14.0 + 7.4 * characters as f64;
     let row_height = ROW.max(9.0 * sides.len() as f64 + 6.0);
     let bottom = TOP + row_height * rows.len() as f64;
     let (right, height) = (WIDTH - RIGHT - 6.0, bottom + 44.0);
@@ -283,7 +286,7 @@ pub(super) fn bars(
             top + row_height / 2.0 + 4.0,
             "end",
             "label",
-            &shortened(&row.label, 26),
+            &shortened(&row.label, MOST_LETTERS),
         );
         let thick = (row_height - 6.0) / sides.len() as f64;
         for (place, (side, value)) in sides.iter().zip(&row.values).enumerate() {
