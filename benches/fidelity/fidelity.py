@@ -171,7 +171,7 @@ not seen. The Markov chain is fitted to the same half. R is a distance over its 
 to itself ([README](../README.md#how-good-is-it)). "NetShare's encodings" are those of its example configurations
 (bits, word vectors, numbers scaled to 0..1, one direction a flow) in the same networks with the same training, so that
 the two differ in nothing else. AUC is of a classifier that tells real from synthetic flows (0.5: it cannot); "nearer to
-train" is the share of synthetic flows nearer to a flow that was trained on than to one that was not (0.5: nothing
+train" is the chance that a flow that was trained on has a nearer synthetic flow than one that was not (0.5: nothing
 was memorised). Minutes are those of two shared cores: the figures move by some tenths from run to run.
 """
 

@@ -24,12 +24,13 @@ R is the distance between real and synthetic over that between two random halves
 flows: 1 means as near as the trace is to itself. With --train, --real is to hold flows that the
 model has not seen: `ns-train split` makes such parts.
 Exit codes:
-  0 done, 1 the median R is above --fail-above, 2 wrong usage or input")]
+  0 done, 1 further away than --fail-above allows, 2 wrong usage or input")]
 pub struct EvaluateArgs {
     #[command(flatten)]
     pub(crate) compare: CompareArgs,
-    /// End with exit code 1 if the median R is above this
-    #[arg(long, value_name = "R")]
+    /// End with exit code 1 if the median R is above this, or if the synthetic trace differs where
+    /// the real one never varies
+    #[arg(long, value_name = "R", value_parser = ratio)]
     fail_above: Option<f64>,
     /// Print one JSON document to standard output instead of tables
     #[arg(long)]
@@ -101,16 +102,26 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<Exit> {
         text::tables(&evaluation)
     };
     terminal::print(printed.trim_end()).context("cannot print the evaluation")?;
-    let median = evaluation.summary.median_r;
-    Ok(match args.fail_above {
-        // What has no ratio cannot be said to be near enough.
-        Some(most) if median.is_none_or(|median| median > most) => {
-            let median = median.map_or("none".to_owned(), |median| format!("{median:.2}"));
-            eprintln!("the median R is {median}, above {most}");
-            Exit::Failed
-        }
-        _ => Exit::Done,
-    })
+    let summary = &evaluation.summary;
+    let Some(most) = args.fail_above else { return Ok(Exit::Done) };
+    // What has no ratio cannot be said to be near enough.
+    let is_far = summary.median_r.is_none_or(|median| median > most);
+    if is_far {
+        let median = summary.median_r.map_or("none".to_owned(), |median| format!("{median:.2}"));
+        eprintln!("the median R is {median}, above {most}");
+    }
+    if !summary.broken.is_empty() {
+        let broken = summary.broken.join("`, `");
+        eprintln!("the real trace never varies there, and the synthetic one differs: `{broken}`");
+    }
+    Ok(if is_far || !summary.broken.is_empty() { Exit::Failed } else { Exit::Done })
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(ratio) if ratio >= 0.0 && f64::is_finite(ratio) => Ok(ratio),
+        _ => Err("expected a number of 0 or more".to_owned()),
+    }
 }
 
 /// Reads traces and compares them.

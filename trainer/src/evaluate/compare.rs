@@ -74,10 +74,12 @@ impl Comparison {
         let made = synthetic.times_ns.len();
         let synthetic = frame.table(synthetic, true);
         let train = train.map(|train| frame.table(train, false));
-        frame.note(&real);
-        let baseline = options
-            .baseline
-            .then(|| markov::generate(&mut frame, train.as_ref().unwrap_or(&real), options.seed));
+        frame.note(&real, &synthetic);
+        // As many flows as the real trace has, so that samples of one size can be drawn.
+        let baseline = options.baseline.then(|| {
+            let fitted_to = train.as_ref().unwrap_or(&real);
+            markov::generate(&mut frame, fitted_to, real.flows(), options.seed)
+        });
         let enough = |table: &Table, what, least| match table.units {
             units if units < least => Err(EvaluateError::TooFew { what, found: units, least }),
             _ => Ok(()),

@@ -122,8 +122,9 @@ impl Distance {
         }
     }
 
-    /// The distance of `other` from `real`; none if `real` is empty or the
-    /// statistics are not of the kind that this distance compares.
+    /// The distance of `other` from `real`; none if `real` is empty, the
+    /// statistics are not of the kind that this distance compares, or numbers are too
+    /// large to be subtracted.
     ///
     /// An `other` that is empty where `real` is not is as far away as can be:
     /// 1 or ln 2 for shares, and for Wasserstein distances and figures as far as 0 is.
@@ -132,6 +133,10 @@ impl Distance {
         if real.is_empty() {
             return None;
         }
+        self.of(real, other).filter(|distance| distance.is_finite())
+    }
+
+    fn of(self, real: &Statistic, other: &Statistic) -> Option<f64> {
         match (self, real, other) {
             (Distance::Ks, Statistic::Sorted(a), Statistic::Sorted(b)) => Some(ks(a, b)),
             (Distance::W1, Statistic::Sorted(a), Statistic::Sorted(b)) => Some(w1(a, b)),
@@ -146,6 +151,7 @@ impl Distance {
             (Distance::RankJsd, Statistic::Counts(a), Statistic::Counts(b)) => {
                 Some(jsd(shares(&by_rank(a), &by_rank(b))))
             }
+            (Distance::Tv, Statistic::Counts(_), Statistic::Counts(b)) if b.is_empty() => Some(1.0),
             (Distance::Tv, Statistic::Counts(a), Statistic::Counts(b)) => {
                 Some(shares(a, b).map(|(p, q)| (p - q).abs()).sum::<f64>() / 2.0)
             }
@@ -231,7 +237,9 @@ fn logarithms(numbers: &[f64]) -> Vec<f64> {
 fn standard_deviation(numbers: &[f64]) -> f64 {
     let n = numbers.len() as f64;
     let mean = numbers.iter().sum::<f64>() / n;
-    (numbers.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt()
+    let deviation = (numbers.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
+    // A constant deviates by rounding only.
+    if deviation > 1e-9 * (1.0 + mean.abs()) { deviation } else { 0.0 }
 }
 
 /// Counts in descending order, the value being the rank.

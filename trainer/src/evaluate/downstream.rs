@@ -234,7 +234,7 @@ fn label_column(frame: &Frame) -> Option<usize> {
         matches!(frame.columns[*at].role, Role::Category | Role::Proto)
             && (2..=32).contains(&frame.columns[*at].values.len())
     };
-    let by_name = || named.iter().find_map(|name| frame.column(name)).filter(is_class);
+    let by_name = || named.iter().filter_map(|name| frame.column(name)).find(is_class);
     let service = || frame.dst_port();
     match frame.kind {
         TraceKind::Packets => service(),

@@ -24,8 +24,8 @@ pub(super) struct Features {
 /// without what is told by the columns in `without`.
 ///
 /// Nothing here names a flow, since flows of one host are on both sides of a test and
-/// would be known again: addresses count by the power of two of how many flows share
-/// them, ports by what service or range they are in.
+/// would be known again: addresses do not count (not even by how many flows share them,
+/// a number that names a host in its sample), ports by what service or range they are in.
 #[must_use]
 pub(super) fn features(sample: &Sample<'_>, most: usize, without: &[usize]) -> Features {
     let frame = sample.frame;
@@ -33,17 +33,11 @@ pub(super) fn features(sample: &Sample<'_>, most: usize, without: &[usize]) -> F
     let columns: Vec<usize> = (0..frame.columns.len()).filter(used).collect();
     let mut names = vec!["ln_records".to_owned(), "ln_duration".to_owned()];
     names.extend(["mean_ln_gap".to_owned(), "sd_ln_gap".to_owned(), "rank_of_start".to_owned()]);
-    let mut shared = Vec::new();
     for &at in &columns {
         let column = &frame.columns[at];
         let name = &column.name;
         match column.role {
-            Role::Address => {
-                names.push(format!("log2_flows_of_{name}"));
-                let mut counts = vec![0_u32; column.values.len()];
-                sample.flows().for_each(|flow| counts[sample.id(at, flow[0]) as usize] += 1);
-                shared.push((at, counts));
-            }
+            Role::Address => {}
             Role::Port => names.push(name.clone()),
             Role::Quantity => {
                 names.extend(["first", "mean", "sd"].map(|what| format!("{what}_ln_{name}")));
@@ -78,12 +72,7 @@ pub(super) fn features(sample: &Sample<'_>, most: usize, without: &[usize]) -> F
         for &at in &columns {
             let column = &frame.columns[at];
             match (&sample.table.cells[at], column.role) {
-                (Cells::Ids(_), Role::Address) => {
-                    let count = shared.iter().find(|(column, _)| *column == at);
-                    let count =
-                        count.map_or(0, |(_, counts)| counts[sample.id(at, first) as usize]);
-                    values.push(f64::from(count.checked_ilog2().unwrap_or(0)));
-                }
+                (Cells::Ids(_), Role::Address) => {}
                 (Cells::Ids(_), Role::Port) => {
                     values.push(f64::from(port_range(sample.whole(at, first))));
                 }

@@ -1,7 +1,7 @@
 //! Group 1: each field by itself.
 
 use super::distance::{Distance, Statistic};
-use super::measure::{Group, Labels, Measure, Picture, called};
+use super::measure::{Group, Labels, Measure, Picture, called, name_of};
 use super::sample::Sample;
 use super::table::{Frame, Role};
 use ns_model_format::schema::{TraceKind, packet_field};
@@ -15,7 +15,7 @@ pub(super) fn measures(frame: &Frame) -> Vec<Measure> {
     let mut all = Vec::new();
     for (at, column) in frame.columns.iter().enumerate() {
         let (label, unit) = called(frame, at);
-        let name = column.name.clone();
+        let name = name_of(frame, at);
         let measure = |name: String, label: String, distances: &[Distance]| {
             Measure::new(Group::Fields, name, label, unit, distances, move |sample| {
                 Statistic::dense(&sample.counts(at))

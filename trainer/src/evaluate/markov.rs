@@ -26,11 +26,11 @@ const BEGIN: u32 = u32::MAX - 1;
 /// A token that ends a flow.
 const END: u32 = u32::MAX - 2;
 
-/// A trace as long as `train`, of as many flows, drawn from a chain fitted on it.
+/// A trace as long as `train`, of `count` flows, drawn from a chain fitted on it.
 ///
 /// Ports that did not occur before are added to the frame.
 #[must_use]
-pub(super) fn generate(frame: &mut Frame, train: &Table, seed: u64) -> Table {
+pub(super) fn generate(frame: &mut Frame, train: &Table, count: usize, seed: u64) -> Table {
     let mut random = Stream::new(seed, Purpose::Evaluation, u64::MAX);
     let flows = flows_of(train);
     if flows.is_empty() {
@@ -38,14 +38,18 @@ pub(super) fn generate(frame: &mut Frame, train: &Table, seed: u64) -> Table {
     }
     let names = Names::of(frame, train, &flows);
     let chain = Chain::fit(frame, train, &flows, &names);
+    let first = train.times_ns.first().copied().unwrap_or(0);
+    let last = train.times_ns.last().copied().unwrap_or(0);
+    let end = last.min(first.saturating_add(frame.span_ns));
     let starts: Vec<i64> = {
         let mut starts: Vec<i64> = flows.iter().map(|f| train.times_ns[f[0] as usize]).collect();
         starts.sort_unstable();
+        // Of a training part that is longer in time than the real trace, as much as that.
+        starts.truncate(starts.partition_point(|start| *start <= end));
         starts
     };
-    let end = train.times_ns.last().copied().unwrap_or(0);
     let mut drawn = Drawn::default();
-    for _ in 0..flows.len() {
+    for _ in 0..count {
         let flow = random.below(flows.len());
         let name = names.draw(frame, train, &flows, flow, &mut random);
         let start = {

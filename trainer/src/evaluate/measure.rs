@@ -6,6 +6,7 @@ use super::distance::{Distance, Statistic};
 use super::sample::Sample;
 use super::table::{Frame, Role};
 use super::{fields, joint, protocol, sequence};
+use crate::init::roles::{Figure, figure};
 
 /// A kind of question that a metric asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -155,6 +156,44 @@ pub fn measures(frame: &Frame) -> Vec<Measure> {
     all
 }
 
+/// Names of measures that are of no single column.
+const TAKEN: [&str; 28] = [
+    "time",
+    "service",
+    "joint",
+    "proto_service_len",
+    "address_pair",
+    "contingency",
+    "spearman",
+    "pearson_log",
+    "flow_spearman",
+    "flow_len",
+    "single",
+    "flow_duration",
+    "gap",
+    "gap_overall",
+    "gap_autocorrelation",
+    "size_autocorrelation",
+    "flow_bytes",
+    "record_bigram",
+    "rate",
+    "burstiness",
+    "valid_addresses",
+    "bytes_of_packets",
+    "port_protocol",
+    "tcp_state",
+    "flag_bigram",
+    "handshake",
+    "ratios",
+    "training",
+];
+
+/// What the measures of a column begin with: its name, unless that is another measure's.
+pub(super) fn name_of(frame: &Frame, column: usize) -> String {
+    let name = &frame.columns[column].name;
+    if TAKEN.contains(&name.as_str()) { format!("column_{name}") } else { name.clone() }
+}
+
 /// What a column is called, and the unit of its numbers.
 #[must_use]
 pub fn called(frame: &Frame, column: usize) -> (String, &'static str) {
@@ -172,10 +211,19 @@ pub fn called(frame: &Frame, column: usize) -> (String, &'static str) {
         "flag" => ("IP flags", "value"),
         "off" => ("fragment offset", "8 bytes"),
         "tcp_flags" => ("TCP flags", "flags"),
-        "td" | "duration" => ("duration", "s"),
+        "td" => ("duration", "s"),
         "pkt" => ("packets", "packets"),
         "byt" => ("bytes", "bytes"),
-        name => return (name.to_owned(), if column.role == Role::Quantity { "value" } else { "" }),
+        name => {
+            let unit = match figure(name).filter(|_| column.role == Role::Quantity) {
+                Some(Figure::Duration) => "s",
+                Some(Figure::Packets) => "packets",
+                Some(Figure::Bytes) => "bytes",
+                None if column.role == Role::Quantity => "value",
+                None => "",
+            };
+            return (name.to_owned(), unit);
+        }
     };
     (label.to_owned(), unit)
 }

@@ -42,6 +42,7 @@ pub(crate) use text::number;
 use std::path::PathBuf;
 
 use self::report::{Rate, TraceFacts};
+use self::sample::Sample;
 use self::table::Table;
 use crate::config::ConfigError;
 use crate::fit::FitError;
@@ -146,13 +147,19 @@ pub fn evaluate(
         privacy = Some(Privacy::of(comparison));
     }
     let [real_not_used, synthetic_not_used, train_not_used] = names.not_used.clone();
-    let is_packets = comparison.frame.kind == ns_model_format::schema::TraceKind::Packets;
     let mut notes = Vec::new();
     if comparison.left_out > 0 {
         notes.push(format!(
             "the synthetic trace is longer than the real one ({}): its last {} records are left out",
             seconds(comparison.frame.span_ns),
             comparison.left_out
+        ));
+    }
+    if comparison.synthetic.units < comparison.real.units / 2 {
+        notes.push(format!(
+            "the synthetic trace has only {} conversations (flows of one name are one), the real one {}: \
+             samples are of {}",
+            comparison.synthetic.units, comparison.real.units, comparison.units
         ));
     }
     Ok(Evaluation {
@@ -165,7 +172,7 @@ pub fn evaluate(
         splits: options.splits,
         sampled: comparison.units,
         seed: options.seed,
-        netshare: netshare::table(&found.metrics, is_packets),
+        netshare: netshare::table(&found.metrics, &comparison.frame),
         summary: found.summary,
         metrics: found.metrics,
         rates: rates(comparison, names.checksums),
@@ -191,7 +198,9 @@ fn facts(table: &Table, file: &str, not_used: NotUsed) -> TraceFacts {
 
 /// Group 4 as it is rather than as distances.
 fn rates(comparison: &Comparison, checksums: [Option<Checksums>; 2]) -> Vec<Rate> {
-    let of = |measure: &Measure, table: &Table| match measure.of(&comparison.all(table)) {
+    let [real, synthetic] = [&comparison.real, &comparison.synthetic].map(|t| comparison.all(t));
+    let baseline = comparison.baseline.as_ref().map(|table| comparison.all(table));
+    let of = |measure: &Measure, sample: &Sample<'_>| match measure.of(sample) {
         Statistic::Figures(figures) => figures.first().copied().filter(|figure| !figure.is_nan()),
         _ => None,
     };
@@ -203,9 +212,9 @@ fn rates(comparison: &Comparison, checksums: [Option<Checksums>; 2]) -> Vec<Rate
         .map(|measure| Rate {
             name: measure.name.clone(),
             label: measure.label.clone(),
-            real: of(measure, &comparison.real),
-            synthetic: of(measure, &comparison.synthetic),
-            baseline: comparison.baseline.as_ref().and_then(|table| of(measure, table)),
+            real: of(measure, &real),
+            synthetic: of(measure, &synthetic),
+            baseline: baseline.as_ref().and_then(|sample| of(measure, sample)),
         })
         .collect();
     type Counts = fn(&Checksums) -> (u64, u64);

@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::report::Metric;
+use super::table::Frame;
+use ns_model_format::schema::TraceKind;
 
 /// A row of NetShare's table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,36 +24,43 @@ pub struct NetShareRow {
     pub r: Option<f64>,
 }
 
-/// Abbreviation, what it stands for, and the metrics that it can be.
-const ROWS: [(&str, &str, &[&str]); 12] = [
-    ("SA", "source addresses, JSD by rank", &["srcip.rank_jsd"]),
-    ("DA", "destination addresses, JSD by rank", &["dstip.rank_jsd"]),
-    ("SP", "source ports, JSD", &["srcport.jsd"]),
-    ("DP", "destination ports, JSD", &["dstport.jsd"]),
-    ("PR", "protocols, JSD", &["proto.jsd"]),
-    ("PS", "packet sizes, EMD in bytes", &["pkt_len.w1"]),
-    ("PAT", "packet arrival times, EMD in parts of the span", &["time.w1_range"]),
-    ("FS", "flow sizes, EMD in packets", &["flow_len.w1"]),
-    ("TS", "flow start times, EMD in parts of the span", &["time.w1_range"]),
-    ("TD", "flow durations, EMD", &["td.w1", "duration.w1"]),
-    ("PKT", "packets, EMD", &["pkt.w1", "packets.w1", "orig_pkts.w1"]),
-    ("BYT", "bytes, EMD", &["byt.w1", "bytes.w1", "orig_bytes.w1"]),
-];
-/// Rows of packets, and rows of flow records.
-const PACKETS: [&str; 3] = ["PS", "PAT", "FS"];
-const RECORDS: [&str; 4] = ["TS", "TD", "PKT", "BYT"];
-
-/// The rows that metrics have.
+/// The rows that the metrics of a frame have.
 #[must_use]
-pub fn table(metrics: &[Metric], is_packets: bool) -> Vec<NetShareRow> {
-    let others: &[&str] = if is_packets { &RECORDS } else { &PACKETS };
-    ROWS.iter()
-        .filter(|(name, ..)| !others.contains(name))
-        .filter_map(|(name, label, known)| {
-            let metric = metrics.iter().find(|metric| known.contains(&metric.name.as_str()))?;
+pub fn table(metrics: &[Metric], frame: &Frame) -> Vec<NetShareRow> {
+    let named = |column: Option<usize>, distance: &str| {
+        column.map(|at| format!("{}.{distance}", frame.columns[at].name))
+    };
+    let pair = frame.address_pair();
+    let mut rows = vec![
+        ("SA", "source addresses, JSD by rank", named(pair.map(|[src, _]| src), "rank_jsd")),
+        ("DA", "destination addresses, JSD by rank", named(pair.map(|[_, dst]| dst), "rank_jsd")),
+        ("SP", "source ports, JSD", named(frame.src_port(), "jsd")),
+        ("DP", "destination ports, JSD", named(frame.dst_port(), "jsd")),
+        ("PR", "protocols, JSD", named(frame.proto_column(), "jsd")),
+    ];
+    let fixed = |name: &str| Some(name.to_owned());
+    rows.extend(if frame.kind == TraceKind::Packets {
+        [
+            ("PS", "packet sizes, EMD in bytes", fixed("pkt_len.w1")),
+            ("PAT", "packet arrival times, EMD in parts of the span", fixed("time.w1_range")),
+            ("FS", "flow sizes, EMD in packets", fixed("flow_len.w1")),
+        ]
+        .to_vec()
+    } else {
+        let record = frame.record;
+        vec![
+            ("TS", "flow start times, EMD in parts of the span", fixed("time.w1_range")),
+            ("TD", "flow durations, EMD", named(record.duration, "w1")),
+            ("PKT", "packets, EMD", named(record.packets, "w1")),
+            ("BYT", "bytes, EMD", named(record.bytes, "w1")),
+        ]
+    });
+    rows.into_iter()
+        .filter_map(|(name, label, metric)| {
+            let metric = metrics.iter().find(|found| Some(&found.name) == metric.as_ref())?;
             Some(NetShareRow {
-                name: (*name).to_owned(),
-                label: (*label).to_owned(),
+                name: name.to_owned(),
+                label: label.to_owned(),
                 metric: metric.name.clone(),
                 whole: metric.whole,
                 floor: metric.floor,

@@ -7,14 +7,16 @@ use serde::{Deserialize, Serialize};
 use super::compare::Comparison;
 use super::features::features;
 use super::joint::mixed;
-use super::learn::Matrix;
+use super::learn::{Matrix, auc};
 use super::sample::Sample;
 use super::table::{Cells, Role};
 
 /// Sequences shorter than this are alike by chance.
 const LONG: usize = 8;
-/// Flows of each side whose nearest neighbours are looked for.
+/// Real flows of each kind whose nearest neighbours are looked for.
 const MOST_FLOWS: usize = 2000;
+/// Synthetic flows among which they are looked for.
+const MOST_SYNTHETIC: usize = 20_000;
 
 /// A kind of copy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,19 +36,19 @@ pub struct Copies {
     pub count: usize,
 }
 
-/// Distance to the closest record.
+/// Distance to the closest record, from the real flows' side.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Closest {
-    /// The share of synthetic flows that are nearer to the training flows than to
-    /// as many flows that were not trained on; 0.5 where nothing was memorised.
+    /// The chance that a flow that was trained on has a nearer synthetic flow than one
+    /// that was not: 0.5 where nothing was memorised, 1 where all was.
     pub nearer_to_train: f64,
-    /// Where chance puts that share 95% of the time, from the number of flows.
+    /// Where chance puts it 95% of the time, from the numbers of flows.
     pub by_chance: [f64; 2],
-    /// The median distance of synthetic flows to the closest training flow, in parts of
-    /// that of real flows that were not trained on.
+    /// The median distance of training flows to the closest synthetic one, in parts of
+    /// that of flows that were not trained on.
     pub median_ratio: f64,
-    /// Flows that were looked at.
-    pub flows: usize,
+    /// Flows of each kind that were looked at.
+    pub flows: [usize; 2],
 }
 
 /// What was found of the reference in the synthetic trace.
@@ -68,8 +70,9 @@ impl Privacy {
         let [half, other] = comparison.halves(0);
         let synthetic = comparison.part(&comparison.synthetic, 0);
         let baseline = comparison.baseline.as_ref().map(|table| comparison.part(table, 0));
-        let train = comparison.train.as_ref().map(|table| comparison.part(table, 0));
-        // Of a model that is judged by flows it has not seen, these are the floor.
+        let train = comparison.train.as_ref().map(|table| comparison.all(table));
+        // All that was trained on: a copy is one wherever it comes from. Of a model that is
+        // judged by flows it has not seen, these are the floor.
         let (reference, floor) = match &train {
             Some(train) => (train, &half),
             None => (&half, &other),
@@ -103,7 +106,10 @@ impl Privacy {
         Privacy {
             reference: if train.is_some() { "train" } else { "real" }.to_owned(),
             copies,
-            closest: train.as_ref().and_then(|train| closest(train, &half, &synthetic)),
+            closest: train.as_ref().and_then(|train| {
+                let unseen = comparison.all(&comparison.real);
+                closest(train, &unseen, &comparison.all(&comparison.synthetic))
+            }),
         }
     }
 }
@@ -164,45 +170,34 @@ fn sequences(sample: &Sample<'_>) -> Vec<u64> {
     long.map(sequence).collect()
 }
 
-/// How near synthetic flows come to those trained on, and to others.
+/// How near synthetic flows come to those that were trained on, and to others.
 fn closest(train: &Sample<'_>, unseen: &Sample<'_>, synthetic: &Sample<'_>) -> Option<Closest> {
-    let of = |sample: &Sample<'_>| features(sample, MOST_FLOWS, &[]).matrix;
-    let [mut train, mut unseen, mut synthetic] = [of(train), of(unseen), of(synthetic)];
-    // As many on both sides: the nearest of more is nearer.
-    let rows = train.rows.min(unseen.rows);
-    if rows < 10 || synthetic.rows < 10 {
+    let of = |sample: &Sample<'_>, most| features(sample, most, &[]).matrix;
+    let [mut train, mut unseen] = [train, unseen].map(|sample| of(sample, MOST_FLOWS));
+    let mut synthetic = of(synthetic, MOST_SYNTHETIC);
+    if train.rows < 10 || unseen.rows < 10 || synthetic.rows < 10 {
         return None;
-    }
-    for side in [&mut train, &mut unseen] {
-        side.values.truncate(rows * side.cols);
-        side.rows = rows;
     }
     // As places among the real flows: on the features' own scales one flow far from all
     // others would be the nearest of everything that is unlike any.
     let places = Places::of(&train, &unseen);
     [&mut train, &mut unseen, &mut synthetic].into_iter().for_each(|matrix| places.put(matrix));
-    let nearest = |from: &Matrix, to: &Matrix| -> Vec<f64> {
-        from.values.chunks(from.cols).map(|row| least_square(row, to)).collect()
+    let nearest = |from: &Matrix| -> Vec<f64> {
+        from.values.chunks(from.cols).map(|row| least_square(row, &synthetic)).collect()
     };
-    let (to_train, to_unseen) = (nearest(&synthetic, &train), nearest(&synthetic, &unseen));
-    let nearer: f64 = to_train
-        .iter()
-        .zip(&to_unseen)
-        .map(|(train, unseen)| match train.total_cmp(unseen) {
-            std::cmp::Ordering::Less => 1.0,
-            std::cmp::Ordering::Equal => 0.5,
-            std::cmp::Ordering::Greater => 0.0,
-        })
-        .sum();
-    let n = to_train.len() as f64;
+    let (of_train, of_unseen) = (nearest(&train), nearest(&unseen));
+    let scores: Vec<f64> = of_train.iter().chain(&of_unseen).map(|square| -square).collect();
+    let trained: Vec<bool> = (0..scores.len()).map(|at| at < of_train.len()).collect();
+    let (n, m) = (of_train.len() as f64, of_unseen.len() as f64);
+    // The deviation of Mann and Whitney's statistic (1947) without ties.
+    let spread = 1.96 * ((n + m + 1.0) / (12.0 * n * m)).sqrt();
     let median = |squares: &[f64]| super::compare::quantile(squares, 0.5).sqrt();
-    let spread = 1.96 * 0.5 / n.sqrt();
-    let usual = median(&nearest(&unseen, &train));
+    let usual = median(&of_unseen);
     Some(Closest {
-        nearer_to_train: nearer / n,
+        nearer_to_train: auc(&scores, &trained),
         by_chance: [(0.5 - spread).max(0.0), (0.5 + spread).min(1.0)],
-        median_ratio: median(&to_train) / if usual > 0.0 { usual } else { 1.0 },
-        flows: to_train.len(),
+        median_ratio: if usual > 0.0 { median(&of_train) / usual } else { 1.0 },
+        flows: [of_train.len(), of_unseen.len()],
     })
 }
 

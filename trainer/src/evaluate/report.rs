@@ -66,6 +66,14 @@ pub struct Metric {
     pub whole: f64,
 }
 
+impl Metric {
+    /// Whether it has no R, and is far away: of what lies between 0 and 1, by a tenth.
+    fn is_broken(&self) -> bool {
+        let is_bounded = !matches!(self.distance, Distance::W1 | Distance::W1Range);
+        self.r.is_none() && is_bounded && self.value > 0.1
+    }
+}
+
 /// What all metrics come to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -79,6 +87,9 @@ pub struct Summary {
     pub median_r_interval: Option<[f64; 2]>,
     /// The 95th percentile of R.
     pub p95_r: Option<f64>,
+    /// Metrics that have no R because the real trace never varies there, and in which
+    /// the synthetic one is far away all the same.
+    pub broken: Vec<String>,
     /// The largest R, and which metric has it.
     pub worst: Option<(String, f64)>,
     /// The median R of each group.
@@ -123,6 +134,14 @@ impl Summary {
             .filter_map(|metric| Some((metric.name.clone(), metric.r?)))
             .max_by(|a, b| a.1.total_cmp(&b.1));
         let median_r = some(quantile(&ratios, 0.5));
+        let broken: Vec<String> =
+            metrics.iter().filter(|m| m.is_broken()).map(|m| m.name.clone()).collect();
+        let verdict = match broken.len() {
+            0 => verdict(median_r).to_owned(),
+            count => {
+                format!("{}; {count} that never vary in the real trace differ", verdict(median_r))
+            }
+        };
         Summary {
             metrics: metrics.len(),
             with_r: ratios.len(),
@@ -135,7 +154,8 @@ impl Summary {
             baseline_p95_r: some(quantile(&baseline, 0.95)),
             beats_baseline: (!duels.is_empty())
                 .then(|| duels.iter().sum::<f64>() / duels.len() as f64),
-            verdict: verdict(median_r).to_owned(),
+            broken,
+            verdict,
         }
     }
 }

@@ -45,7 +45,7 @@ pub struct FrameColumn {
     pub values: Vec<Cell>,
     /// The most frequent categories of the real trace, the first most so.
     pub top: Vec<u32>,
-    /// Whether the real trace has records without a value here.
+    /// Whether there are records without a value here.
     pub may_miss: bool,
     index: HashMap<Cell, u32>,
 }
@@ -176,10 +176,12 @@ impl Frame {
         let fields = fields.chain(config.timeseries.iter().zip(std::iter::repeat(false)));
         let columns: Vec<FrameColumn> = fields
             // Which side sent it is told by source and destination.
-            .filter(|(field, _)| field.column != packet_field::DIRECTION)
+            .filter(|(field, _)| !is_direction(config.kind, &field.column))
             .filter_map(|(field, is_attribute)| {
                 let column = real.column(&field.column)?;
                 let is_quantity = is_quantity(&column.column, field.kind, field.encoding());
+                let is_figure = figure(&field.column).is_some()
+                    && matches!(column.column.data, ColumnData::Int(_) | ColumnData::Float(_));
                 Some(FrameColumn {
                     name: field.column.clone(),
                     role: match role(&field.column) {
@@ -189,7 +191,7 @@ impl Frame {
                         None if matches!(column.kind, FieldKind::Ipv4 | FieldKind::Ip) => {
                             Role::Address
                         }
-                        None if is_quantity => Role::Quantity,
+                        None if is_quantity || is_figure => Role::Quantity,
                         None => Role::Category,
                     },
                     is_attribute,
@@ -244,6 +246,12 @@ impl Frame {
         self.columns.iter().position(|column| role(&column.name) == Some(wanted))
     }
 
+    /// The protocol, if there is one.
+    #[must_use]
+    pub fn proto_column(&self) -> Option<usize> {
+        self.with_role(TupleRole::Proto)
+    }
+
     /// The destination port, if there is one.
     #[must_use]
     pub fn dst_port(&self) -> Option<usize> {
@@ -289,11 +297,12 @@ impl Frame {
         self.columns[column].id(cell)
     }
 
-    /// Takes note of what the real trace has most, and where it has nothing.
-    pub fn note(&mut self, real: &Table) {
-        for (column, cells) in self.columns.iter_mut().zip(&real.cells) {
-            match cells {
-                Cells::Numbers(numbers) => column.may_miss = numbers.iter().any(|x| x.is_nan()),
+    /// Takes note of what the real trace has most, and of where either has nothing.
+    pub fn note(&mut self, real: &Table, synthetic: &Table) {
+        for (at, column) in self.columns.iter_mut().enumerate() {
+            let missing = |table: &Table| table.numbers(at).iter().any(|x| x.is_nan());
+            match &real.cells[at] {
+                Cells::Numbers(_) => column.may_miss = missing(real) || missing(synthetic),
                 Cells::Ids(ids) => {
                     let mut counts = vec![0_u32; column.values.len()];
                     ids.iter().for_each(|&id| counts[id as usize] += 1);
@@ -315,7 +324,9 @@ impl Frame {
             true => trace.times_ns.partition_point(|time| *time <= end),
             false => trace.times_ns.len(),
         };
-        let direction = trace.column(packet_field::DIRECTION);
+        let direction = trace
+            .column(packet_field::DIRECTION)
+            .filter(|_| is_direction(self.kind, packet_field::DIRECTION));
         let is_answer = |row: usize| {
             direction.is_some_and(|direction| direction.column.value(row) == Value::Int(1))
         };
@@ -377,6 +388,12 @@ impl Frame {
         }
         table
     }
+}
+
+/// Whether a column says which side of a conversation sent a packet; a table may have
+/// a column of that name that says something else.
+fn is_direction(kind: TraceKind, name: &str) -> bool {
+    kind == TraceKind::Packets && name == packet_field::DIRECTION
 }
 
 /// Bins of powers of ten nanoseconds, at most four, of which the real span has at least 20.

@@ -35,10 +35,12 @@ fn share(value: Option<f64>) -> String {
     value.map_or("-".to_owned(), |value| format!("{:.2}%", 100.0 * value))
 }
 
+/// At most so many letters, none of which moves a terminal's cursor.
 fn cut(text: &str, width: usize) -> String {
+    let text: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     match text.char_indices().nth(width) {
         Some(_) => text.chars().take(width - 1).collect::<String>() + "…",
-        None => text.to_owned(),
+        None => text,
     }
 }
 
@@ -211,8 +213,8 @@ fn classifier_and_copies(out: &mut String, evaluation: &Evaluation) -> std::fmt:
         if let Some(closest) = &privacy.closest {
             writeln!(
                 out,
-                "{:.1}% of synthetic flows are nearer to a training flow than to an unseen one \
-                 (50% where nothing was memorised; by chance {:.1} to {:.1}%)",
+                "a flow that was trained on has a nearer synthetic one than an unseen flow has in {:.1}% \
+                 of pairs (50% where nothing was memorised; by chance {:.1} to {:.1}%)",
                 100.0 * closest.nearer_to_train,
                 100.0 * closest.by_chance[0],
                 100.0 * closest.by_chance[1]

@@ -37,6 +37,7 @@ pub(super) fn figures(
     for measure in &comparison.measures {
         match measure.picture {
             Picture::None => {}
+            _ if measure.of(&samples.real).is_empty() => {}
             Picture::Cdf { log } => all.push(distribution(measure, &samples, log, evaluation)),
             Picture::Tail => all.push(tail(measure, &samples, evaluation)),
             Picture::Bars(labels) => all.push(categories(measure, &samples, labels, evaluation)),
@@ -155,6 +156,9 @@ fn with_unit(label: &str, unit: &str) -> String {
 fn quartiles(sides: &[(Side, Statistic); 3], unit: &str) -> String {
     let of = sides.iter().take(2).filter_map(|(side, statistic)| {
         let Statistic::Sorted(numbers) = statistic else { return None };
+        if numbers.is_empty() {
+            return Some(format!("{}: nothing", side.name()));
+        }
         let [low, middle, high] = [0.25, 0.5, 0.75].map(|share| tick(quantile(numbers, share)));
         Some(format!("{}: median {middle}, middle half {low} to {high} {unit}", side.name()))
     });
@@ -191,7 +195,9 @@ fn distribution(
         quartiles(&sides, measure.unit),
         ratio_words(measure, evaluation)
     );
-    let x = Axis::new(with_unit(&measure.label, measure.unit), log);
+    // Numbers below 0 have no logarithm.
+    let below_0 = |(_, statistic): &(Side, Statistic)| matches!(statistic, Statistic::Sorted(numbers) if numbers.first().is_some_and(|x| *x < 0.0));
+    let x = Axis::new(with_unit(&measure.label, measure.unit), log && !sides.iter().any(below_0));
     let axes = [x, Axis::new("share at or below", false)];
     let values = ["trace", &measure.name, "share_at_or_below"];
     Figure::of_lines(head(measure, words), axes, &lines, values)

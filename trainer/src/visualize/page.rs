@@ -80,7 +80,7 @@ fn verdict(out: &mut String, evaluation: &Evaluation) {
     let summary = &evaluation.summary;
     let class = match summary.median_r {
         None => "",
-        Some(..1.25) => "good",
+        Some(..1.25) if summary.broken.is_empty() => "good",
         Some(..5.0) => "fair",
         Some(_) => "bad",
     };
@@ -122,7 +122,7 @@ fn verdict(out: &mut String, evaluation: &Evaluation) {
     {
         tile(
             percent(Some(closest.nearer_to_train)),
-            "of flows nearer to training than to unseen ones (50%: none memorised)",
+            "of training flows nearer to synthetic ones than unseen flows are (50%: none memorised)",
         );
     }
     out.push_str("</ul>");
@@ -142,11 +142,12 @@ fn notes(out: &mut String, section: Section, evaluation: &Evaluation) {
             let privacy = evaluation.privacy.as_ref();
             if let Some(closest) = privacy.and_then(|privacy| privacy.closest.as_ref()) {
                 say(format!(
-                    "Of {} synthetic flows {} are nearer to a flow that was trained on than to one that was \
-                     not (50% where nothing was memorised; by chance {} to {}). Their median distance to the \
-                     closest training flow is {:.2} times that of unseen real flows.",
-                    closest.flows,
+                    "A flow that was trained on has a nearer synthetic flow than one that was not in {} of pairs \
+                     (of {} and {} flows; 50% where nothing was memorised, by chance {} to {}). Its median \
+                     distance to the closest synthetic flow is {:.2} times that of unseen flows.",
                     percent(Some(closest.nearer_to_train)),
+                    closest.flows[0],
+                    closest.flows[1],
                     percent(Some(closest.by_chance[0])),
                     percent(Some(closest.by_chance[1])),
                     closest.median_ratio
@@ -236,7 +237,7 @@ fn figure(out: &mut String, figure: &Figure) {
     let wide = if figure.section == Section::Ratios { " class=\"wide\"" } else { "" };
     let _ = write!(
         out,
-        "<figure{wide} id=\"{0}\"><h3>{1}</h3>{2}<figcaption>{3}</figcaption>",
+        "<figure{wide} id=\"plot-{0}\"><h3>{1}</h3>{2}<figcaption>{3}</figcaption>",
         escape(&figure.name),
         escape(&figure.title),
         figure.chart,
@@ -245,8 +246,12 @@ fn figure(out: &mut String, figure: &Figure) {
     if figure.rows.len() <= MOST_ROWS {
         out.push_str("<details><summary>Data</summary>");
         let header: Vec<&str> = figure.columns.iter().map(String::as_str).collect();
-        let short = |cell: &String| cell.parse::<f64>().map_or(cell.clone(), number);
-        let rows = figure.rows.iter().map(|row| row.iter().map(short).collect());
+        // The first column is a name, also where it looks like a number.
+        let short = |(at, cell): (usize, &String)| match cell.parse::<f64>() {
+            Ok(value) if at > 0 => number(value),
+            _ => cell.clone(),
+        };
+        let rows = figure.rows.iter().map(|row| row.iter().enumerate().map(short).collect());
         plain_table(out, &figure.title, &header, rows);
         out.push_str("</details>");
     }
@@ -288,9 +293,7 @@ fn table(out: &mut String, evaluation: &Evaluation) {
             ]
         });
         let header = ["measured", "distance", "floor", "R"];
-        out.push_str("<details><summary>NetShare's own table</summary>");
-        plain_table(out, "Distances of NetShare's paper, between the whole traces", &header, rows);
-        out.push_str("</details>");
+        plain_table(out, "NetShare's own table: between the whole traces", &header, rows);
     }
     out.push_str("</section>\n");
 }

@@ -68,6 +68,14 @@ fn nothing_is_as_far_as_can_be_and_nothing_real_has_no_distance() {
     assert!((between(Distance::W1, &numbers, &none) - 14.5).abs() < 1e-9);
     let (values, no_values) = (Statistic::values([1, 2]), Statistic::values([]));
     assert_eq!(between(Distance::Jsd, &values, &no_values), std::f64::consts::LN_2);
+    assert_eq!(between(Distance::Tv, &values, &no_values), 1.0);
+    // A constant has no deviation, though its mean is rounded; what overflows is no distance.
+    let (constant, other) = (Statistic::numbers([0.1; 599]), Statistic::numbers([0.3]));
+    assert!(between(Distance::W1Log, &constant, &other) < 1.0);
+    assert_eq!(
+        Distance::W1.between(&Statistic::numbers([1e308]), &Statistic::numbers([-1e308])),
+        None
+    );
     assert_eq!(Distance::Ks.between(&none, &numbers), None);
     assert_eq!(Distance::Tv.between(&no_values, &values), None);
     assert_eq!(Distance::Tv.between(&numbers, &values), None);
