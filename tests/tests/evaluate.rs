@@ -162,9 +162,9 @@ fn what_cannot_be_compared_is_refused_with_a_reason() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     let stderr = refused(lab, "a.csv", &[]);
-    assert!(stderr.contains("`a.csv` is no capture, but the real trace is one"), "{stderr}");
+    assert!(stderr.contains("`a.csv` is no capture, and captures are compared here"), "{stderr}");
     let stderr = refused("a.csv", lab, &[]);
-    assert!(stderr.contains("is a capture, but the real trace is none"), "{stderr}");
+    assert!(stderr.contains("is a capture, and tables are compared here"), "{stderr}");
     let stderr = refused("a.csv", "b.csv", &[]);
     assert!(stderr.contains("no column `srcip`"), "{stderr}");
     let stderr = refused("a.csv", "a.csv", &[]);

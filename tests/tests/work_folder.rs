@@ -231,7 +231,7 @@ fn what_was_generated_is_judged_in_its_work_folder() {
     generator.train(&work).expect("trained");
     // Nothing was generated yet.
     let error = generator.visualize(&work).expect_err("no synthetic trace").to_string();
-    assert!(error.contains("cannot read") && error.contains("synthetic.csv"), "{error}");
+    assert!(error.contains("no synthetic trace; `ns-train generate --work "), "{error}");
     generator.generate(&work).expect("generated");
     let evaluation = generator.visualize(&work).expect("judged");
     assert!(evaluation.summary.median_r.is_some() && evaluation.train.is_none());

@@ -88,6 +88,12 @@ pub enum GeneratorError {
     /// Generation.
     #[error(transparent)]
     Generate(#[from] GenerateError),
+    /// Nothing was generated yet.
+    #[error("`{0}` has no synthetic trace; `ns-train generate --work {0}` makes one", work.display())]
+    NoSynthetic {
+        /// The work folder.
+        work: PathBuf,
+    },
     /// The synthetic trace cannot be compared with a real one.
     #[error(transparent)]
     Evaluate(#[from] Box<EvaluateError>),
@@ -537,6 +543,9 @@ impl Generator {
         done: &mut Done<'_>,
     ) -> Result<Evaluation, GeneratorError> {
         let work = WorkFolder::open(work)?;
+        if !work.synthetic().exists() {
+            return Err(GeneratorError::NoSynthetic { work: work.path().to_owned() });
+        }
         let fields = match self.config.kind {
             TraceKind::Packets => evaluate::packet_fields().map_err(GeneratorError::Read)?,
             _ => self.config.clone(),

@@ -139,6 +139,10 @@ pub(super) fn train_and_generate(args: &TrainAndGenerateArgs) -> anyhow::Result<
     if signals.go_on() {
         let report = generate::run(&generator, work, &training.reporting, &signals)?;
         summary["generated"] = serde_json::to_value(report)?;
+    } else {
+        let work = work.display();
+        let reporting = &training.reporting;
+        reporting.say(format_args!("nothing generated; `ns-train generate --work {work}` does"));
     }
     if training.reporting.json {
         println!("{summary}");

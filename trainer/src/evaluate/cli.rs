@@ -127,6 +127,9 @@ fn ratio(text: &str) -> Result<f64, String> {
 /// Reads traces and compares them.
 pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<(Comparison, Evaluation)> {
     let how = &args.how;
+    if how.config.is_some() && crate::input::is_capture(&args.real)? && !how.quiet {
+        eprintln!("note: `--config` is for tables; captures are compared in the fields of packets");
+    }
     let fields = inputs::fields(&args.real, how.config.as_deref(), how.reading())?;
     let sides = Sides {
         real: args.real.clone(),

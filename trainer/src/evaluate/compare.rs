@@ -85,7 +85,7 @@ impl Comparison {
             _ => Ok(()),
         };
         enough(&real, "real", 4)?;
-        enough(&synthetic, "synthetic", 2)?;
+        enough(&synthetic, "synthetic", 4)?;
         let units = (real.units / 2).min(synthetic.units);
         let measures = measures(&frame);
         let left_out = made - synthetic.len();
@@ -212,7 +212,7 @@ impl Metrics {
                         if floor > LEAST_FLOOR { mean_of(&values, chosen) / floor } else { r }
                     })
                     .collect();
-                interval = Some(middle_95(&again));
+                interval = (splits.len() > 1).then(|| middle_95(&again));
                 resampled.push(again);
             }
             metrics.push(Metric {

@@ -84,8 +84,10 @@ pub enum Distance {
     /// Total variation: half the sum of the differences in share, 0 to 1.
     Tv,
     /// Mean absolute difference of figures.
+    #[serde(rename = "abs")]
     Absolute,
     /// Mean difference of figures in parts of the real ones.
+    #[serde(rename = "rel")]
     Relative,
 }
 

@@ -81,11 +81,11 @@ pub(super) fn measures(frame: &Frame) -> Vec<Measure> {
     all
 }
 
-/// When records arrive, from the first of the sample on.
+/// When records arrive, from the first of the trace on.
 fn arrival() -> Measure {
     let of = |sample: &Sample<'_>| {
-        let first = sample.rows.first().copied().unwrap_or(0);
-        Statistic::numbers(sample.rows.iter().map(|&row| sample.gap(first, row)))
+        // From the trace's first record on, not from the sample's, which may be any.
+        Statistic::numbers(sample.rows.iter().map(|&row| sample.gap(0, row)))
     };
     let distances = [Distance::W1Range];
     Measure::new(Group::Fields, "time", "time of arrival", "s", &distances, of)

@@ -123,11 +123,11 @@ struct Side {
 fn read(inputs: &[PathBuf], fields: &Resolved, reading: Reading) -> Result<Side, EvaluateError> {
     let is_wanted = fields.kind == TraceKind::Packets;
     if is_capture(inputs)? != is_wanted {
-        let (this, other) = match is_wanted {
-            true => ("no capture", "one"),
-            false => ("a capture", "none"),
+        let (this, others) = match is_wanted {
+            true => ("no capture", "captures"),
+            false => ("a capture", "tables"),
         };
-        return Err(EvaluateError::OtherKind { input: files::shown(inputs), this, other });
+        return Err(EvaluateError::OtherKind { input: files::shown(inputs), this, others });
     }
     let list = files::list(inputs)?;
     Ok(Side {

@@ -67,14 +67,14 @@ pub enum EvaluateError {
     #[error(transparent)]
     Learn(#[from] learn::LearnError),
     /// A capture beside a table.
-    #[error("{input} is {this}, but the real trace is {other}")]
+    #[error("{input} is {this}, and {others} are compared here")]
     OtherKind {
         /// The input.
         input: String,
         /// What it is.
         this: &'static str,
-        /// Whether the real trace is a capture.
-        other: &'static str,
+        /// What the others are.
+        others: &'static str,
     },
     /// A configuration of captures for tables.
     #[error("`{}` describes a capture, but {real} is none", config.display())]
@@ -155,6 +155,24 @@ pub fn evaluate(
             comparison.left_out
         ));
     }
+    let span = |table: &Table| {
+        let times = &table.times_ns;
+        times.last().zip(times.first()).map_or(0, |(last, first)| last - first)
+    };
+    let (real, synthetic) = (span(&comparison.real), span(&comparison.synthetic));
+    if (synthetic as f64) < 0.8 * real as f64 {
+        notes.push(format!(
+            "the synthetic trace is shorter in time, {} of {}: whatever is measured over time differs for that",
+            seconds(synthetic),
+            seconds(real)
+        ));
+    }
+    if comparison.units < FEW_UNITS {
+        notes.push(format!(
+            "samples are of only {} conversations each: nothing here is certain",
+            comparison.units
+        ));
+    }
     if comparison.synthetic.units < comparison.real.units / 2 {
         notes.push(format!(
             "the synthetic trace has only {} conversations (flows of one name are one), the real one {}: \
@@ -181,6 +199,9 @@ pub fn evaluate(
         privacy,
     })
 }
+
+/// Samples of fewer conversations prove little.
+const FEW_UNITS: usize = 50;
 
 /// What is told of a trace that was read.
 fn facts(table: &Table, file: &str, not_used: NotUsed) -> TraceFacts {

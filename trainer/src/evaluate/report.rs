@@ -146,7 +146,10 @@ impl Summary {
             metrics: metrics.len(),
             with_r: ratios.len(),
             median_r,
-            median_r_interval: (!medians.is_empty()).then(|| middle_95(&medians)),
+            median_r_interval: metrics
+                .iter()
+                .any(|metric| metric.r_interval.is_some())
+                .then(|| middle_95(&medians)),
             p95_r: some(quantile(&ratios, 0.95)),
             worst,
             groups: groups.collect(),

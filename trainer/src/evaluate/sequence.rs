@@ -181,7 +181,7 @@ fn bigrams(frame: &Frame) -> Option<Measure> {
 pub(crate) fn in_bins(sample: &Sample<'_>, bin_ns: i64) -> Vec<f64> {
     let bins = (sample.frame.span_ns / bin_ns) as usize;
     let mut counts = vec![0.0; bins];
-    let first = sample.rows.first().map_or(0, |&row| sample.time_ns(row));
+    let first = sample.table.times_ns.first().copied().unwrap_or(0);
     for &row in &sample.rows {
         if let Some(count) = counts.get_mut(((sample.time_ns(row) - first) / bin_ns) as usize) {
             *count += 1.0;

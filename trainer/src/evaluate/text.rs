@@ -23,7 +23,7 @@ fn ratio(r: Option<f64>) -> String {
 #[must_use]
 pub(crate) fn number(value: f64) -> String {
     match value.abs() {
-        0.0 => "0".to_owned(),
+        ..1e5 if value.fract() == 0.0 => format!("{value}"),
         1e5.. | ..1e-4 => format!("{value:.2e}"),
         1e3.. => format!("{value:.0}"),
         10.0.. => format!("{value:.2}"),
@@ -75,13 +75,13 @@ fn write(out: &mut String, evaluation: &Evaluation) -> std::fmt::Result {
     if !evaluation.netshare.is_empty() {
         writeln!(
             out,
-            "\n{:<52} {:>10} {:>10} {:>6}",
-            "NetShare's table, whole traces", "distance", "floor", "R"
+            "\n{:<52} {:>10} {:>10} {:>11}",
+            "NetShare's table", "whole", "floor", "R of halves"
         )?;
         for row in &evaluation.netshare {
             let name = format!("{:<4} {}", row.name, row.label);
             let (whole, floor) = (number(row.whole), number(row.floor));
-            writeln!(out, "{name:<52} {whole:>10} {floor:>10} {:>6}", ratio(row.r))?;
+            writeln!(out, "{name:<52} {whole:>10} {floor:>10} {:>11}", ratio(row.r))?;
         }
     }
     downstream(out, evaluation)?;
@@ -158,14 +158,14 @@ fn downstream(out: &mut String, evaluation: &Evaluation) -> std::fmt::Result {
         }
         writeln!(
             out,
-            "\n{:<28} {:>10} {:>10} {:>10} {:>10}",
+            "\n{:<40} {:>10} {:>10} {:>10} {:>10}",
             "sketches, error", "real", "synthetic", "floor", "off by"
         )?;
         for row in &tasks.sketches {
             let name = format!("{} {}", row.key, row.sketch);
             let [real, synthetic, floor] = [row.real, row.synthetic, row.floor].map(number);
             let off = share(row.relative_error);
-            writeln!(out, "{name:<28} {real:>10} {synthetic:>10} {floor:>10} {off:>10}")?;
+            writeln!(out, "{name:<40} {real:>10} {synthetic:>10} {floor:>10} {off:>10}")?;
         }
     }
     if let Some(classifiers) = &tasks.classifiers {

@@ -390,15 +390,18 @@ fn rates(evaluation: &Evaluation) -> Option<Figure> {
         .rates
         .iter()
         .filter_map(|rate| {
-            let mut values = vec![rate.real?, rate.synthetic.unwrap_or(0.0)];
-            values.extend(has_baseline.then(|| rate.baseline.unwrap_or(0.0)));
+            let mut values = vec![rate.real?, rate.synthetic.unwrap_or(f64::NAN)];
+            values.extend(has_baseline.then(|| rate.baseline.unwrap_or(f64::NAN)));
             Some(BarRow { label: rate.name.replace('_', " "), values, spread: 0.0 })
         })
         .collect();
     if rows.is_empty() {
         return None;
     }
-    let percent = |value: &f64| format!("{:.2}%", 100.0 * value);
+    let percent = |value: &f64| match value.is_nan() {
+        true => "none".to_owned(),
+        false => format!("{:.2}%", 100.0 * value),
+    };
     let listed = rows.iter().map(|row| {
         format!("{}: {}", row.label, row.values.iter().map(percent).collect::<Vec<_>>().join(", "))
     });

@@ -32,10 +32,11 @@ pub(super) fn page(evaluation: &Evaluation, figures: &[Figure]) -> String {
         .filter(|section| figures.iter().any(|figure| figure.section == *section))
         .collect();
     out.push_str("<nav aria-label=\"Parts\"><ul>");
+    out.push_str("<li><a href=\"#table\">Distances</a></li>");
     for section in &shown {
         let _ = write!(out, "<li><a href=\"#{}\">{}</a></li>", section.id(), section.title());
     }
-    out.push_str("<li><a href=\"#table\">Table</a></li><li><a href=\"#traces\">Traces</a></li></ul></nav></header>\n<main>\n");
+    out.push_str("<li><a href=\"#traces\">Traces</a></li><li><a href=\"#reading\">How to read this</a></li></ul></nav></header>\n<main>\n");
     table(&mut out, evaluation);
     for section in shown {
         let _ = write!(
@@ -55,11 +56,19 @@ pub(super) fn page(evaluation: &Evaluation, figures: &[Figure]) -> String {
     out.push_str("</main>\n");
     let _ = write!(
         out,
-        "<footer><p>R is a distance over its noise floor: the same distance between two random halves of \
-         the real flows, of {} conversations each, the mean of {} splits (seed {}). 1 is as near as the \
-         real trace is to itself. A floor below 1e-6 gives no R. Summaries are over the groups fields, \
-         joint, sequence and protocol. The Markov baseline is an order-2 chain over whole records. \
-         Written by ns-train {}.</p></footer>\n</body>\n</html>\n",
+        "<footer><h2 id=\"reading\">How to read this</h2><p>R is a distance over its noise floor: the same \
+         distance between two random halves of the real conversations, of {} each, the mean of {} splits \
+         (seed {}). 1 is as near as the real trace is to itself; to 1.25 the verdict is \u{201c}as near\u{201d}, to 2 \
+         \u{201c}close\u{201d}, to 5 \u{201c}alike\u{201d}, above \u{201c}far\u{201d}, by the median over fields, joint, sequence and \
+         protocol. A floor below 1e-6 gives no R.</p>\
+         <p>KS is the largest difference of two distribution functions (0 to 1); TV half the sum of \
+         differences in share (0 to 1); JSD the Jensen-Shannon divergence (0 to 0.69), by rank where which \
+         value it is does not matter; W1 how far values must be moved on average, in their unit, in parts of \
+         the range, or of ln(1 + x) in standard deviations; a difference is of shares or correlations. \
+         Whiskers (\u{201c}halves\u{201d}) show by how much two halves of the real trace differ. The Markov baseline is \
+         an order-2 chain over whole records, fitted to what the model was trained on if that was given, else \
+         to the real trace. docs/evaluation.md defines every figure. Written by ns-train {}.</p></footer>\n\
+         </body>\n</html>\n",
         evaluation.sampled,
         evaluation.splits,
         evaluation.seed,
@@ -96,11 +105,15 @@ fn verdict(out: &mut String, evaluation: &Evaluation) {
         ratio(summary.p95_r),
         summary.with_r,
         summary.metrics,
-        summary
-            .worst
-            .as_ref()
-            .map_or(String::new(), |(name, r)| format!(" Furthest: {} with {r:.2}.", escape(name)))
+        summary.worst.as_ref().map_or(String::new(), |(name, r)| {
+            let metric = evaluation.metrics.iter().find(|metric| metric.name == *name);
+            let label = metric.map_or(name.as_str(), |metric| metric.label.as_str());
+            format!(" Furthest: {} with {r:.2}.", escape(label))
+        })
     );
+    for note in &evaluation.notes {
+        let _ = write!(out, "<p>Note: {}</p>", escape(note));
+    }
     out.push_str("<ul class=\"tiles\">");
     let mut tile = |figure: String, what: &str| {
         let _ = write!(out, "<li><b>{}</b>{}</li>", escape(&figure), escape(what));
@@ -153,7 +166,8 @@ fn notes(out: &mut String, section: Section, evaluation: &Evaluation) {
                     closest.median_ratio
                 ));
             } else {
-                say("What the model was trained on was not given apart from what it is judged by (--train), \
+                say("What the model was trained on was not given apart from what it is judged by (--train; for a \
+                     work folder --real), \
                      so distances to the closest record cannot be told from chance."
                     .to_owned());
             }
@@ -263,7 +277,7 @@ fn table(out: &mut String, evaluation: &Evaluation) {
     out.push_str(
         "<section aria-labelledby=\"table\"><h2 id=\"table\">Distances</h2><div class=\"scroll\"><table>\
          <caption>Distance between half of the real flows and as many synthetic ones, its noise floor, and their \
-         ratio</caption><thead><tr><th scope=\"col\">measured</th><th scope=\"col\">distance</th>\
+         ratio</caption><thead><tr><th scope=\"col\">measured</th><th scope=\"col\" class=\"text\">distance</th>\
          <th scope=\"col\">R</th><th scope=\"col\">Markov R</th><th scope=\"col\">value</th>\
          <th scope=\"col\">floor</th><th scope=\"col\">R, 95% of resamples</th></tr></thead>",
     );
@@ -292,8 +306,8 @@ fn table(out: &mut String, evaluation: &Evaluation) {
                 ratio(row.r),
             ]
         });
-        let header = ["measured", "distance", "floor", "R"];
-        plain_table(out, "NetShare's own table: between the whole traces", &header, rows);
+        let header = ["measured", "whole traces", "floor (halves)", "R (halves)"];
+        plain_table(out, "NetShare's own table", &header, rows);
     }
     out.push_str("</section>\n");
 }
@@ -350,8 +364,5 @@ fn traces(out: &mut String, evaluation: &Evaluation) {
         &header,
         rows,
     );
-    for note in &evaluation.notes {
-        let _ = write!(out, "<p class=\"quiet\">{}</p>", escape(note));
-    }
     out.push_str("</section>\n");
 }

@@ -263,7 +263,12 @@ pub(super) fn bars(
     sides: &[Side],
     rows: &[BarRow],
 ) -> String {
-    let most = rows.iter().flat_map(|row| row.values.iter().map(|v| v + row.spread));
+    // Shares end at 1, whatever their halves differ by.
+    let held = |value: f64, spread: f64| match value {
+        ..=1.0 => (value + spread).min(1.0),
+        _ => value + spread,
+    };
+    let most = rows.iter().flat_map(|row| row.values.iter().map(|&v| held(v, row.spread)));
     let scale = Scale::of(most.chain([0.0]).collect::<Vec<_>>().into_iter(), false);
     let characters =
         rows.iter().map(|row| row.label.chars().count()).max().unwrap_or(0).min(MOST_LETTERS);
@@ -289,7 +294,8 @@ pub(super) fn bars(
             &shortened(&row.label, MOST_LETTERS),
         );
         let thick = (row_height - 6.0) / sides.len() as f64;
-        for (place, (side, value)) in sides.iter().zip(&row.values).enumerate() {
+        let values = sides.iter().zip(&row.values).enumerate();
+        for (place, (side, value)) in values.filter(|(_, (_, value))| value.is_finite()) {
             let _ = write!(
                 out,
                 "<rect class=\"bar {}\" x=\"{left:.1}\" y=\"{:.1}\" width=\"{:.1}\" \
