@@ -94,16 +94,34 @@ def rates(records):
     }
 
 
-def cut(records, like):
-    """Ours leaves out what is later after the first record than the real trace is long."""
-    end = records[0][5] + (like[-1][5] - like[0][5])
-    return [r for r in records if r[5] <= end + 1e-7]
+def origin(first, like_first, span):
+    """Ours counts times from the real trace's beginning where the other begins within a span of it."""
+    return like_first if abs(first - like_first) < span else first
+
+
+def conversations(rows, key):
+    return len({min(key(r), key(r)[2:4] + key(r)[:2] + key(r)[4:]) for r in rows})
+
+
+def cut(rows, like, time, key):
+    """Ours leaves out what is later than the real trace is long, if enough conversations are left."""
+    span = time(like[-1]) - time(like[0])
+    end = origin(time(rows[0]), time(like[0]), span) + span
+    short = [r for r in rows if time(r) <= end + 1e-7]
+    return short if conversations(short, key) >= conversations(like, key) // 2 else rows
+
+
+def arrival(a, b):
+    """The EMD of times on one clock, in parts of the real range."""
+    return peer.nemd(a - a.min(), b - origin(b.min(), a.min(), a.max() - a.min()))
 
 
 def packets():
     a = peer.loadpcap(real)
-    b = cut(peer.loadpcap(synthetic), a)
+    time, key = lambda r: r[5], lambda r: (r[0], r[2], r[1], r[3], r[4])
+    b = cut(peer.loadpcap(synthetic), a, time, key)
     theirs = peer.metr(a, b)
+    theirs["PAT_nemd"] = arrival(*(peer.np.array([r[5] for r in side]) for side in (a, b)))
     ours = report(real, synthetic)
     found = {metric["name"]: metric["whole"] for metric in ours["metrics"]}
     rows = [(name, found.get(name), theirs[key]) for name, key in PACKETS.items()]
@@ -120,8 +138,9 @@ def packets():
 
 def records():
     a, b = (list(csv.DictReader(open(path))) for path in (real, synthetic))
-    end = float(b[0]["ts"]) + float(a[-1]["ts"]) - float(a[0]["ts"])
-    b = [row for row in b if float(row["ts"]) <= end]
+    time = lambda row: float(row["ts"])
+    key = lambda row: tuple(row[name] for name in ("srcip", "srcport", "dstip", "dstport", "proto"))
+    b = cut(b, a, time, key)
     column = lambda rows, name: [row[name] for row in rows]
     number = lambda rows, name: peer.np.array([float(row[name]) for row in rows])
     theirs = {
@@ -137,7 +156,7 @@ def records():
         theirs[f"{name}.ks"] = peer.ks_2samp(x, y).statistic
         theirs[f"{name}.w1_log"] = peer.qemd(x, y)
     x, y = number(a, "ts"), number(b, "ts")
-    theirs["time.w1_range"] = peer.nemd(x - x.min(), y - y.min())
+    theirs["time.w1_range"] = arrival(x, y)
     joint = lambda rows: Counter(
         (
             row["proto"],

@@ -72,7 +72,11 @@ impl Comparison {
         let mut frame = Frame::of(real, config);
         let real = frame.table(real, false);
         let made = synthetic.times_ns.len();
-        let synthetic = frame.table(synthetic, true);
+        // Of a trace that has too few flows in so much time, all of it.
+        let synthetic = match frame.table(synthetic, true) {
+            short if short.units < real.units / 2 => frame.table(synthetic, false),
+            table => table,
+        };
         let train = train.map(|train| frame.table(train, false));
         frame.note(&real, &synthetic);
         // As many flows as the real trace has, so that samples of one size can be drawn.

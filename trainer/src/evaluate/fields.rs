@@ -81,11 +81,13 @@ pub(super) fn measures(frame: &Frame) -> Vec<Measure> {
     all
 }
 
-/// When records arrive, from the first of the trace on.
+/// When records arrive.
 fn arrival() -> Measure {
     let of = |sample: &Sample<'_>| {
-        // From the trace's first record on, not from the sample's, which may be any.
-        Statistic::numbers(sample.rows.iter().map(|&row| sample.gap(0, row)))
+        // From where the trace begins, not from the sample's first record, which may be any.
+        let origin = sample.table.origin_ns;
+        let times = sample.rows.iter().map(|&row| sample.time_ns(row) - origin);
+        Statistic::numbers(times.map(|ns| ns as f64 / 1e9))
     };
     let distances = [Distance::W1Range];
     Measure::new(Group::Fields, "time", "time of arrival", "s", &distances, of)

@@ -38,9 +38,8 @@ pub(super) fn generate(frame: &mut Frame, train: &Table, count: usize, seed: u64
     }
     let names = Names::of(frame, train, &flows);
     let chain = Chain::fit(frame, train, &flows, &names);
-    let first = train.times_ns.first().copied().unwrap_or(0);
     let last = train.times_ns.last().copied().unwrap_or(0);
-    let end = last.min(first.saturating_add(frame.span_ns));
+    let end = last.min(train.origin_ns.saturating_add(frame.span_ns));
     let starts: Vec<i64> = {
         let mut starts: Vec<i64> = flows.iter().map(|f| train.times_ns[f[0] as usize]).collect();
         starts.sort_unstable();
@@ -396,7 +395,8 @@ impl Drawn {
             flows[at].push(row as u32);
         }
         let times_ns = self.records.iter().map(|(time, ..)| *time).collect();
-        let mut table = Table { times_ns, cells, ..Table::default() };
+        let origin_ns = train.origin_ns;
+        let mut table = Table { times_ns, origin_ns, cells, ..Table::default() };
         table.flows_as_they_are(&flows, frame);
         table
     }

@@ -181,9 +181,10 @@ fn bigrams(frame: &Frame) -> Option<Measure> {
 pub(crate) fn in_bins(sample: &Sample<'_>, bin_ns: i64) -> Vec<f64> {
     let bins = (sample.frame.span_ns / bin_ns) as usize;
     let mut counts = vec![0.0; bins];
-    let first = sample.table.times_ns.first().copied().unwrap_or(0);
-    for &row in &sample.rows {
-        if let Some(count) = counts.get_mut(((sample.time_ns(row) - first) / bin_ns) as usize) {
+    let since = |row: u32| sample.time_ns(row) - sample.table.origin_ns;
+    // What comes before the beginning has no bin.
+    for &row in sample.rows.iter().filter(|&&row| since(row) >= 0) {
+        if let Some(count) = counts.get_mut((since(row) / bin_ns) as usize) {
             *count += 1.0;
         }
     }

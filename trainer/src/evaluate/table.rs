@@ -137,7 +137,9 @@ pub struct Frame {
     pub tuple: Option<TupleColumns>,
     /// The figures of a flow record.
     pub record: RecordColumns,
-    /// From the first record of the real trace to its last.
+    /// When the real trace begins, in nanoseconds since the epoch.
+    pub origin_ns: i64,
+    /// From its first record to its last.
     pub span_ns: i64,
     /// Bins of time in which records are counted, the longest first.
     pub bins_ns: Vec<i64>,
@@ -158,6 +160,8 @@ pub enum Cells {
 pub struct Table {
     /// Nanoseconds since the epoch, ascending; one entry a record.
     pub times_ns: Vec<i64>,
+    /// What times are counted from: see [`Frame::table`].
+    pub origin_ns: i64,
     /// One entry a column of the frame.
     pub cells: Vec<Cells>,
     /// Each record's flow.
@@ -232,7 +236,9 @@ impl Frame {
         };
         let times = &real.times_ns;
         let span_ns = times.last().zip(times.first()).map_or(0, |(last, first)| last - first);
-        Frame { kind: config.kind, columns, tuple, record, span_ns, bins_ns: bins(span_ns) }
+        let origin_ns = times.first().copied().unwrap_or(0);
+        let bins_ns = bins(span_ns);
+        Frame { kind: config.kind, columns, tuple, record, origin_ns, span_ns, bins_ns }
     }
 
     /// The column of a name.
@@ -315,11 +321,17 @@ impl Frame {
         }
     }
 
-    /// Puts a trace into this frame's columns. With `to_span`, what comes later after
-    /// the trace's first record than the real one is long is left out, so that traces
-    /// of one length are compared.
+    /// Puts a trace into this frame's columns.
+    ///
+    /// Its times are counted from the real trace's beginning if it begins within a span
+    /// of that, as what a model generates and parts of one trace do; else from its own
+    /// first record. With `to_span`, what comes later than the real trace is long is left
+    /// out, so that traces of one length are compared.
     pub fn table(&mut self, trace: &Trace, to_span: bool) -> Table {
-        let end = trace.times_ns.first().map_or(0, |first| first.saturating_add(self.span_ns));
+        let first = trace.times_ns.first().copied().unwrap_or(0);
+        let is_of_its_time = first.abs_diff(self.origin_ns) < self.span_ns.unsigned_abs();
+        let origin_ns = if is_of_its_time { self.origin_ns } else { first };
+        let end = origin_ns.saturating_add(self.span_ns);
         let rows = match to_span {
             true => trace.times_ns.partition_point(|time| *time <= end),
             false => trace.times_ns.len(),
@@ -380,8 +392,12 @@ impl Frame {
                 }
             });
         }
-        let mut table =
-            Table { times_ns: trace.times_ns[..rows].to_vec(), cells, ..Table::default() };
+        let mut table = Table {
+            times_ns: trace.times_ns[..rows].to_vec(),
+            origin_ns,
+            cells,
+            ..Table::default()
+        };
         match direction {
             Some(_) => table.flows_of_conversations(&trace.flows, is_answer),
             None => table.flows_as_they_are(&trace.flows, self),
