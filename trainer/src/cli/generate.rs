@@ -9,6 +9,7 @@ use ns_runtime::stats::{Ending, Report};
 
 use super::progress::{Reporting, show_generation};
 use super::signals::Signals;
+use crate::terminal::print;
 use crate::{Generator, GeneratorError};
 
 #[derive(Debug, Args)]
@@ -69,7 +70,7 @@ pub(super) fn generate(args: &GenerateArgs) -> anyhow::Result<Exit> {
     let signals = Signals::listen()?;
     let report = run(&generator, &args.work, &args.reporting, &signals)?;
     if args.reporting.json {
-        println!("{}", serde_json::to_string(&report)?);
+        print(&serde_json::to_string(&report)?)?;
     }
     Ok(signals.exit())
 }

@@ -15,6 +15,7 @@ use super::signals::Signals;
 use crate::fit::{self, Prepared};
 use crate::ingest::files;
 use crate::input::InputArgs;
+use crate::terminal::print;
 use crate::train::Samples;
 use crate::{Generator, GeneratorError, device};
 
@@ -124,7 +125,7 @@ pub(super) fn train(args: &TrainArgs) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     };
     if args.training.reporting.json {
-        println!("{}", trained.summary);
+        print(&trained.summary.to_string())?;
     }
     Ok(trained.signals.exit())
 }
@@ -145,7 +146,7 @@ pub(super) fn train_and_generate(args: &TrainAndGenerateArgs) -> anyhow::Result<
         reporting.say(format_args!("nothing generated; `ns-train generate --work {work}` does"));
     }
     if training.reporting.json {
-        println!("{summary}");
+        print(&summary.to_string())?;
     }
     Ok(signals.exit())
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::EvaluateError;
 use super::compare::Comparison;
-use super::features::{features, first_rows};
+use super::features::features;
 use super::learn::{Learner, accuracy, spearman};
 use super::sample::Sample;
 use super::sketch::{self, Kind};
@@ -260,14 +260,16 @@ fn classifiers(
         without.extend(frame.src_port());
     }
     let of = |sample: &Sample<'_>| {
-        let labels: Vec<u32> = first_rows(sample, MOST_FLOWS)
+        let flows = features(sample, MOST_FLOWS, &without);
+        let labels: Vec<u32> = flows
+            .first
             .into_iter()
             .map(|row| {
                 let id = sample.id(label, row);
                 classes.iter().position(|class| *class == id).unwrap_or(classes.len()) as u32
             })
             .collect();
-        (features(sample, MOST_FLOWS, &without).matrix, labels)
+        (flows.matrix, labels)
     };
     let test = of(other);
     let real = of(train.as_ref().unwrap_or(real));

@@ -18,6 +18,8 @@ pub(super) struct Features {
     pub(super) names: Vec<String>,
     /// A row a flow.
     pub(super) matrix: Matrix,
+    /// The first record of each flow.
+    pub(super) first: Vec<u32>,
 }
 
 /// The numbers of a sample's flows, of at most `most` spread evenly over it,
@@ -59,8 +61,10 @@ pub(super) fn features(sample: &Sample<'_>, most: usize, without: &[usize]) -> F
     // The rank of its start: one record long before the others moves no other flow.
     let starts: Vec<f64> = all.iter().map(|flow| sample.time_ns(flow[0]) as f64).collect();
     let starts = ranks(&starts);
+    let mut firsts = Vec::with_capacity(taken);
     for number in 0..taken {
         let flow = all[number * flows / taken];
+        firsts.push(flow[0]);
         let (first, last) = (flow[0], flow[flow.len() - 1]);
         let gaps: Vec<f64> =
             flow.windows(2).map(|p| (sample.gap(p[0], p[1]) + 1e-6).ln()).collect();
@@ -100,7 +104,7 @@ pub(super) fn features(sample: &Sample<'_>, most: usize, without: &[usize]) -> F
         }
     }
     let cols = names.len();
-    Features { names, matrix: Matrix { rows: taken, cols, values } }
+    Features { names, matrix: Matrix { rows: taken, cols, values }, first: firsts }
 }
 
 /// A port below 1024, or the range of 4096 that it is in.
@@ -121,11 +125,4 @@ fn mean_and_sd(numbers: &[f64]) -> (f64, f64) {
     let n = numbers.len() as f64;
     let mean = numbers.iter().sum::<f64>() / n;
     (mean, (numbers.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt())
-}
-
-/// The first record of each flow that [`features`] has, in its order.
-pub(super) fn first_rows(sample: &Sample<'_>, most: usize) -> Vec<u32> {
-    let flows: Vec<&[u32]> = sample.flows().collect();
-    let taken = flows.len().min(most);
-    (0..taken).map(|number| flows[number * flows.len() / taken][0]).collect()
 }
