@@ -17,7 +17,7 @@ static CONFIG: LazyLock<Resolved> = LazyLock::new(|| {
 fuzz_target!(|bytes: &[u8]| {
     for on_error in [OnError::Stop, OnError::Skip] {
         for max_records in [u32::MAX, 3] {
-            let reading = Reading { on_error, max_records, seed: 1 };
+            let reading = Reading { on_error, max_records, ..Reading::default() };
             if let Ok(trace) = table::parse(bytes, Path::new("fuzz.csv"), &CONFIG, reading) {
                 let rows = trace.times_ns.len();
                 assert!(rows as u64 <= u64::from(max_records));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::manifest::{FORMAT_VERSION, FileEntry, Manifest};
+use crate::manifest::{FORMAT_VERSION, FileEntry, Manifest, Provenance};
 
 const MANIFEST: &str = "manifest.json";
 /// The archive's comment: this and the SHA-256, in hexadecimal, of every byte before it.
@@ -96,6 +96,25 @@ impl Bundle {
         }
         manifest.validate().map_err(|(place, reason)| BundleError::Manifest { place, reason })?;
         Ok(Bundle { manifest, files })
+    }
+
+    /// The same model with another account of where it comes from.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_provenance(self, provenance: Provenance) -> Result<Bundle, BundleError> {
+        Bundle::new(Manifest { provenance, ..self.manifest }, self.files)
+    }
+
+    /// The same model with flows that start `share` times as often (above 0, at most 1).
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_flows(self, share: f64) -> Result<Bundle, BundleError> {
+        let mut manifest = self.manifest;
+        let arrivals = manifest.timeline.arrivals.of_whole(1.0 / share);
+        manifest.timeline.arrivals = arrivals;
+        Bundle::new(manifest, self.files)
     }
 
     /// Reads and verifies a bundle from a file.

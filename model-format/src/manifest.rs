@@ -10,7 +10,7 @@ use crate::layout::FoldedLayout;
 use crate::schema::Schema;
 
 /// The format version that this crate writes. It reads this and all before.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// The contents of `manifest.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -210,6 +210,44 @@ pub struct Provenance {
     pub not_used: BTreeMap<String, u64>,
     /// The privacy budget spent, `null` if training was not private.
     pub privacy: Option<serde_json::Value>,
+    /// How the model was chosen, where flows were held out to choose it by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice: Option<Choice>,
+    /// What happened in training that its reader should know, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<String>,
+}
+
+/// How a model was chosen among those that training passed through.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Choice {
+    /// The share of the input's flows that was held out.
+    pub held_out_share: f64,
+    /// Records of the flows that candidates were compared with.
+    pub held_out_records: u64,
+    /// Every candidate.
+    pub candidates: Vec<Candidate>,
+}
+
+/// A model that could have been chosen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Candidate {
+    /// Which model of a grid; `model` without one.
+    pub cell: String,
+    /// Iterations of training it had, in all chunks.
+    pub iteration: u64,
+    /// Median R against the flows held out; `None` if it could not be compared with them.
+    pub median_r: Option<f64>,
+    /// 95th percentile of R.
+    pub p95_r: Option<f64>,
+    /// How many of its flows had attributes of their own, beside how many of the real ones.
+    pub unique: Option<f64>,
+    /// Whether so few had that the model had collapsed, and was not to be chosen.
+    pub collapsed: bool,
+    /// Whether this is the model.
+    pub chosen: bool,
 }
 
 /// Limits on what a manifest may ask the runtime to allocate.

@@ -483,8 +483,12 @@ impl Schema {
         out.extend(self.spanning.is_some().then_some(f32::from(starts_flow)));
     }
 
-    /// Gives the `word2vec_*` encoders their vocabularies after reading.
-    pub(crate) fn link(&mut self) -> Result<(), String> {
+    /// Gives the `word2vec_*` encoders their vocabularies after reading: a bundle does it itself,
+    /// whoever reads a schema from elsewhere has to.
+    ///
+    /// # Errors
+    /// A vocabulary is missing, or not such as the encoder needs.
+    pub fn link(&mut self) -> Result<(), String> {
         for field in self.attributes.iter_mut().chain(&mut self.measurements) {
             let linked = field.codec.link(&self.word2vec);
             linked.map_err(|e| format!("field `{}`: {e}", field.name))?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use ns_model_format::manifest::Choice;
 use ns_model_format::schema::TraceKind;
 use ns_model_format::{Bundle, Field};
 use serde::Serialize;
@@ -72,6 +73,10 @@ pub struct Description {
     pub not_used: BTreeMap<String, u64>,
     /// The privacy budget spent, if training was private.
     pub privacy: Option<serde_json::Value>,
+    /// How the model was chosen, if flows were held out to choose it by.
+    pub choice: Option<Choice>,
+    /// What happened in training.
+    pub events: Vec<String>,
 }
 
 impl Description {
@@ -119,6 +124,8 @@ impl Description {
             iterations: provenance.iterations,
             not_used: provenance.not_used,
             privacy: provenance.privacy,
+            choice: provenance.choice,
+            events: provenance.events,
         }
     }
 
@@ -187,6 +194,32 @@ impl Description {
             let _ = writeln!(text, "\ninput records not used:");
             for (reason, count) in &self.not_used {
                 let _ = writeln!(text, "  {reason}: {}", grouped(*count));
+            }
+        }
+        if let Some(choice) = &self.choice {
+            let share = 100.0 * choice.held_out_share;
+            let records = grouped(choice.held_out_records);
+            let _ = writeln!(
+                text,
+                "\nchosen by {records} records of {share:.1}% of the flows, held out:"
+            );
+            for candidate in &choice.candidates {
+                let r = candidate.median_r.map_or("-".to_owned(), |r| format!("{r:.2}"));
+                let iterations = grouped(candidate.iteration);
+                let mark = match (candidate.chosen, candidate.collapsed) {
+                    (true, _) => "  chosen",
+                    (_, true) => "  collapsed",
+                    _ => "",
+                };
+                let cell = &candidate.cell;
+                let _ =
+                    writeln!(text, "  {cell}  {iterations:>9} iterations  median R {r:>6}{mark}");
+            }
+        }
+        if !self.events.is_empty() {
+            let _ = writeln!(text, "\nin training:");
+            for event in &self.events {
+                let _ = writeln!(text, "  {event}");
             }
         }
         text

@@ -19,6 +19,8 @@ fn help_texts() {
     for (snapshot, name, arguments) in [
         ("ns-train", "ns-train", &["--help"][..]),
         ("ns-train-train", "ns-train", &["train", "--help"]),
+        ("ns-train-status", "ns-train", &["status", "--help"]),
+        ("ns-train-unit", "ns-train", &["unit", "--help"]),
         ("ns-train-generate", "ns-train", &["generate", "--help"]),
         ("ns-train-train-and-generate", "ns-train", &["train-and-generate", "--help"]),
         ("ns-train-evaluate", "ns-train", &["evaluate", "--help"]),
@@ -50,6 +52,8 @@ fn examples_in_help_are_accepted() {
     let mut seen = 0;
     for (name, arguments) in [
         ("ns-train", &["train", "--help"][..]),
+        ("ns-train", &["status", "--help"]),
+        ("ns-train", &["unit", "--help"]),
         ("ns-train", &["generate", "--help"]),
         ("ns-train", &["train-and-generate", "--help"]),
         ("ns-train", &["evaluate", "--help"]),

@@ -53,7 +53,7 @@ fn one_command_fills_a_work_folder() {
     let input = ["--input", "lab.pcap", "--epochs", "1"];
     let both = [&["train-and-generate", "--work", "run", "--json"], &input[..]].concat();
     let (_, told) = expect(0, "ns-train", &both, folder);
-    let all = ["config.json", "metrics.jsonl", "model.ns", "run.json", "synthetic.pcap"];
+    let all = ["config.json", "metrics.jsonl", "model.ns", "run.json", "synthetic.pcap", "units"];
     assert_eq!(names_in(&folder.join("run")), all);
     let told = json(told.as_bytes());
     assert!(told["generated"]["flows"].as_u64() > Some(0), "{told}");
@@ -64,7 +64,7 @@ fn one_command_fills_a_work_folder() {
     assert_eq!(last["iteration"], last["iterations"]);
     assert!(last["critic"].is_f64() && last["elapsed_s"].as_f64() > Some(0.0), "{last}");
     let made_from = json(&read(folder.join("run/run.json")));
-    assert_eq!(made_from["version"], 1);
+    assert_eq!(made_from["version"], 2);
     let canonical = |path: &Path| path.canonicalize().expect("it exists");
     let input_read = Path::new(made_from["inputs"][0].as_str().expect("a path"));
     assert!(input_read.is_absolute());
@@ -98,14 +98,17 @@ fn one_command_fills_a_work_folder() {
     expect(0, "ns-train", &train, folder);
     assert_eq!(
         names_in(&folder.join("run")),
-        ["config.json", "metrics.jsonl", "model.ns", "notes.txt", "run.json"]
+        ["config.json", "metrics.jsonl", "model.ns", "notes.txt", "run.json", "units"]
     );
 
     // The configuration is one, and the bundle goes elsewhere if it is to.
     let config = ["train", "--config", "run/config.json", "--work", "other", "--out", "other.ns"];
     expect(0, "ns-train", &[&config[..], &input[..]].concat(), folder);
     assert_eq!(read(folder.join("other.ns")), read(folder.join("a.ns")));
-    assert_eq!(names_in(&folder.join("other")), ["config.json", "metrics.jsonl", "run.json"]);
+    assert_eq!(
+        names_in(&folder.join("other")),
+        ["config.json", "metrics.jsonl", "run.json", "units"]
+    );
     expect(0, "ns-train", &["generate", "--work", "other", "-q"], folder);
     assert_eq!(read(folder.join("other/synthetic.pcap")), synthetic);
 
@@ -135,7 +138,7 @@ fn a_training_that_is_interrupted_leaves_its_model_in_the_work_folder() {
     command.args(["train-and-generate", "--epochs", "1000000", "--work", "run", "--input"]);
     assert_eq!(interrupted(command.arg(&input).current_dir(folder.path())), Some(130));
     let work = folder.path().join("run");
-    assert_eq!(names_in(&work), ["config.json", "metrics.jsonl", "model.ns", "run.json"]);
+    assert_eq!(names_in(&work), ["config.json", "metrics.jsonl", "model.ns", "run.json", "units"]);
     let points = curve::read(&work.join("metrics.jsonl")).expect("a curve");
     assert!(!points.is_empty());
     expect(0, "ns-train", &["generate", "--work", "run", "--flows", "5"], folder.path());
@@ -202,7 +205,7 @@ fn a_library_s_user_trains_and_generates_from_a_configuration() {
     }
     let opened = WorkFolder::open(&work).expect("a work folder");
     assert_eq!(opened.run(), training.work.run());
-    assert_eq!(opened.configuration().expect("read").length, generator.config().length);
+    assert_eq!(opened.configuration().expect("read")[0].config.length, generator.config().length);
 
     let may =
         CONFIG.replacen("\"global_config\": {", "\"global_config\": { \"overwrite\": true,", 1);

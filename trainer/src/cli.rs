@@ -5,7 +5,6 @@ use ns_model_format::BundleError;
 use ns_runtime::exit::Exit;
 
 use crate::files::CannotWrite;
-use crate::fit::FitError;
 use crate::generate::GenerateError;
 use crate::{GeneratorError, WorkError};
 use crate::{check, convert, evaluate, init, split, visualize};
@@ -13,7 +12,9 @@ use crate::{check, convert, evaluate, init, split, visualize};
 mod generate;
 mod progress;
 mod signals;
+mod status;
 mod train;
+mod unit;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -39,6 +40,10 @@ enum Command {
     Split(split::SplitArgs),
     /// Train a model and write it as one file.
     Train(train::TrainArgs),
+    /// Say how a training stands, while it runs or after.
+    Status(status::StatusArgs),
+    /// Do one unit of work of a training, for schedulers of many machines.
+    Unit(unit::UnitArgs),
     /// Generate a synthetic trace in a work folder, from its model.
     Generate(generate::GenerateArgs),
     /// Train a model in a work folder, and generate a synthetic trace there.
@@ -59,6 +64,8 @@ pub fn main() -> std::process::ExitCode {
         Command::Check(args) => check::run(&args).map(|()| Exit::Done),
         Command::Split(args) => split::run(&args).map(|()| Exit::Done),
         Command::Train(args) => train::train(&args),
+        Command::Status(args) => status::run(&args).map(|()| Exit::Done),
+        Command::Unit(args) => unit::run(&args),
         Command::Generate(args) => generate::generate(&args),
         Command::TrainAndGenerate(args) => train::train_and_generate(&args),
         Command::Convert(args) => convert::run(&args).map(|()| Exit::Done),
@@ -80,7 +87,8 @@ pub fn main() -> std::process::ExitCode {
 /// that cannot be written is one, everything else is wrong input.
 fn exit_of(error: &anyhow::Error) -> Exit {
     match error.downcast_ref::<GeneratorError>() {
-        Some(GeneratorError::Fit(error)) if matches!(**error, FitError::Train(_)) => Exit::Failed,
+        Some(GeneratorError::Unit(error)) if error.is_training() => Exit::Failed,
+        Some(GeneratorError::Unit(error)) if error.is_output() => Exit::Output,
         Some(GeneratorError::Bundle(BundleError::Io { .. })) => Exit::Output,
         Some(GeneratorError::Work(WorkError::Write { .. })) => Exit::Output,
         Some(GeneratorError::Generate(GenerateError::Runtime(error))) => Exit::of_runtime(error),

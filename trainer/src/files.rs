@@ -49,6 +49,8 @@ pub(crate) fn check_writable(path: &Path) -> std::io::Result<()> {
 pub(crate) fn write_whole(path: &Path, contents: &[u8]) -> std::io::Result<()> {
     let mut file = beside(path)?;
     file.write_all(contents)?;
+    // Else a crash of the machine could leave the name without the contents.
+    file.as_file().sync_all()?;
     file.persist(path).map(drop).map_err(|error| error.error)
 }
 

@@ -11,16 +11,20 @@ use ns_model_format::{Bundle, BundleError};
 use ns_runtime::stats::Report;
 use ns_runtime::{GenerateOptions, RuntimeError, SinkError, engine};
 
-use crate::config::{self, ConfigError, Resolved, TrainingLength};
-use crate::curve::Curve;
+use crate::config::{self, Cell, ConfigError, Resolved, TrainingLength};
 use crate::device;
 use crate::evaluate::{self, Done, EvaluateError, Evaluation, Options, Sides};
 use crate::files::{check_writable, is_one_of, write_whole};
-use crate::fit::{self, FitError, Limits, Prepared, Progress};
+use crate::fit::{self, FitError, Prepared};
 use crate::generate::{self, GenerateError, Generating};
+use crate::ingest::sample::{HELD_OUT, MILLION};
 use crate::ingest::{IngestError, Reading, files};
 use crate::init::{self, InitError};
 use crate::input::is_capture;
+use crate::split::write_held_out;
+use crate::units::{
+    self, Executor, Facts, HeldOut, Local, Outcome, Plan, Progress, Standing, Task, UnitError,
+};
 use crate::visualize;
 use crate::work::{Run, WorkError, WorkFolder, folder_of_config};
 
@@ -68,9 +72,29 @@ pub enum GeneratorError {
         /// Why not, and what to do.
         reason: String,
     },
-    /// Training.
+    /// The input, or its encoding.
     #[error(transparent)]
     Fit(Box<FitError>),
+    /// A unit of work: training, and what follows it.
+    #[error(transparent)]
+    Unit(Box<UnitError>),
+    /// There is no training to go on with.
+    #[error("`{}` holds no training to go on with; `--overwrite` begins anew", work.display())]
+    NothingToResume {
+        /// The work folder.
+        work: PathBuf,
+    },
+    /// What a training was begun with is not what it is to go on with.
+    #[error(
+        "`{}` was trained otherwise so far: {}; undo that, or begin anew with `--overwrite`",
+        work.display(), changed.join(", ")
+    )]
+    Changed {
+        /// The work folder.
+        work: PathBuf,
+        /// What has changed, by name.
+        changed: Vec<String>,
+    },
     /// The work folder.
     #[error(transparent)]
     Work(#[from] WorkError),
@@ -121,6 +145,12 @@ impl From<FitError> for GeneratorError {
     }
 }
 
+impl From<UnitError> for GeneratorError {
+    fn from(error: UnitError) -> GeneratorError {
+        GeneratorError::Unit(Box::new(error))
+    }
+}
+
 impl From<RuntimeError> for GeneratorError {
     fn from(error: RuntimeError) -> GeneratorError {
         GenerateError::from(error).into()
@@ -154,7 +184,8 @@ pub struct Judging {
 /// beside it. One can train into any number of work folders.
 #[derive(Clone, Debug)]
 pub struct Generator {
-    config: Resolved,
+    /// One, unless the configuration is a grid.
+    cells: Vec<Cell>,
     /// The configuration as it was written.
     text: String,
     /// Its file, if it has one.
@@ -164,10 +195,29 @@ pub struct Generator {
     inputs: Vec<PathBuf>,
     reading: Reading,
     epochs: Option<u64>,
-    limits: Limits,
+    max_time: Option<Duration>,
     device: device::Choice,
+    threads: Option<usize>,
+    patience: Option<u32>,
+    checkpoints: Checkpoints,
     bundle: Option<PathBuf>,
     generation: Option<GenerateOptions>,
+}
+
+/// When checkpoints are written, and how many are kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Checkpoints {
+    /// Time from one to the next: at most so much is lost when the machine is.
+    pub every: Duration,
+    /// How many are kept while training goes on.
+    pub keep: u32,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Checkpoints {
+        let every = Duration::from_secs_f64(crate::work::CHECKPOINT_S);
+        Checkpoints { every, keep: crate::work::KEEP_CHECKPOINTS }
+    }
 }
 
 impl Generator {
@@ -179,13 +229,15 @@ impl Generator {
     pub fn from_config(path: impl AsRef<Path>) -> Result<Generator, GeneratorError> {
         let path = path.as_ref();
         let text = config::read_text(path).map_err(GeneratorError::Read)?;
-        let file =
-            config::parse(&text, &path.display().to_string()).map_err(GeneratorError::Read)?;
+        let name = path.display().to_string();
         let folder = folder_of_config(path);
-        let config = config::resolve(&file, &folder)
-            .map_err(|source| GeneratorError::Config { path: path.to_owned(), source })?;
+        let cells = config::cells(&text, &name, &folder).map_err(|source| match source {
+            // It names the file itself.
+            ConfigError::Syntax { .. } => GeneratorError::Read(source),
+            source => GeneratorError::Config { path: path.to_owned(), source },
+        })?;
         let (path, folder) = (Some(path.to_owned()), Some(folder));
-        Ok(Generator { path, folder, ..Generator::new(config, text) })
+        Ok(Generator { path, folder, ..Generator::new(cells, text) })
     }
 
     /// Without a configuration: captures have a built-in one, of a table the
@@ -206,10 +258,9 @@ impl Generator {
             true => config::DEFAULT_PCAP.to_owned(),
             false => init::configuration(&inputs, &init::Hints::default(), reading.on_error)?,
         };
-        let file = config::parse(&text, "the configuration by default");
-        let config = file.and_then(|file| config::resolve(&file, Path::new(".")));
-        let config = config.map_err(GeneratorError::Read)?;
-        Ok(Generator { inputs, reading, ..Generator::new(config, text) })
+        let cells = config::cells(&text, "the configuration by default", Path::new("."))
+            .map_err(GeneratorError::Read)?;
+        Ok(Generator { inputs, reading, ..Generator::new(cells, text) })
     }
 
     /// As a work folder was trained: to do so again, or to generate.
@@ -218,32 +269,37 @@ impl Generator {
     /// It is no work folder, or its configuration cannot be used.
     pub fn from_work(work: impl AsRef<Path>) -> Result<Generator, GeneratorError> {
         let work = WorkFolder::open(work)?;
-        let (text, config) = work.read_config()?;
+        let (text, cells) = work.read_config()?;
         let run = work.run();
-        let seconds = run.max_seconds.and_then(|time| Duration::try_from_secs_f64(time).ok());
+        let every = Duration::try_from_secs_f64(run.checkpoint_s).unwrap_or(Duration::MAX);
         Ok(Generator {
             path: Some(work.config()),
             folder: run.config_folder.clone(),
             inputs: run.inputs.clone(),
             reading: run.reading(),
             epochs: run.epochs,
-            limits: Limits { time: seconds },
+            max_time: run.max_seconds.and_then(|time| Duration::try_from_secs_f64(time).ok()),
+            patience: run.patience,
+            checkpoints: Checkpoints { every, keep: run.keep_checkpoints },
             bundle: run.bundle.clone(),
-            ..Generator::new(config, text)
+            ..Generator::new(cells, text)
         })
     }
 
-    fn new(config: Resolved, text: String) -> Generator {
+    fn new(cells: Vec<Cell>, text: String) -> Generator {
         Generator {
-            inputs: config.input.iter().cloned().collect(),
-            config,
+            inputs: cells.iter().filter_map(|cell| cell.config.input.clone()).take(1).collect(),
+            cells,
             text,
             path: None,
             folder: None,
             reading: Reading::default(),
             epochs: None,
-            limits: Limits::default(),
+            max_time: None,
             device: device::Choice::Auto,
+            threads: None,
+            patience: None,
+            checkpoints: Checkpoints::default(),
             bundle: None,
             generation: None,
         }
@@ -274,14 +330,47 @@ impl Generator {
     #[must_use]
     pub fn epochs(mut self, epochs: u64) -> Generator {
         self.epochs = Some(epochs);
-        self.config.length = TrainingLength::Epochs(epochs);
+        let length = TrainingLength::Epochs(epochs);
+        self.cells.iter_mut().for_each(|cell| cell.config.length = length);
         self
     }
 
     /// Training ends after this time, if it is not done before.
     #[must_use]
     pub fn max_time(mut self, time: Duration) -> Generator {
-        self.limits.time = Some(time);
+        self.max_time = Some(time);
+        self
+    }
+
+    /// Threads to train with on the CPU, by default as many as there are cores: of a
+    /// grid or several chunks, so many are trained at once. The result does not depend on it.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Generator {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Holds out this share of the flows (0 to 0.5): the model does not learn from them,
+    /// and of those that training passes through, and of those of a grid, the one that is
+    /// nearest to them is kept. It needs ONNX Runtime.
+    #[must_use]
+    pub fn held_out(mut self, share: f64) -> Generator {
+        self.reading.held_out = (share.clamp(0.0, 0.5) * f64::from(MILLION)).round() as u32;
+        self
+    }
+
+    /// With flows held out: ends training after so many scores without a better one. There
+    /// are ten in the configured length.
+    #[must_use]
+    pub fn patience(mut self, scores: u32) -> Generator {
+        self.patience = Some(scores);
+        self
+    }
+
+    /// When checkpoints are written, and how many are kept.
+    #[must_use]
+    pub fn checkpoints(mut self, checkpoints: Checkpoints) -> Generator {
+        self.checkpoints = checkpoints;
         self
     }
 
@@ -296,7 +385,7 @@ impl Generator {
     /// the configuration says.
     #[must_use]
     pub fn overwrite(mut self, overwrite: bool) -> Generator {
-        self.config.overwrite = overwrite;
+        self.cells.iter_mut().for_each(|cell| cell.config.overwrite = overwrite);
         self
     }
 
@@ -315,10 +404,23 @@ impl Generator {
         self
     }
 
-    /// The configuration with every choice made, and notices of what has no effect.
+    /// The configuration with every choice made, and notices of what has no effect; of
+    /// a grid its first model's.
     #[must_use]
     pub fn config(&self) -> &Resolved {
-        &self.config
+        // `config::cells` gives one at least.
+        &self.cells[0].config
+    }
+
+    /// The models that are trained: one, unless the configuration is a grid.
+    #[must_use]
+    pub fn cells(&self) -> &[Cell] {
+        &self.cells
+    }
+
+    /// The share of flows that is held out.
+    pub(crate) fn held_out_share(&self) -> f64 {
+        f64::from(self.reading.held_out) / f64::from(MILLION)
     }
 
     /// The seed of all chance.
@@ -334,7 +436,7 @@ impl Generator {
         // NetShare's packet configurations are also run on captures saved as CSV, and the reverse
         // is a mistake worth naming.
         if let Some(config) = &self.path
-            && self.config.kind != TraceKind::Packets
+            && self.config().kind != TraceKind::Packets
             && is_capture(&self.inputs)?
         {
             let (input, config) = (files::shown(&self.inputs), config.clone());
@@ -351,7 +453,7 @@ impl Generator {
     /// there is none.
     pub fn check(&self, work: impl AsRef<Path>) -> Result<(), GeneratorError> {
         let (inputs, work) = (self.checked_inputs()?, work.as_ref());
-        WorkFolder::check(work, self.config.overwrite, inputs)?;
+        WorkFolder::check(work, self.config().overwrite, inputs)?;
         let Some(bundle) = &self.bundle else { return Ok(()) };
         if is_one_of(bundle, &files::list(inputs)?) {
             return Err(WorkError::Input { path: bundle.clone() }.into());
@@ -373,42 +475,29 @@ impl Generator {
     pub fn prepare(&self) -> Result<Prepared, GeneratorError> {
         let inputs = self.checked_inputs()?;
         self.open_device()?;
-        Ok(fit::prepare(inputs, &self.config, self.reading.seed, self.reading)?)
-    }
-
-    /// Trains on what was prepared: the second half, without a work folder.
-    /// `watch` is called after every iteration; when it returns false, training
-    /// ends and the bundle holds the model so far.
-    ///
-    /// # Errors
-    /// No such device; training diverged.
-    pub fn fit(
-        &self,
-        prepared: Prepared,
-        watch: impl FnMut(&Progress) -> bool,
-    ) -> Result<Bundle, GeneratorError> {
-        let device = self.open_device()?;
-        Ok(fit::train(prepared, &self.config, self.reading.seed, self.limits, &device, watch)?)
+        Ok(fit::prepare(inputs, self.config(), self.reading.seed, self.reading)?)
     }
 
     /// Trains into a work folder: the model, the training curve, and all that it
     /// was made from.
     ///
     /// # Errors
-    /// As [`Generator::check`], [`Generator::prepare`] and [`Generator::fit`]; a
-    /// file that cannot be written.
+    /// As [`Generator::check`] and [`Generator::prepare`]; training diverged; a file
+    /// that cannot be written.
     pub fn train(&self, work: impl AsRef<Path>) -> Result<Training, GeneratorError> {
         self.train_with(work, |_| true)
     }
 
-    /// The same, watched as [`Generator::fit`] is.
+    /// The same, watched: `watch` is called after every iteration, of whichever model and
+    /// chunk; when it returns false, training ends and the bundle holds the model so far.
+    /// [`Generator::resume`] goes on from there.
     ///
     /// # Errors
     /// As [`Generator::train`].
     pub fn train_with(
         &self,
         work: impl AsRef<Path>,
-        watch: impl FnMut(&Progress) -> bool,
+        watch: impl FnMut(&Progress) -> bool + Send,
     ) -> Result<Training, GeneratorError> {
         self.check(&work)?;
         self.train_prepared(self.prepare()?, work, watch)
@@ -422,27 +511,178 @@ impl Generator {
         &self,
         prepared: Prepared,
         work: impl AsRef<Path>,
-        mut watch: impl FnMut(&Progress) -> bool,
+        mut watch: impl FnMut(&Progress) -> bool + Send,
     ) -> Result<Training, GeneratorError> {
+        let (work, plan) = self.plan_prepared(prepared, work)?;
+        self.execute(work, &plan, &mut watch)
+    }
+
+    /// Makes a work folder with what was prepared and the plan of its training, and
+    /// trains nothing: the plan's units can be done one by one, wherever the folder is
+    /// seen, with [`crate::units::run_unit`] or `ns-train unit`.
+    ///
+    /// # Errors
+    /// As [`Generator::check`]; a file that cannot be written.
+    pub fn plan_prepared(
+        &self,
+        prepared: Prepared,
+        work: impl AsRef<Path>,
+    ) -> Result<(WorkFolder, Plan), GeneratorError> {
         let run = self.run(&prepared)?;
-        let work = WorkFolder::create(work.as_ref(), self.config.overwrite, run, &self.text)?;
+        let work = WorkFolder::create(work.as_ref(), self.config().overwrite, run, &self.text)?;
         let model = work.model();
         check_writable(&model)
             .map_err(|source| WorkError::Write { path: model.clone(), source })?;
-        let mut curve = Curve::create(work.metrics(), self.config.model.batch_size)?;
-        // Training does not end because a line of it could not be written.
-        let (mut written, mut stopped) = (Ok(()), false);
-        let result = self.fit(prepared, |progress| {
-            if written.is_ok() {
-                written = curve.add(progress);
+        let folder = work.prepared();
+        std::fs::create_dir_all(&folder)
+            .map_err(|source| WorkError::Write { path: folder.clone(), source })?;
+        let held_out = self.hold_out(&prepared, &folder)?;
+        let facts = Facts::write(prepared, held_out, &folder)?;
+        let plan = Plan::new(&self.cells, &facts);
+        plan.write(&work)?;
+        Ok((work, plan))
+    }
+
+    /// Writes the flows that are held out.
+    fn hold_out(
+        &self,
+        prepared: &Prepared,
+        folder: &Path,
+    ) -> Result<Option<HeldOut>, GeneratorError> {
+        /// More records make scores no surer, only slower.
+        const MOST_RECORDS: f64 = 200_000.0;
+        if self.reading.held_out == 0 {
+            return Ok(None);
+        }
+        let found = prepared.not_used.get(HELD_OUT).copied().unwrap_or(0);
+        let part = (MOST_RECORDS / found.max(1) as f64).min(1.0);
+        let extension = if self.config().kind == TraceKind::Packets { "pcap" } else { "csv" };
+        let file = PathBuf::from(format!("held-out.{extension}"));
+        let inputs = files::list(&self.inputs)?;
+        let path = folder.join(&file);
+        let records = write_held_out(&inputs, self.config(), self.reading, part, &path)
+            .map_err(|error| UnitError::HoldOut { reason: format!("{error:#}") })?;
+        let reason = "none of the flows is among them; give a larger share".to_owned();
+        if records == 0 {
+            return Err(UnitError::HoldOut { reason }.into());
+        }
+        let share = self.held_out_share() * part;
+        Ok(Some(HeldOut { file, share, records }))
+    }
+
+    /// Goes on with a training into a work folder that was stopped or killed, from its
+    /// last checkpoints: on the CPU, the model is byte for byte what it would have been.
+    ///
+    /// # Errors
+    /// There is none, or its configuration or input has changed since; as [`Generator::train`].
+    pub fn resume(work: impl AsRef<Path>) -> Result<Training, GeneratorError> {
+        Generator::from_work(&work)?.resume_with(work, |_| true)
+    }
+
+    /// The same with this generator, which must be the one that began, and watched as
+    /// [`Generator::train_with`] is.
+    ///
+    /// # Errors
+    /// As [`Generator::resume`]; what is not as it was then, by name.
+    pub fn resume_with(
+        &self,
+        work: impl AsRef<Path>,
+        mut watch: impl FnMut(&Progress) -> bool + Send,
+    ) -> Result<Training, GeneratorError> {
+        let (work, plan) = self.check_resume(work)?;
+        if plan
+            .units
+            .iter()
+            .any(|unit| unit.task == Task::Choose && plan.standing(&work, unit) == Standing::Done)
+        {
+            let path = work.model();
+            let bundle =
+                Bundle::open(&path).map_err(|source| GeneratorError::Model { path, source })?;
+            return Ok(Training { work, bundle, stopped: false });
+        }
+        self.execute(work, &plan, &mut watch)
+    }
+
+    /// Whether a training can go on with this generator: the same configuration,
+    /// inputs, seed, and whatever else the result depends on.
+    ///
+    /// # Errors
+    /// As [`Generator::resume_with`].
+    pub fn check_resume(
+        &self,
+        work: impl AsRef<Path>,
+    ) -> Result<(WorkFolder, Plan), GeneratorError> {
+        let work = WorkFolder::open(work)?;
+        if !Plan::exists(&work) {
+            return Err(GeneratorError::NothingToResume { work: work.path().to_owned() });
+        }
+        let plan = Plan::read(&work)?;
+        let run = work.run();
+        let mut changed = Vec::new();
+        let mut compare = |name: &str, then: String, now: String| {
+            if then != now {
+                changed.push(format!("{name} was {then} and is {now}"));
             }
-            stopped |= !watch(progress);
-            !stopped
-        });
-        let written = written.and_then(|()| curve.finish());
-        let bundle = result?;
-        bundle.write(&model).map_err(GeneratorError::Bundle)?;
-        written?;
+        };
+        let names = |cells: Vec<&String>| format!("{cells:?}");
+        compare(
+            "the list of models",
+            names(plan.cells.iter().map(|cell| &cell.name).collect()),
+            names(self.cells.iter().map(|cell| &cell.name).collect()),
+        );
+        let pairs = plan.cells.iter().zip(&self.cells);
+        for (then, now) in pairs.filter(|(then, now)| then.name == now.name) {
+            let now = serde_json::to_value(&now.config).unwrap_or_default();
+            differences("", &then.config, &now, &mut compare);
+        }
+        let now = self.reading;
+        compare("`--seed`", run.seed.to_string(), now.seed.to_string());
+        compare("`--max-records`", run.max_records.to_string(), now.max_records.to_string());
+        compare("`--on-error`", format!("{:?}", run.on_error), format!("{:?}", now.on_error));
+        let share = |millionths: u32| format!("{}", f64::from(millionths) / f64::from(MILLION));
+        compare("`--held-out`", share(run.held_out), share(now.held_out));
+        compare("`--patience`", format!("{:?}", run.patience), format!("{:?}", self.patience));
+        let canonical = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+        let shown =
+            |inputs: &[PathBuf]| files::shown(&inputs.iter().map(canonical).collect::<Vec<_>>());
+        compare("`--input`", shown(&run.inputs), shown(&self.inputs));
+        // What was prepared is enough to go on, but not if it is of another input by now.
+        if let Ok(found) = files::list(&run.inputs).and_then(|list| files::digest(&list)) {
+            compare("the SHA-256 of the input", run.input_sha256.clone(), found);
+        }
+        match changed.is_empty() {
+            true => Ok((work, plan)),
+            false => Err(GeneratorError::Changed { work: work.path().to_owned(), changed }),
+        }
+    }
+
+    /// Does what is left of a plan.
+    fn execute(
+        &self,
+        work: WorkFolder,
+        plan: &Plan,
+        watch: &mut (dyn FnMut(&Progress) -> bool + Send),
+    ) -> Result<Training, GeneratorError> {
+        if work.run().held_out > 0 {
+            self.check_generation()?;
+        }
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let mut local = Local {
+            device: self.open_device()?,
+            threads: self.threads.unwrap_or_else(cores),
+            time: self.max_time,
+        };
+        let outcome = local.run(&work, plan, watch)?;
+        let stopped = outcome == Outcome::Stopped;
+        match stopped {
+            true => {
+                units::so_far(&work, plan)?;
+            }
+            false => units::clean(&work, plan),
+        }
+        let path = work.model();
+        let bundle =
+            Bundle::open(&path).map_err(|source| GeneratorError::Model { path, source })?;
         Ok(Training { work, bundle, stopped })
     }
 
@@ -467,7 +707,7 @@ impl Generator {
         let work = WorkFolder::open(work)?;
         let synthetic = work.synthetic();
         let exists = synthetic.symlink_metadata().is_ok();
-        if exists && !self.config.overwrite {
+        if exists && !self.config().overwrite {
             return Err(WorkError::Exists { path: synthetic }.into());
         }
         let path = work.model();
@@ -509,7 +749,7 @@ impl Generator {
     pub fn train_and_generate_with(
         &self,
         work: impl AsRef<Path>,
-        watch_training: impl FnMut(&Progress) -> bool,
+        watch_training: impl FnMut(&Progress) -> bool + Send,
         watch_generation: impl FnMut(&Generating) -> bool,
     ) -> Result<(Training, Option<Report>), GeneratorError> {
         self.check_generation()?;
@@ -546,9 +786,9 @@ impl Generator {
         if !work.synthetic().exists() {
             return Err(GeneratorError::NoSynthetic { work: work.path().to_owned() });
         }
-        let fields = match self.config.kind {
+        let fields = match self.config().kind {
             TraceKind::Packets => evaluate::packet_fields().map_err(GeneratorError::Read)?,
-            _ => self.config.clone(),
+            _ => self.config().clone(),
         };
         let trained_on = work.run().inputs.clone();
         let (real, train) = match judging.real.is_empty() {
@@ -587,6 +827,21 @@ impl Generator {
         Ok(engine::load_library(given)?)
     }
 
+    /// What is trained on, such as `the CPU, 2 threads`.
+    ///
+    /// # Errors
+    /// No such device.
+    pub(crate) fn device_name(&self) -> Result<String, GeneratorError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(match self.open_device()? {
+            Device::Cpu => match self.threads.unwrap_or(cores) {
+                1 => "the CPU, 1 thread".to_owned(),
+                threads => format!("the CPU, {threads} threads"),
+            },
+            device => format!("{:?}", device.location()),
+        })
+    }
+
     fn open_device(&self) -> Result<Device, GeneratorError> {
         let fail = |error| GeneratorError::Device { reason: format!("{error:#}") };
         self.device.open().map_err(fail)
@@ -602,7 +857,7 @@ impl Generator {
         Ok(Run {
             version,
             trainer,
-            kind: self.config.kind,
+            kind: self.config().kind,
             inputs: self.inputs.iter().map(absolute).collect::<Result<_, _>>()?,
             input_sha256: prepared.input_sha256.clone(),
             config_folder: self.folder.as_ref().map(absolute).transpose()?,
@@ -610,8 +865,43 @@ impl Generator {
             max_records: self.reading.max_records,
             on_error: self.reading.on_error,
             epochs: self.epochs,
-            max_seconds: self.limits.time.map(|time| time.as_secs_f64()),
+            max_seconds: self.max_time.map(|time| time.as_secs_f64()),
             bundle: self.bundle.as_ref().map(absolute).transpose()?,
+            held_out: self.reading.held_out,
+            patience: self.patience,
+            checkpoint_s: self.checkpoints.every.as_secs_f64(),
+            keep_checkpoints: self.checkpoints.keep,
         })
+    }
+}
+
+/// Tells every place in which two documents differ.
+fn differences(
+    place: &str,
+    then: &serde_json::Value,
+    now: &serde_json::Value,
+    tell: &mut impl FnMut(&str, String, String),
+) {
+    use serde_json::Value;
+    let inner = |key: &str| match place {
+        "" => key.to_owned(),
+        place => format!("{place}.{key}"),
+    };
+    match (then, now) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
+            for key in keys {
+                let of = |object: &serde_json::Map<String, Value>| {
+                    object.get(key).cloned().unwrap_or_default()
+                };
+                differences(&inner(key), &of(a), &of(b), tell);
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            for (index, (a, b)) in a.iter().zip(b).enumerate() {
+                differences(&format!("{place}[{index}]"), a, b, tell);
+            }
+        }
+        _ => tell(&format!("`{place}`"), then.to_string(), now.to_string()),
     }
 }

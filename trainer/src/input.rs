@@ -34,9 +34,15 @@ pub(crate) struct InputArgs {
 }
 
 impl InputArgs {
+    /// Whether an input or a configuration is named.
+    pub(crate) fn is_said(&self) -> bool {
+        !self.input.is_empty() || self.config.is_some()
+    }
+
     /// How the input is to be read.
     pub(crate) fn reading(&self) -> Reading {
-        Reading { on_error: self.on_error, max_records: self.max_records, seed: self.seed }
+        let (on_error, max_records) = (self.on_error, self.max_records);
+        Reading { on_error, max_records, seed: self.seed, held_out: 0 }
     }
 
     /// What the arguments say, as a library's user would.

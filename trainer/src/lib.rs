@@ -36,6 +36,7 @@
 //! # }
 //! ```
 
+mod arrays;
 pub mod check;
 mod chunks;
 pub mod cli;
@@ -59,8 +60,10 @@ pub mod model;
 pub mod split;
 mod terminal;
 pub mod train;
+pub mod units;
 pub mod visualize;
 pub mod work;
 
+pub use arrays::ArraysError;
 pub use generator::{Generator, GeneratorError, Training};
 pub use work::{WorkError, WorkFolder};

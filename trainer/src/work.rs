@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ns_model_format::schema::TraceKind;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{self, ConfigError, Resolved, TrainingLength};
+use crate::config::{self, Cell, ConfigError, Resolved, TrainingLength};
 use crate::files::{is_one_of, write_whole};
 use crate::ingest::{OnError, Reading, files};
 
@@ -20,9 +20,23 @@ const UNFINISHED: [&str; 2] = ["synthetic.pcap.part", "synthetic.csv.part"];
 const EVALUATION: &str = "evaluation.json";
 const REPORT: &str = "report.html";
 const PLOTS: &str = "plots";
+const UNITS: &str = "units";
+
+/// How often a checkpoint is written if nothing else is said, in seconds.
+pub(crate) const CHECKPOINT_S: f64 = 60.0;
+/// How many are kept.
+pub(crate) const KEEP_CHECKPOINTS: u32 = 2;
+
+fn checkpoint_s() -> f64 {
+    CHECKPOINT_S
+}
+
+fn keep_checkpoints() -> u32 {
+    KEEP_CHECKPOINTS
+}
 
 /// The newest version of `run.json` that this program knows.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Why a work folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +143,7 @@ pub enum WorkError {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Run {
-    /// The version of this file, 1.
+    /// The version of this file, 2.
     pub version: u32,
     /// The program and its version.
     pub trainer: String,
@@ -153,13 +167,26 @@ pub struct Run {
     pub max_seconds: Option<f64>,
     /// The bundle, if it is not in the folder.
     pub bundle: Option<PathBuf>,
+    /// Of a million flows, so many are held out to judge the model by.
+    #[serde(default)]
+    pub held_out: u32,
+    /// Scores without a better one after which training ends.
+    #[serde(default)]
+    pub patience: Option<u32>,
+    /// Seconds from one checkpoint to the next.
+    #[serde(default = "checkpoint_s")]
+    pub checkpoint_s: f64,
+    /// Checkpoints that are kept while training goes on.
+    #[serde(default = "keep_checkpoints")]
+    pub keep_checkpoints: u32,
 }
 
 impl Run {
     /// How the inputs were read.
     #[must_use]
     pub fn reading(&self) -> Reading {
-        Reading { on_error: self.on_error, max_records: self.max_records, seed: self.seed }
+        let Run { on_error, max_records, seed, held_out, .. } = *self;
+        Reading { on_error, max_records, seed, held_out }
     }
 
     /// The version that is written, and by whom.
@@ -258,10 +285,11 @@ impl WorkFolder {
         std::fs::create_dir_all(path).map_err(fail(path))?;
         // The old `run.json` stays until the new one takes its place: without
         // one, the folder would not be ours.
-        for name in names().filter(|&name| name != RUN && name != PLOTS) {
+        for name in names().filter(|&name| ![RUN, PLOTS, UNITS].contains(&name)) {
             remove_file(&path.join(name)).map_err(fail(&path.join(name)))?;
         }
         work.remove_plots().map_err(fail(&work.plots()))?;
+        work.remove_units().map_err(fail(&work.units()))?;
         let file = path.join(RUN);
         let mut text = serde_json::to_string_pretty(&work.run)
             .map_err(|error| fail(&file)(std::io::Error::other(error)))?;
@@ -343,26 +371,48 @@ impl WorkFolder {
         self.path.join(PLOTS)
     }
 
-    /// The configuration with every choice made, as the run used it.
+    /// The folder of its units of work, see [`crate::units`].
+    #[must_use]
+    pub fn units(&self) -> PathBuf {
+        self.path.join(UNITS)
+    }
+
+    /// The encoded input, while training is not done.
+    pub(crate) fn prepared(&self) -> PathBuf {
+        self.units().join("prepared")
+    }
+
+    /// The models of the configuration with every choice made, as the run used them:
+    /// one, unless it is a grid.
     ///
     /// # Errors
     /// The file is gone, or was changed into one that cannot be used.
-    pub fn configuration(&self) -> Result<Resolved, WorkError> {
-        self.read_config().map(|(_, config)| config)
+    pub fn configuration(&self) -> Result<Vec<Cell>, WorkError> {
+        self.read_config().map(|(_, cells)| cells)
+    }
+
+    /// The configuration of one of its models.
+    pub(crate) fn cell(&self, name: &str) -> Result<Resolved, WorkError> {
+        let cells = self.configuration()?;
+        let cell = cells.into_iter().find(|cell| cell.name == name);
+        cell.map(|cell| cell.config).ok_or_else(|| WorkError::Damaged {
+            path: self.config(),
+            reason: format!("it asks for no model `{name}` any more"),
+        })
     }
 
     /// The same, with its text.
-    pub(crate) fn read_config(&self) -> Result<(String, Resolved), WorkError> {
+    pub(crate) fn read_config(&self) -> Result<(String, Vec<Cell>), WorkError> {
         let path = self.config();
         let folder = self.run.config_folder.as_deref().unwrap_or(&self.path);
         let read = || {
             let text = config::read_text(&path)?;
-            let file = config::parse(&text, &path.display().to_string())?;
-            let mut config = config::resolve(&file, folder)?;
+            let mut cells = config::cells(&text, &path.display().to_string(), folder)?;
             if let Some(epochs) = self.run.epochs {
-                config.length = TrainingLength::Epochs(epochs);
+                let length = TrainingLength::Epochs(epochs);
+                cells.iter_mut().for_each(|cell| cell.config.length = length);
             }
-            Ok((text, config))
+            Ok((text, cells))
         };
         read().map_err(|source| WorkError::Config { path: path.clone(), source })
     }
@@ -374,6 +424,30 @@ impl WorkFolder {
             remove_file(&path).map_err(fail(path))?;
         }
         self.remove_plots().map_err(fail(self.plots()))
+    }
+
+    /// Removes all of it that is ours, and the folder if nothing else is in it.
+    pub(crate) fn remove(self) -> Result<(), WorkError> {
+        let remove = || -> std::io::Result<()> {
+            self.remove_plots()?;
+            self.remove_units()?;
+            for name in names().filter(|&name| name != PLOTS && name != UNITS) {
+                remove_file(&self.path.join(name))?;
+            }
+            match std::fs::remove_dir(&self.path) {
+                Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => Err(error),
+                _ => Ok(()),
+            }
+        };
+        remove().map_err(|source| WorkError::Write { path: self.path.clone(), source })
+    }
+
+    fn remove_units(&self) -> std::io::Result<()> {
+        // A link may lead to a folder that is not ours.
+        match self.units().symlink_metadata() {
+            Ok(found) if found.is_dir() => std::fs::remove_dir_all(self.units()),
+            _ => Ok(()),
+        }
     }
 
     /// Removes the pictures, and their folder if nothing else is in it.
@@ -398,7 +472,7 @@ impl WorkFolder {
 
 /// All names that are ours.
 fn names() -> impl Iterator<Item = &'static str> {
-    let files = [RUN, CONFIG, METRICS, MODEL, EVALUATION, REPORT, PLOTS];
+    let files = [RUN, CONFIG, METRICS, MODEL, EVALUATION, REPORT, PLOTS, UNITS];
     files.into_iter().chain(SYNTHETIC).chain(UNFINISHED)
 }
 
@@ -440,6 +514,10 @@ mod tests {
             epochs: Some(3),
             max_seconds: Some(0.1),
             bundle: None,
+            held_out: 0,
+            patience: None,
+            checkpoint_s: CHECKPOINT_S,
+            keep_checkpoints: KEEP_CHECKPOINTS,
         }
     }
 
@@ -456,8 +534,8 @@ mod tests {
         assert_eq!(opened.run(), made.run());
         assert_eq!(opened.run().reading().on_error, OnError::Skip);
         assert_eq!(std::fs::read_to_string(opened.config()).unwrap(), config::DEFAULT_PCAP);
-        let config = opened.configuration().unwrap();
-        assert_eq!(config.length, TrainingLength::Epochs(3));
+        let cells = opened.configuration().unwrap();
+        assert_eq!(cells[0].config.length, TrainingLength::Epochs(3));
         // Its copy is read as the original was, another file beside it is not.
         assert_eq!(folder_of_config(&opened.config()), Path::new("/somewhere"));
         assert_eq!(folder_of_config(&work.join("mine.json")), work);
@@ -515,7 +593,7 @@ mod tests {
         assert!(message.contains("makes one): cannot read `run.json`"), "{message}");
         assert!(message.contains(&format!("`ns-train train --work {}`", path.display())));
         for (text, expected) in [
-            (r#"{ "version": 2, "other": [] }"#, "has version 2, and versions up to 1 are known"),
+            (r#"{ "version": 3, "other": [] }"#, "has version 3, and versions up to 2 are known"),
             (r#"{ "version": 1 }"#, "is damaged: missing field"),
             ("{", "is damaged: EOF"),
         ] {

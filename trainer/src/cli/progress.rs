@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{HumanCount, ProgressBar};
 
-use crate::fit;
 use crate::generate::Generating;
 use crate::terminal::progress_bar;
+use crate::units::Progress;
 
 /// How much a command says.
 #[derive(Debug, Args)]
@@ -39,27 +39,32 @@ impl Reporting {
 }
 
 /// Shows how training goes.
-pub(super) fn show_training(bar: &ProgressBar, progress: &fit::Progress, limit: Option<Duration>) {
+pub(super) fn show_training(bar: &ProgressBar, progress: &Progress, limit: Option<Duration>) {
     if bar.is_hidden() {
         return;
     }
     let done = progress.iteration as f64 / progress.iterations.max(1) as f64;
     let seconds = progress.elapsed.as_secs_f64();
     let by_time = limit.map_or(0.0, |limit| seconds / limit.as_secs_f64());
-    let share = done.max(by_time).min(1.0);
-    bar.set_position((share * 1000.0) as u64);
-    let left = if share > 0.0 { seconds / share - seconds } else { 0.0 };
+    bar.set_position((done.max(by_time).min(1.0) * 1000.0) as u64);
+    let rate = progress.done_now as f64 / seconds.max(1e-9);
+    let by_length = progress.iterations.saturating_sub(progress.iteration) as f64 / rate.max(1e-9);
+    let left = match limit {
+        Some(limit) => by_length.min((limit.as_secs_f64() - seconds).max(0.0)),
+        None => by_length,
+    };
+    let which = |what: &str, number: usize, of: usize| match of {
+        1 => String::new(),
+        of => format!("{what} {} of {of}, ", number + 1),
+    };
     bar.set_message(format!(
-        "{}epoch {:.1}, {:.1} it/s, critic {:.3}, generator {:.3}, {} left",
-        match progress.chunks {
-            1 => String::new(),
-            chunks => format!("chunk {} of {chunks}, ", progress.chunk + 1),
-        },
+        "{}{}epoch {:.1}, {rate:.1} it/s, gap {:.3}, generator {:.3}, {} left",
+        which("model", progress.cell, progress.cells),
+        which("chunk", progress.chunk, progress.chunks),
         progress.epochs,
-        progress.iteration as f64 / seconds.max(1e-9),
-        progress.losses.critic,
+        progress.losses.gap,
         progress.losses.generator,
-        indicatif::HumanDuration(Duration::from_secs_f64(left)),
+        indicatif::HumanDuration(Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX)),
     ));
 }
 

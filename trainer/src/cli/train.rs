@@ -12,11 +12,13 @@ use serde_json::json;
 use super::generate::{self, GenerationArgs};
 use super::progress::{Reporting, show_training};
 use super::signals::Signals;
-use crate::fit::{self, Prepared};
+use crate::fit::Prepared;
+use crate::generator::Checkpoints;
 use crate::ingest::files;
 use crate::input::InputArgs;
 use crate::terminal::print;
 use crate::train::Samples;
+use crate::units::Progress;
 use crate::{Generator, GeneratorError, device};
 
 #[derive(Debug, Args)]
@@ -26,6 +28,8 @@ Examples:
   ns-train train --input flows.csv --config configs/netflow.json --epochs 40
   ns-train train --input monday.pcap.gz --input more/ --max-records 1000000
   ns-train train --input capture.pcap --work run    with the training curve, and all that it took
+  ns-train train --work run --resume                go on after Ctrl-C, a crash, a power cut
+  ns-train train --input capture.pcap --held-out 0.1 --patience 3    keep the best by unseen flows
   ns-train train --input capture.pcap --dry-run     what would be learned, without training
 Then:
   ns-replay --bundle model.ns --pcap synthetic.pcap")]
@@ -37,8 +41,16 @@ pub(super) struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     work: Option<PathBuf>,
     /// Write over a work folder that exists; files in it that are not its own stay
-    #[arg(long, requires = "work")]
+    #[arg(long)]
     overwrite: bool,
+    /// Go on with a training that was stopped or killed: the same command once more, or just the
+    /// folder (without `--work`, the bundle)
+    #[arg(long, conflicts_with_all = ["overwrite", "dry_run", "plan_only"])]
+    resume: bool,
+    /// Prepare the input and write the plan of the training, and train nothing: `ns-train unit` does
+    /// its units one by one, on any machine
+    #[arg(long, requires = "work", conflicts_with = "dry_run")]
+    plan_only: bool,
 }
 
 #[derive(Debug, Args)]
@@ -63,6 +75,9 @@ pub(super) struct TrainAndGenerateArgs {
     generation: GenerationArgs,
 }
 
+/// The share of flows that a grid's models are chosen by.
+const HELD_OUT_OF_GRID: f64 = 0.1;
+
 /// What both commands are told of the training.
 #[derive(Debug, Args)]
 struct TrainingArgs {
@@ -77,6 +92,22 @@ struct TrainingArgs {
     /// Stop training after this time, if it is not done before
     #[arg(long, value_name = "MINUTES", value_parser = minutes)]
     max_minutes: Option<Duration>,
+    /// Hold out this share of the flows, and keep the model that comes nearest to them [default: 0,
+    /// of a grid 0.1]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    held_out: Option<f64>,
+    /// With flows held out: stop after so many scores without a better one; there are ten in the
+    /// configured length
+    #[arg(long, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    patience: Option<u32>,
+    /// Write a checkpoint so often: at most so much is lost when the machine is
+    #[arg(long, value_name = "MINUTES", default_value = "1", value_parser = minutes)]
+    checkpoint_minutes: Duration,
+    /// Checkpoints to keep while training goes on
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    keep_checkpoints: u32,
     /// Where to train: auto, cpu, or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: device::Choice,
@@ -93,7 +124,7 @@ struct TrainingArgs {
     reporting: Reporting,
 }
 
-fn minutes(text: &str) -> Result<Duration, String> {
+pub(super) fn minutes(text: &str) -> Result<Duration, String> {
     let minutes: f64 = text.parse().map_err(|_| "expected a number of minutes".to_owned())?;
     let most = 60.0 * 24.0 * 366.0;
     if !(minutes > 0.0 && minutes <= most) {
@@ -102,29 +133,104 @@ fn minutes(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(minutes * 60.0))
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if share > 0.0 && share <= 0.5 => Ok(share),
+        _ => Err("expected a share of the flows, above 0 and at most 0.5".to_owned()),
+    }
+}
+
 impl TrainingArgs {
     /// The same as a library's user would say it.
     fn generator(&self, overwrite: bool) -> Result<Generator, GeneratorError> {
-        let mut generator = self.input.generator()?.device(self.device);
+        self.apply(self.input.generator()?, overwrite)
+    }
+
+    /// What beside the input is said.
+    fn apply(&self, generator: Generator, overwrite: bool) -> Result<Generator, GeneratorError> {
+        let checkpoints =
+            Checkpoints { every: self.checkpoint_minutes, keep: self.keep_checkpoints };
+        let mut generator = self.means(generator).checkpoints(checkpoints);
+        // A grid is there to choose from.
+        let of_grid = (generator.cells().len() > 1).then_some(HELD_OUT_OF_GRID);
+        if let Some(share) = self.held_out.or(of_grid) {
+            generator = generator.held_out(share);
+        }
+        if let Some(scores) = self.patience {
+            generator = generator.patience(scores);
+        }
         if let Some(epochs) = self.epochs {
             generator = generator.epochs(epochs);
-        }
-        if let Some(time) = self.max_minutes {
-            generator = generator.max_time(time);
         }
         if let Some(out) = &self.out {
             generator = generator.bundle(out);
         }
         Ok(if overwrite { generator.overwrite(true) } else { generator })
     }
+
+    /// What it may use.
+    fn means(&self, generator: Generator) -> Generator {
+        let mut generator = generator.device(self.device);
+        if let Some(time) = self.max_minutes {
+            generator = generator.max_time(time);
+        }
+        match self.threads {
+            Some(threads) => generator.threads(threads.into()),
+            None => generator,
+        }
+    }
+
+    /// Where a training is at work without `--work`, and where its bundle goes.
+    fn beside(&self) -> (PathBuf, PathBuf) {
+        let out = self.out.clone().unwrap_or_else(|| PathBuf::from("model.ns"));
+        let mut work = out.clone().into_os_string();
+        work.push(".work");
+        (work.into(), out)
+    }
 }
 
 pub(super) fn train(args: &TrainArgs) -> anyhow::Result<Exit> {
-    let generator = args.training.generator(args.overwrite)?;
-    let Some(trained) = run(&args.training, &generator, args.work.as_deref())? else {
+    let TrainArgs { training, work, .. } = args;
+    if args.resume {
+        let (beside, _) = training.beside();
+        let (place, temporary) = match work {
+            Some(work) => (work.as_path(), false),
+            None => (beside.as_path(), true),
+        };
+        // Nothing said of the input: it is the one that the training was begun with.
+        let generator = match training.input.is_said() {
+            true if temporary => training.generator(false)?.bundle(training.beside().1),
+            true => training.generator(false)?,
+            false => training.means(Generator::from_work(place)?),
+        };
+        generator.check_resume(place)?;
+        let signals = Signals::listen()?;
+        let trained = execute(training, &generator, (place, temporary), None, signals)?;
+        return finish(training, trained);
+    }
+    let generator = training.generator(args.overwrite)?;
+    if args.plan_only
+        && let Some(work) = work
+    {
+        generator.check(work)?;
+        let prepared = generator.prepare()?;
+        describe(&prepared, &generator, training)?;
+        let (_, plan) = generator.plan_prepared(prepared, work)?;
+        let units = plan.units.len();
+        let work = work.display();
+        training.reporting.say(format_args!(
+            "planned {units} units of work in `{work}`; `ns-train status --work {work}` lists them"
+        ));
         return Ok(Exit::Done);
-    };
-    if args.training.reporting.json {
+    }
+    match run(training, &generator, work.as_deref())? {
+        Some(trained) => finish(training, trained),
+        None => Ok(Exit::Done),
+    }
+}
+
+fn finish(args: &TrainingArgs, trained: Trained) -> anyhow::Result<Exit> {
+    if args.reporting.json {
         print(&trained.summary.to_string())?;
     }
     Ok(trained.signals.exit())
@@ -168,61 +274,112 @@ fn run(
     for notice in &generator.config().notices {
         say(format_args!("note: {notice}"));
     }
-    let out = match (&args.out, work) {
-        (Some(out), _) => out.clone(),
-        (None, Some(work)) => work.join("model.ns"),
-        (None, None) => PathBuf::from("model.ns"),
-    };
-    match work {
-        _ if args.dry_run => {}
-        Some(work) => generator.check(work)?,
+    let (beside, out) = args.beside();
+    let beside_generator;
+    let (place, generator, temporary) = match work {
+        Some(work) => (work, generator, false),
+        // The folder is there only while it is needed.
         None => {
-            if generator.config().overwrite {
+            beside_generator = generator.clone().bundle(&out);
+            (beside.as_path(), &beside_generator, true)
+        }
+    };
+    if !args.dry_run {
+        if temporary {
+            if generator.config().overwrite && !beside.exists() {
                 say(format_args!("note: `overwrite` is about work folders (`--work`) only"));
             }
             check_out(&out, generator)?;
+            if beside.exists() && !generator.config().overwrite {
+                bail!(
+                    "`{}` holds a training for `{}` that is not finished: `--resume` goes on with it, \
+                     `--overwrite` begins anew",
+                    beside.display(),
+                    out.display()
+                );
+            }
         }
-    }
-    if let Some(threads) = args.threads {
-        crate::train::set_threads(threads.into());
+        generator.check(place)?;
     }
     let prepared = generator.prepare()?;
     // From what is said next on, Ctrl-C keeps the model so far.
     let signals = Signals::listen()?;
-    describe(&prepared, generator.checked_inputs()?, args);
+    describe(&prepared, generator, args)?;
+    if generator.cells().len() > 1 {
+        say(format_args!("a grid of {} models, of which one is chosen", generator.cells().len()));
+    }
     if args.dry_run {
         return Ok(None);
     }
+    execute(args, generator, (place, temporary), Some(prepared), signals).map(Some)
+}
+
+/// Trains what was prepared, or goes on with a training.
+fn execute(
+    args: &TrainingArgs,
+    generator: &Generator,
+    (place, temporary): (&Path, bool),
+    prepared: Option<Prepared>,
+    signals: Signals,
+) -> anyhow::Result<Trained> {
+    let say = |text: std::fmt::Arguments<'_>| args.reporting.say(text);
+    say(format_args!("training on {}", generator.device_name()?));
     let bar = args.reporting.bar("training");
     let mut last = None;
-    let watch = |progress: &fit::Progress| {
+    let watch = |progress: &Progress| {
         show_training(&bar, progress, args.max_minutes);
         last = Some(*progress);
         signals.go_on()
     };
-    let result = match work {
-        Some(work) => generator.train_prepared(prepared, work, watch).map(|done| done.bundle),
-        None => generator.fit(prepared, watch),
+    let result = match prepared {
+        Some(prepared) => generator.train_prepared(prepared, place, watch),
+        None => generator.resume_with(place, watch),
     };
     bar.finish_and_clear();
-    let bundle = result?;
-    if work.is_none() {
-        bundle.write(&out)?;
-    }
+    let training = result?;
+    let (bundle, stopped) = (&training.bundle, training.stopped);
+    let out = training.work.model();
     if let Some(progress) = last {
         let seconds = progress.elapsed.as_secs_f64();
         say(format_args!(
             "trained {} iterations ({}) in {:.1} s, {:.1} ms an iteration{}",
-            progress.iteration,
+            progress.done_now,
             how_far(&progress),
             seconds,
-            1e3 * seconds / progress.iteration as f64,
-            if signals.go_on() { "" } else { "; stopped early, the model so far is kept" },
+            1e3 * seconds / progress.done_now.max(1) as f64,
+            if stopped { "; stopped early, the model so far is kept" } else { "" },
         ));
     }
+    let provenance = &bundle.manifest().provenance;
+    for event in &provenance.events {
+        say(format_args!("note: {event}"));
+    }
+    if let Some(choice) = &provenance.choice {
+        for candidate in choice.candidates.iter().filter(|candidate| candidate.chosen) {
+            let r = candidate.median_r.map_or("none".to_owned(), |r| format!("{r:.2}"));
+            say(format_args!(
+                "chose `{}` after {} iterations of {} candidates: median R {r} against the flows held out",
+                candidate.cell,
+                candidate.iteration,
+                choice.candidates.len(),
+            ));
+        }
+    }
+    let work = (!temporary).then_some(place);
+    let mut summary = summary(bundle, &out, work);
+    summary["stopped"] = stopped.into();
     say(format_args!("wrote `{}`", out.display()));
-    let summary = summary(&bundle, &out, work);
-    Ok(Some(Trained { summary, signals }))
+    if stopped {
+        let option = if temporary {
+            format!("--out {}", out.display())
+        } else {
+            format!("--work {}", place.display())
+        };
+        say(format_args!("`ns-train train {option} --resume` goes on"));
+    } else if temporary {
+        training.work.remove()?;
+    }
+    Ok(Trained { summary, signals })
 }
 
 /// Better to know before an hour of training than after.
@@ -234,18 +391,23 @@ fn check_out(out: &Path, generator: &Generator) -> anyhow::Result<()> {
     crate::files::check_writable(out).with_context(|| format!("cannot write `{}`", out.display()))
 }
 
-fn describe(prepared: &Prepared, inputs: &[PathBuf], args: &TrainingArgs) {
+fn describe(
+    prepared: &Prepared,
+    generator: &Generator,
+    args: &TrainingArgs,
+) -> Result<(), GeneratorError> {
     let say = |text: std::fmt::Arguments<'_>| args.reporting.say(text);
     let Prepared { dataset, flows, records, not_used, share, remarks, .. } = prepared;
     let span_s = dataset.timeline.arrivals.span_ns() as f64 / 1e9;
     say(format_args!(
         "read {}: {records} records in {flows} flows over {span_s:.1} s",
-        files::shown(inputs)
+        files::shown(generator.checked_inputs()?)
     ));
-    if *share < 1.0 {
+    let sampled = share / (1.0 - generator.held_out_share());
+    if sampled < 1.0 - 1e-6 {
         say(format_args!(
             "learning from a seeded sample of {:.3}% of the flows (`--max-records {}`)",
-            share * 100.0,
+            sampled * 100.0,
             args.input.max_records
         ));
     }
@@ -283,7 +445,7 @@ fn describe(prepared: &Prepared, inputs: &[PathBuf], args: &TrainingArgs) {
                 say(format_args!("  {what:11} {:12} {}", field.name, field.codec.describe()));
             }
         }
-        let Some(dims) = dataset.chunks.first() else { return };
+        let Some(dims) = dataset.chunks.first() else { return Ok(()) };
         let sum = |of: fn(&Samples) -> usize| dataset.chunks.iter().map(of).sum::<usize>();
         say(format_args!(
             "  {} values an attribute vector, {} a record, records up to {}; {:.1} bytes a record in memory",
@@ -293,13 +455,16 @@ fn describe(prepared: &Prepared, inputs: &[PathBuf], args: &TrainingArgs) {
             sum(Samples::bytes) as f64 / sum(Samples::records).max(1) as f64
         ));
     }
+    Ok(())
 }
 
-/// `2.0 epochs`, or which of several chunks the last iteration was in.
-fn how_far(progress: &fit::Progress) -> String {
-    match progress.chunks {
-        1 => format!("{:.1} epochs", progress.epochs),
-        chunks => format!("{} of {chunks} chunks", progress.chunk + 1),
+/// `2.0 epochs`, or of how many networks it was.
+fn how_far(progress: &Progress) -> String {
+    match (progress.cells, progress.chunks) {
+        (1, 1) => format!("{:.1} epochs", progress.epochs),
+        (1, chunks) => format!("{chunks} chunks"),
+        (cells, 1) => format!("{cells} models"),
+        (cells, chunks) => format!("{cells} models of {chunks} chunks"),
     }
 }
 

@@ -306,24 +306,13 @@ pub struct ModelSection {
     pub config: ModelConfig,
 }
 
-/// A number, or the list of numbers of a grid.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum OneOrMany {
-    /// One.
-    One(usize),
-    /// Several.
-    Many(Vec<usize>),
-}
-
-/// `model.config`.
+/// `model.config`. Where a list stands for a value, it is a grid: [`super::cells`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[expect(missing_docs, reason = "NetShare's keys; config/resolve.rs says what each does")]
 pub struct ModelConfig {
     pub batch_size: Option<usize>,
-    pub sample_len: Option<OneOrMany>,
-    pub sample_len_expand: Option<bool>,
+    pub sample_len: Option<usize>,
     pub iteration: Option<u64>,
     pub epochs: Option<u64>,
     pub vis_freq: Option<u64>,

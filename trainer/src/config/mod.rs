@@ -2,13 +2,15 @@
 
 mod chunking;
 mod file;
+mod grid;
 mod resolve;
 
 pub use chunking::{Chunking, CutBy};
 pub use file::{
-    ConfigFile, FieldConfig, FieldType, FlowKind, GlobalConfig, Missing, ModelConfig, OneOrMany,
+    ConfigFile, FieldConfig, FieldType, FlowKind, GlobalConfig, Missing, ModelConfig,
     TimeEncodingName, TimestampConfig,
 };
+pub use grid::{Cell, cells};
 pub(crate) use resolve::MISSING_VALUES;
 pub use resolve::{Notice, Resolved, TrainingLength, resolve};
 
@@ -72,16 +74,29 @@ pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(fail)
 }
 
-/// Reads a text; `name` stands for it in errors.
+/// Reads a text; `name` stands for it in errors. Of a grid of models ([`cells`]),
+/// it is the first.
 ///
 /// # Errors
 /// As [`read`].
 pub fn parse(text: &str, name: &str) -> Result<ConfigFile, ConfigError> {
-    let syntax = |place: String, reason: String| ConfigError::Syntax { place, reason };
+    grid::first(text, name)
+}
+
+/// A text without comments and trailing commas.
+fn strip(text: &str, name: &str) -> Result<String, ConfigError> {
     let mut plain = text.to_owned();
-    json_strip_comments::strip(&mut plain)
-        .map_err(|error| syntax(name.to_owned(), error.to_string()))?;
-    let mut reader = serde_json::Deserializer::from_str(&plain);
+    json_strip_comments::strip(&mut plain).map_err(|error| ConfigError::Syntax {
+        place: name.to_owned(),
+        reason: error.to_string(),
+    })?;
+    Ok(plain)
+}
+
+/// Reads a configuration without grids and comments.
+fn read_file(plain: &str, name: &str) -> Result<ConfigFile, ConfigError> {
+    let syntax = |place: String, reason: String| ConfigError::Syntax { place, reason };
+    let mut reader = serde_json::Deserializer::from_str(plain);
     let file = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let key = error.path().to_string();
         let place = if key == "." { name.to_owned() } else { format!("{name}: {key}") };
@@ -100,12 +115,12 @@ fn with_suggestion(message: &str) -> String {
     };
     let nearest = quoted
         .max_by(|a, b| strsim::jaro_winkler(a, found).total_cmp(&strsim::jaro_winkler(b, found)));
-    let place = rest.rsplit_once(" at line ").map_or("", |(_, place)| place);
+    // A grid is read as the models that it stands for, which have no lines.
+    let place = rest.rsplit_once(" at line ").map(|(_, place)| format!(" (line {place})"));
+    let place = place.unwrap_or_default();
     match nearest {
-        Some(nearest) => {
-            format!("unknown key `{found}`, did you mean `{nearest}`? (line {place})")
-        }
-        None => format!("unknown key `{found}` (line {place})"),
+        Some(nearest) => format!("unknown key `{found}`, did you mean `{nearest}`?{place}"),
+        None => format!("unknown key `{found}`{place}"),
     }
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::ConfigError;
 use super::chunking::{self, Chunking};
 use super::file::{
-    ConfigFile, FieldConfig, FieldType, FieldsConfig, FlowKind, Missing, ModelConfig, OneOrMany,
+    ConfigFile, FieldConfig, FieldType, FieldsConfig, FlowKind, Missing, ModelConfig,
     TimestampConfig,
 };
 use crate::model::config::{DoppelgangerConfig, GradientPenaltyAt};
@@ -87,6 +87,16 @@ pub struct Resolved {
     pub max_flow_len: Option<u32>,
     /// How the span is cut.
     pub chunks: Chunking,
+    /// An earlier training whose weights the first chunk starts from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pretrain_dir: Option<PathBuf>,
+    /// Whether the first chunk keeps those weights as they are.
+    #[serde(skip_serializing_if = "is_false")]
+    pub skip_chunk0_train: bool,
+    /// Passes over the samples from one checkpoint that is kept to the next; the
+    /// others are there to go on from, and make room for newer ones.
+    #[serde(skip)]
+    pub epoch_checkpoint_freq: Option<u64>,
     /// Whether float measurements are on each flow's own scale.
     pub self_norm: bool,
     /// Length of word vectors.
@@ -160,6 +170,13 @@ pub fn resolve(file: &ConfigFile, folder: &Path) -> Result<Resolved, ConfigError
         return Err(value("flow", "`conversation` needs packets: `dataset_type` must be `pcap`"));
     }
     let config = &file.model.config;
+    let manager = &file.model_manager.config;
+    if manager.skip_chunk0_train == Some(true) && manager.pretrain_dir.is_none() {
+        return Err(value("skip_chunk0_train", "there is no `pretrain_dir` to take weights from"));
+    }
+    if config.epoch_checkpoint_freq == Some(0) {
+        return Err(value("epoch_checkpoint_freq", "0 epochs are no interval"));
+    }
     let mut notices = Vec::new();
     note_ineffective(file, &mut notices);
     let length = match (config.epochs, config.iteration) {
@@ -180,6 +197,9 @@ pub fn resolve(file: &ConfigFile, folder: &Path) -> Result<Resolved, ConfigError
         idle_timeout: fields.idle_timeout,
         max_flow_len: fields.max_flow_len,
         chunks: chunking::resolve(file, &mut notices)?,
+        pretrain_dir: manager.pretrain_dir.as_ref().map(|path| folder.join(path)),
+        skip_chunk0_train: manager.skip_chunk0_train == Some(true),
+        epoch_checkpoint_freq: config.epoch_checkpoint_freq,
         self_norm: config.self_norm == Some(true),
         vec_size: fields.word2vec.vec_size.unwrap_or(DEFAULT_VEC_SIZE),
         pretrained: fields.word2vec.pretrain_model_path.as_ref().map(|path| folder.join(path)),
@@ -189,10 +209,14 @@ pub fn resolve(file: &ConfigFile, folder: &Path) -> Result<Resolved, ConfigError
             .unwrap_or_else(|| MISSING_VALUES.map(str::to_owned).to_vec()),
         metadata: fields.metadata.clone(),
         timeseries: fields.timeseries.clone(),
-        model: resolve_model(config, &mut notices)?,
+        model: resolve_model(config)?,
         length,
         notices,
     })
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 pub(super) fn value(key: &str, reason: &str) -> ConfigError {
@@ -312,13 +336,6 @@ fn note_ineffective(file: &ConfigFile, notices: &mut Vec<Notice>) {
     };
     group(
         &[
-            ("pretrain_dir", manager.pretrain_dir.is_some()),
-            ("skip_chunk0_train", manager.skip_chunk0_train == Some(true)),
-        ],
-        "training always begins with the first chunk, from nothing",
-    );
-    group(
-        &[
             ("allowed_data_types", global.allowed_data_types.is_some()),
             ("allowed_data_encodings", global.allowed_data_encodings.is_some()),
         ],
@@ -352,10 +369,9 @@ fn note_ineffective(file: &ConfigFile, notices: &mut Vec<Notice>) {
             ("vis_freq", model.vis_freq.is_some()),
             ("vis_num_sample", model.vis_num_sample.is_some()),
             ("extra_checkpoint_freq", model.extra_checkpoint_freq.is_some()),
-            ("epoch_checkpoint_freq", model.epoch_checkpoint_freq.is_some()),
             ("debug", model.debug.is_some()),
         ],
-        "the bundle is written once, at the end or on Ctrl-C",
+        "`metrics.jsonl` and checkpoints tell how training goes; `--held-out` judges samples",
     );
     group(&[("num_cores", model.num_cores.is_some())], "`--threads` says how many threads to use");
     group(
@@ -391,10 +407,7 @@ fn note_ineffective(file: &ConfigFile, notices: &mut Vec<Notice>) {
     );
 }
 
-fn resolve_model(
-    config: &ModelConfig,
-    notices: &mut Vec<Notice>,
-) -> Result<DoppelgangerConfig, ConfigError> {
+fn resolve_model(config: &ModelConfig) -> Result<DoppelgangerConfig, ConfigError> {
     let d = DoppelgangerConfig::default();
     refuse("feed_back", config.feed_back == Some(true), "the generator has no feedback")?;
     refuse("noise", config.noise == Some(false), "a generator without noise repeats itself")?;
@@ -406,18 +419,6 @@ fn resolve_model(
     )?;
     check_name("attr_noise_type", config.attr_noise_type.as_deref(), &["normal"])?;
     check_name("feature_noise_type", config.feature_noise_type.as_deref(), &["normal"])?;
-    let sample_len = match &config.sample_len {
-        None => d.sample_len,
-        Some(OneOrMany::One(length)) => *length,
-        Some(OneOrMany::Many(lengths)) => {
-            if lengths.len() > 1 {
-                let reason = "a list is a grid of models, and one model is trained: the one with \
-                              the last length of the list";
-                note(notices, &["sample_len_expand"], reason);
-            }
-            *lengths.last().ok_or_else(|| value("sample_len", "the list is empty"))?
-        }
-    };
     let initial_state = match config.initial_state.as_deref() {
         None => d.initial_state,
         Some("random") => InitialState::Normal,
@@ -439,7 +440,7 @@ fn resolve_model(
     let c = config;
     let model = DoppelgangerConfig {
         batch_size: c.batch_size.unwrap_or(d.batch_size),
-        sample_len,
+        sample_len: c.sample_len.unwrap_or(d.sample_len),
         d_rounds: c.d_rounds.unwrap_or(d.d_rounds),
         g_rounds: c.g_rounds.unwrap_or(d.g_rounds),
         num_packing: c.num_packing.unwrap_or(d.num_packing),

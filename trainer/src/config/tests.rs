@@ -118,6 +118,10 @@ fn values_that_cannot_be_are_refused_by_key() {
     assert_eq!(model("\"batch_size\": 1"), "`batch_size`: 1 is not in 2 to 65536");
     assert_eq!(model("\"d_beta1\": 1.5"), "`d_beta1`: 1.5 is not in 0 to 1 (exclusive)");
     assert_eq!(model("\"sample_len\": []"), "`sample_len`: the list is empty");
+    assert_eq!(
+        model("\"epoch_checkpoint_freq\": 0"),
+        "`epoch_checkpoint_freq`: 0 epochs are no interval"
+    );
     assert!(model("\"leaky_relu\": true").starts_with("`leaky_relu`: "));
     assert!(model("\"initial_state\": \"one\"").contains("expected `random` or `zero`"));
 }
@@ -150,11 +154,13 @@ fn chunks_are_as_the_file_says() {
     assert_eq!(config.notices[0].keys.len(), 5);
     let fields = "\"truncate\": \"per_flow\", ";
     let manager = "\"pretrain_non_dp\": false, \"pretrain_non_dp_reduce_time\": 4.0, \
-                   \"skip_chunk0_train\": true";
+                   \"skip_chunk0_train\": true, \"pretrain_dir\": \"earlier\"";
     let config = resolved(&chunked(", \"n_chunks\": 2", fields, manager)).expect("a good file");
     assert_eq!(config.chunks.reduce_time, None);
+    assert!(config.skip_chunk0_train);
+    assert_eq!(config.pretrain_dir, Some("./earlier".into()));
     let keys: Vec<&str> = config.notices.iter().flat_map(|n| &n.keys).map(String::as_str).collect();
-    assert_eq!(keys, ["skip_chunk0_train", "truncate", "pretrain_non_dp_reduce_time"]);
+    assert_eq!(keys, ["truncate", "pretrain_non_dp_reduce_time"]);
     for (text, expected) in [
         (chunked(", \"n_chunks\": 0", "", ""), "`n_chunks`: 0 is not in 1 to 10000"),
         (
@@ -164,6 +170,10 @@ fn chunks_are_as_the_file_says() {
         (
             chunked("", "\"split_name\": \"v3\", ", ""),
             "`split_name`: `v3` is not known; expected `multichunk_dep_v2` or `multichunk_dep_v1`",
+        ),
+        (
+            chunked("", "", "\"skip_chunk0_train\": true"),
+            "`skip_chunk0_train`: there is no `pretrain_dir` to take weights from",
         ),
         (
             chunked("", "", "\"pretrain_non_dp_reduce_time\": 0.5"),
@@ -184,8 +194,10 @@ fn netshare_s_own_files_load_unchanged() {
     for (name, kind) in
         [("example-pcap.json", TraceKind::Packets), ("example-netflow.json", TraceKind::Netflow)]
     {
-        let file = read(&folder.join(name)).unwrap_or_else(|error| panic!("{error}"));
-        let config = resolve(&file, &folder).unwrap_or_else(|error| panic!("{error}"));
+        let text = read_text(&folder.join(name)).unwrap_or_else(|error| panic!("{error}"));
+        let cells = cells(&text, name, &folder).unwrap_or_else(|error| panic!("{error}"));
+        let config = cells.last().expect("a model").config.clone();
+        assert_eq!(cells.len(), if kind == TraceKind::Packets { 1 } else { 3 });
         assert_eq!(config.kind, kind);
         assert_eq!(config.length, TrainingLength::Epochs(40));
         assert_eq!(config.model.sample_len, 10);

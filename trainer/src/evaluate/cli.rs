@@ -150,7 +150,8 @@ impl HowArgs {
     }
 
     fn reading(&self) -> Reading {
-        Reading { on_error: self.on_error, max_records: self.max_records, seed: self.seed }
+        let (on_error, max_records) = (self.on_error, self.max_records);
+        Reading { on_error, max_records, seed: self.seed, held_out: 0 }
     }
 
     /// Works with a bar.

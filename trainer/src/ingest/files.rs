@@ -8,6 +8,7 @@ use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
 use super::IngestError;
+use super::source::Source;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
@@ -110,6 +111,19 @@ pub fn joined_digest(digests: &[String]) -> String {
     }
 }
 
+/// The SHA-256 that reading these files would give.
+///
+/// # Errors
+/// One cannot be read.
+pub fn digest(files: &[PathBuf]) -> Result<String, IngestError> {
+    let of = |path: &PathBuf| {
+        let digest = Source::open(path).and_then(Source::finish);
+        digest.map_err(|source| IngestError::Io { path: path.clone(), source })
+    };
+    let digests = files.iter().map(of).collect::<Result<Vec<_>, IngestError>>()?;
+    Ok(joined_digest(&digests))
+}
+
 pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -150,5 +164,9 @@ mod tests {
         assert_eq!(joined_digest(&[digest("a")]), digest("a"));
         let both = format!("{}{}", digest("a"), digest("b"));
         assert_eq!(joined_digest(&[digest("a"), digest("b")]), digest(&both));
+        let folder = tempfile::tempdir().unwrap();
+        let files = ["a", "b"].map(|name| folder.path().join(name));
+        files.iter().zip(["a", "b"]).for_each(|(path, text)| std::fs::write(path, text).unwrap());
+        assert_eq!(super::digest(&files).unwrap(), digest(&both));
     }
 }

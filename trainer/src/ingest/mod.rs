@@ -47,11 +47,14 @@ pub struct Reading {
     pub max_records: u32,
     /// Seed of that sample.
     pub seed: u64,
+    /// Of a million flows, so many are held out: left out, to judge a model by.
+    pub held_out: u32,
 }
 
 impl Default for Reading {
     fn default() -> Reading {
-        Reading { on_error: OnError::default(), max_records: sample::DEFAULT_MAX_RECORDS, seed: 1 }
+        let max_records = sample::DEFAULT_MAX_RECORDS;
+        Reading { on_error: OnError::default(), max_records, seed: 1, held_out: 0 }
     }
 }
 

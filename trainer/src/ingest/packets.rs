@@ -45,7 +45,7 @@ pub fn trace(
 
 /// Reads the packets of captures: all that fit, in order of time.
 fn read(paths: &[PathBuf], identity: &Identity, reading: Reading) -> Result<Packets, IngestError> {
-    let mut sampler = FlowSampler::new(reading.seed, reading.max_records);
+    let mut sampler = FlowSampler::of(reading);
     let mut packets: Vec<CompactPacket> = Vec::new();
     let mut counts = Counts::default();
     let mut digests = Vec::new();
@@ -182,10 +182,10 @@ pub(crate) fn each_frame(
     paths: &[PathBuf],
     config: &Resolved,
     reading: Reading,
+    sampler: &FlowSampler,
     mut frame: impl FnMut(&Frame<'_>),
 ) -> Result<NotUsed, crate::fit::FitError> {
     let identity = Identity::of(config)?;
-    let sampler = FlowSampler::for_parts(reading.seed);
     let mut counts = Counts::default();
     for path in paths {
         let io = |source| IngestError::Io { path: path.clone(), source };
@@ -196,7 +196,7 @@ pub(crate) fn each_frame(
                 time_ns: packet.time_ns,
                 data: record.data,
                 original_len: record.original_len,
-                flow: identity.flow(&sampler, &packet),
+                flow: identity.flow(sampler, &packet),
             });
         })?;
     }

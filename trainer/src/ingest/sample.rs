@@ -76,7 +76,16 @@ pub struct FlowSampler {
     flows: HashMap<u64, u64, BuildHasherDefault<AlreadyMixed>>,
     kept: u64,
     not_sampled: u64,
+    /// Flows whose last 32 bits are below it are held out.
+    held_out_below: u64,
+    held_out: u64,
 }
+
+/// What [`super::Reading::held_out`] is a part of.
+pub(crate) const MILLION: u32 = 1_000_000;
+
+/// The reason why records of flows that are held out are not used.
+pub(crate) const HELD_OUT: &str = "of flows held out to judge the model by";
 
 /// All flows.
 const WHOLE: u128 = 1 << 64;
@@ -96,7 +105,17 @@ impl FlowSampler {
             flows: HashMap::default(),
             kept: 0,
             not_sampled: 0,
+            held_out_below: 0,
+            held_out: 0,
         }
+    }
+
+    /// One for an input that is read so.
+    #[must_use]
+    pub fn of(reading: super::Reading) -> FlowSampler {
+        let mut sampler = FlowSampler::new(reading.seed, reading.max_records);
+        sampler.held_out_below = (u64::from(reading.held_out) << 32) / u64::from(MILLION);
+        sampler
     }
 
     /// One that only draws flows' numbers, and others than [`Self::new`] does
@@ -117,11 +136,22 @@ impl FlowSampler {
     /// Whether a flow is in the sample as it is now.
     #[must_use]
     pub fn keeps(&self, flow: u64) -> bool {
-        u128::from(flow) < self.threshold
+        u128::from(flow) < self.threshold && !self.holds_out(flow)
+    }
+
+    /// Whether a flow is held out. The sample goes by a number's first bits, this by
+    /// its last: neither says anything of the other.
+    #[must_use]
+    pub fn holds_out(&self, flow: u64) -> bool {
+        (flow & u64::from(u32::MAX)) < self.held_out_below
     }
 
     /// What to do with a record of a flow.
     pub fn offer(&mut self, flow: u64) -> Verdict {
+        if self.holds_out(flow) {
+            self.held_out += 1;
+            return Verdict::Leave;
+        }
         if !self.keeps(flow) {
             self.not_sampled += 1;
             return Verdict::Leave;
@@ -162,7 +192,14 @@ impl FlowSampler {
     /// The share of all flows that is kept, 1 if all are.
     #[must_use]
     pub fn share(&self) -> f64 {
-        self.threshold as f64 / WHOLE as f64
+        let held_out = self.held_out_below as f64 / (1_u64 << 32) as f64;
+        self.threshold as f64 / WHOLE as f64 * (1.0 - held_out)
+    }
+
+    /// Records that were held out.
+    #[must_use]
+    pub fn held_out(&self) -> u64 {
+        self.held_out
     }
 
     /// Adds what was left out to the counts, by reason.
@@ -172,6 +209,7 @@ impl FlowSampler {
         let most = self.most_of_flow;
         for (count, reason) in [
             (self.not_sampled, "of flows outside the sample".to_owned()),
+            (self.held_out, HELD_OUT.to_owned()),
             (beyond, format!("beyond the first {most} of their flow")),
         ] {
             if count > 0 {

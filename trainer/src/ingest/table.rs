@@ -133,9 +133,9 @@ pub(crate) fn each_row(
     files: &[PathBuf],
     config: &Resolved,
     reading: Reading,
+    sampler: &FlowSampler,
     mut row: impl FnMut(&TextRow<'_>),
 ) -> Result<(Vec<String>, NotUsed), IngestError> {
-    let sampler = FlowSampler::for_parts(reading.seed);
     let mut clock = Clock::new(config.timestamp.unit);
     let (mut header, mut not_used) = (Vec::new(), NotUsed::new());
     for path in files {
@@ -176,7 +176,7 @@ pub(crate) fn each_row(
                 *not_used.entry(BAD_CELL.to_owned()).or_default() += 1;
                 continue;
             };
-            let flow = flow_of(&sampler, names.iter().map(|&at| cells.get(at).unwrap_or_default()));
+            let flow = flow_of(sampler, names.iter().map(|&at| cells.get(at).unwrap_or_default()));
             row(&TextRow { time_ns, cells, flow });
         }
     }
@@ -255,7 +255,7 @@ impl<'a> Table<'a> {
     fn new(fields: &[&FieldConfig], config: &'a Resolved, reading: Reading) -> Table<'a> {
         Table {
             config,
-            sampler: FlowSampler::new(reading.seed, reading.max_records),
+            sampler: FlowSampler::of(reading),
             flows: Vec::new(),
             columns: fields.iter().map(|field| Cells::new(field)).collect(),
             times_ns: Vec::new(),

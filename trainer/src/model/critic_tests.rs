@@ -1,30 +1,30 @@
 use super::*;
+use crate::model::ops::places;
 use ns_model_format::random::{Purpose, Stream};
 
 const BATCH: usize = 5;
 const COEFFICIENT: f64 = 10.0;
 
-fn normals(shape: (usize, usize), index: u64) -> Tensor {
+fn normals(device: &Device, shape: (usize, usize), index: u64) -> Tensor {
     let mut stream = Stream::new(3, Purpose::Training, index);
     let values: Vec<f64> = (0..shape.0 * shape.1).map(|_| f64::from(stream.normal())).collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    Tensor::from_vec(values, shape, device).unwrap()
 }
 
 /// A critic of 3 hidden layers over 2 packed samples of 4 columns, 3 of which count.
-fn critic() -> (Critic, Tensor) {
-    let mut init = Initializer::new(7, DType::F64, &Device::Cpu, false);
+fn critic(device: &Device) -> (Critic, Tensor) {
+    let mut init = Initializer::new(7, DType::F64, device, false);
     let columns = Columns { of_sample: 4, counted: 3 };
-    let critic =
-        Critic::new(&mut init, (4, 6), (BATCH, 2), columns, DType::F64, &Device::Cpu).unwrap();
+    let critic = Critic::new(&mut init, (4, 6), (BATCH, 2), columns, DType::F64, device).unwrap();
     // First weights are small; greater ones make every term of the gradient count.
     for parameter in critic.parameters() {
         let larger = (&parameter.value * 3.0).unwrap();
         parameter.value.slice_set(&larger, 0, 0).unwrap();
     }
-    critic.real().unwrap().slice_set(&normals((2 * BATCH, 4), 0), 0, 0).unwrap();
-    critic.fake().unwrap().slice_set(&normals((2 * BATCH, 4), 1), 0, 0).unwrap();
+    critic.real().unwrap().slice_set(&normals(device, (2 * BATCH, 4), 0), 0, 0).unwrap();
+    critic.fake().unwrap().slice_set(&normals(device, (2 * BATCH, 4), 1), 0, 0).unwrap();
     let weights: Vec<f64> = (0..BATCH).map(|row| 0.1 + 0.15 * row as f64).collect();
-    (critic, Tensor::from_vec(weights, BATCH, &Device::Cpu).unwrap())
+    (critic, Tensor::from_vec(weights, BATCH, device).unwrap())
 }
 
 fn numbers(tensor: &Tensor) -> Vec<f64> {
@@ -81,8 +81,8 @@ fn compare(found: f64, expected: f64, scale: f64, what: &str) {
     assert!((found - expected).abs() <= 1e-6 * scale.max(1e-3), "{what}: {found} {expected}");
 }
 
-fn every_gradient_agrees(ops: Ops) {
-    let (critic, weights) = critic();
+fn every_gradient_agrees(device: &Device, ops: Ops) {
+    let (critic, weights) = critic(device);
     let judged = critic.gradients(ops, &weights, COEFFICIENT).unwrap();
     let value = numbers(&judged.distance)[0] + COEFFICIENT * numbers(&judged.penalty)[0];
     compare(value, loss(&critic, &weights), value.abs(), "loss");
@@ -96,8 +96,7 @@ fn every_gradient_agrees(ops: Ops) {
             let moved = |by: f64| {
                 let mut values = before.clone();
                 values[at] += by;
-                let values =
-                    Tensor::from_vec(values, parameter.value.shape(), &Device::Cpu).unwrap();
+                let values = Tensor::from_vec(values, parameter.value.shape(), device).unwrap();
                 parameter.value.slice_set(&values, 0, 0).unwrap();
                 loss(&critic, &weights)
             };
@@ -110,18 +109,13 @@ fn every_gradient_agrees(ops: Ops) {
 
 #[test]
 fn analytic_penalty_and_weight_gradients_equal_central_differences() {
-    every_gradient_agrees(Ops::on(&Device::Cpu));
-}
-
-#[test]
-fn the_same_in_plain_tensor_operations() {
-    every_gradient_agrees(Ops::plain());
+    places().iter().for_each(|(device, ops)| every_gradient_agrees(device, *ops));
 }
 
 #[test]
 fn the_gradient_for_generated_samples_equals_central_differences() {
-    for ops in [Ops::on(&Device::Cpu), Ops::plain()] {
-        let (critic, _) = critic();
+    for (device, ops) in places() {
+        let (critic, _) = critic(&device);
         let (output, gradient) = critic.input_gradient(ops, 2.0).unwrap();
         assert!(numbers(&output)[0].is_finite());
         let gradient = numbers(&gradient);
@@ -132,7 +126,7 @@ fn the_gradient_for_generated_samples_equals_central_differences() {
             let moved = |by: f64| {
                 let mut values = before.clone();
                 values[at] += by;
-                let values = Tensor::from_vec(values, fake.shape(), &Device::Cpu).unwrap();
+                let values = Tensor::from_vec(values, fake.shape(), &device).unwrap();
                 fake.slice_set(&values, 0, 0).unwrap();
                 -2.0 * numbers(&critic.input_gradient(ops, 2.0).unwrap().0)[0]
             };
@@ -145,9 +139,9 @@ fn the_gradient_for_generated_samples_equals_central_differences() {
 
 #[test]
 fn a_nan_in_a_sample_reaches_the_loss() {
-    for ops in [Ops::on(&Device::Cpu), Ops::plain()] {
-        let (critic, weights) = critic();
-        let bad = (normals((2 * BATCH, 4), 1) * f64::NAN).unwrap();
+    for (device, ops) in places() {
+        let (critic, weights) = critic(&device);
+        let bad = (normals(&device, (2 * BATCH, 4), 1) * f64::NAN).unwrap();
         critic.fake().unwrap().slice_set(&bad, 0, 0).unwrap();
         let judged = critic.gradients(ops, &weights, COEFFICIENT).unwrap();
         assert!(numbers(&judged.distance)[0].is_nan());

@@ -65,6 +65,27 @@ impl Parameter {
         self.value.flatten_all()?.to_dtype(DType::F32)?.to_vec1()
     }
 
+    /// Value and moments, row after row.
+    pub(crate) fn packed(&self) -> Result<Vec<f32>> {
+        self.packed.flatten_all()?.to_dtype(DType::F32)?.to_vec1()
+    }
+
+    /// How many numbers [`Parameter::packed`] is.
+    pub(crate) fn packed_len(&self) -> usize {
+        self.packed.elem_count()
+    }
+
+    /// Takes back what [`Parameter::packed`] gave.
+    pub(crate) fn set_packed(&self, values: &[f32]) -> Result<()> {
+        let values = Tensor::from_slice(values, self.packed.shape(), self.packed.device())?;
+        self.packed.slice_set(&values.to_dtype(self.packed.dtype())?, 0, 0)
+    }
+
+    /// The sum of the gradient's squares, a tensor of one number.
+    pub(crate) fn gradient_square(&self) -> Result<Tensor> {
+        self.gradient.sqr()?.sum_all()?.to_dtype(DType::F32)
+    }
+
     /// Takes over a value of the same size; gradient and moments stay.
     pub(crate) fn set(&self, values: &[f32]) -> Result<()> {
         let value = Tensor::from_slice(values, (1, values.len()), self.packed.device())?;
@@ -80,12 +101,25 @@ pub(crate) struct Adam {
     beta2: f64,
     epsilon: f64,
     steps: i32,
+    /// Times `lr`: 1 unless training diverged before.
+    rate: f64,
 }
 
 impl Adam {
     /// Before the first step.
     pub(crate) fn new(lr: f64, beta1: f64, epsilon: f64) -> Adam {
-        Adam { lr, beta1, beta2: 0.999, epsilon, steps: 0 }
+        Adam { lr, beta1, beta2: 0.999, epsilon, steps: 0, rate: 1.0 }
+    }
+
+    /// Steps taken.
+    pub(crate) fn steps(&self) -> i32 {
+        self.steps
+    }
+
+    /// As after so many steps, at `rate` times the configured learning rate.
+    pub(crate) fn resume(&mut self, steps: i32, rate: f64) {
+        self.steps = steps;
+        self.rate = rate;
     }
 
     /// Moves every parameter against its gradient.
@@ -109,7 +143,7 @@ impl Adam {
     fn corrections(&self) -> (f64, f64) {
         let first = 1.0 - self.beta1.powi(self.steps);
         let second = 1.0 - self.beta2.powi(self.steps);
-        (self.lr / first, 1.0 / second.sqrt())
+        (self.lr * self.rate / first, 1.0 / second.sqrt())
     }
 
     fn step_plain(&self, parameter: &Parameter) -> Result<()> {

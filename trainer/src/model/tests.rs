@@ -1,6 +1,6 @@
 use super::attributes::AttributeGenerator;
-use super::ops::Ops;
 use super::ops::segments::{Segments, Shape};
+use super::ops::{Ops, places};
 use super::parameter::{Adam, Initializer, Parameter};
 use super::records::{Input, RecordGenerator, Widths};
 use super::reference::{self, StepInput};
@@ -9,17 +9,11 @@ use candle_core::{DType, Device, Tensor};
 use ns_model_format::layout::{Activation, Layout, Segment};
 use ns_model_format::random::{Purpose, Stream};
 
-const CPU: Device = Device::Cpu;
-
-fn both() -> [Ops; 2] {
-    [Ops::on(&CPU), Ops::plain()]
-}
-
-fn normals(shape: &[usize], index: u64) -> Tensor {
+fn normals(device: &Device, shape: &[usize], index: u64) -> Tensor {
     let mut stream = Stream::new(5, Purpose::Training, index);
     let count = shape.iter().product();
     let values: Vec<f64> = (0..count).map(|_| f64::from(stream.normal())).collect();
-    Tensor::from_vec(values, shape, &CPU).unwrap()
+    Tensor::from_vec(values, shape, device).unwrap()
 }
 
 fn numbers(tensor: &Tensor) -> Vec<f64> {
@@ -67,7 +61,9 @@ fn check_gradients<'a>(
             let mut moved = |by: f64| {
                 let mut values = before.clone();
                 values[at] += by;
-                let values = Tensor::from_vec(values, parameter.value.shape(), &CPU).unwrap();
+                let values =
+                    Tensor::from_vec(values, parameter.value.shape(), parameter.value.device())
+                        .unwrap();
                 parameter.value.slice_set(&values, 0, 0).unwrap();
                 loss()
             };
@@ -81,21 +77,21 @@ fn check_gradients<'a>(
 
 #[test]
 fn attribute_generator_gradients_equal_central_differences() {
-    for ops in both() {
-        let mut init = Initializer::new(1, DType::F64, &CPU, false);
+    for (device, ops) in places() {
+        let mut init = Initializer::new(1, DType::F64, &device, false);
         let segments = Segments::new(&layout());
         let make = |init: &mut Initializer| {
-            AttributeGenerator::new(init, 4, (3, 7), segments.clone(), DType::F64, &CPU).unwrap()
+            AttributeGenerator::new(init, 4, (3, 7), segments.clone(), DType::F64, &device).unwrap()
         };
         let mut generator = make(&mut init);
-        let input = normals(&[6, 4], 0);
-        let direction = normals(&[6, 10], 1);
+        let input = normals(&device, &[6, 4], 0);
+        let direction = normals(&device, &[6, 10], 1);
         let pass = generator.forward(ops, &input).unwrap();
         generator.backward(ops, &pass, &direction.copy().unwrap()).unwrap();
         // A second generator over the same tensors, since forward updates running statistics.
         let parameters: Vec<Tensor> =
             generator.parameters().map(|parameter| parameter.value.clone()).collect();
-        let mut twin = make(&mut Initializer::new(1, DType::F64, &CPU, false));
+        let mut twin = make(&mut Initializer::new(1, DType::F64, &device, false));
         check_gradients(generator.parameters(), || {
             for (parameter, value) in twin.parameters().zip(&parameters) {
                 parameter.value.slice_set(&value.copy().unwrap(), 0, 0).unwrap();
@@ -114,13 +110,14 @@ struct Setup {
     shape: Shape,
 }
 
-fn setup(dtype: DType) -> Setup {
+fn setup(device: &Device, dtype: DType) -> Setup {
     let shape = Shape { steps: 3, batch: 4, per_step: 2, dim: 4 };
     let widths = Widths { fixed: 5, noise: 2, hidden: 3 };
-    let mut init = Initializer::new(2, dtype, &CPU, false);
+    let mut init = Initializer::new(2, dtype, device, false);
     let segments = Segments::new(&record_layout());
-    let generator = RecordGenerator::new(&mut init, &widths, segments, shape, dtype, &CPU).unwrap();
-    let draw = |shape: &[usize], index| normals(shape, index).to_dtype(dtype).unwrap();
+    let generator =
+        RecordGenerator::new(&mut init, &widths, segments, shape, dtype, device).unwrap();
+    let draw = |shape: &[usize], index| normals(device, shape, index).to_dtype(dtype).unwrap();
     // Large noise makes some flags say stop.
     let noise = (draw(&[12, 2], 3) * 3.0).unwrap();
     let input = Input { fixed: draw(&[4, 5], 2), noise };
@@ -131,9 +128,9 @@ fn setup(dtype: DType) -> Setup {
 
 #[test]
 fn record_generator_gradients_equal_central_differences() {
-    for ops in both() {
-        let Setup { generator, input, state, samples, .. } = setup(DType::F64);
-        let direction = normals(&[4, 26], 7);
+    for (device, ops) in places() {
+        let Setup { generator, input, state, samples, .. } = setup(&device, DType::F64);
+        let direction = normals(&device, &[4, 26], 7);
         let run = || {
             generator.prepare(ops, &input).unwrap();
             generator.forward(ops, (&state.0, &state.1), &samples).unwrap()
@@ -153,8 +150,8 @@ fn record_generator_gradients_equal_central_differences() {
 
 #[test]
 fn records_after_a_stop_are_zero_and_other_columns_stay() {
-    for ops in both() {
-        let Setup { generator, input, state, samples, shape } = setup(DType::F64);
+    for (device, ops) in places() {
+        let Setup { generator, input, state, samples, shape } = setup(&device, DType::F64);
         let before = numbers(&samples);
         generator.prepare(ops, &input).unwrap();
         generator.forward(ops, (&state.0, &state.1), &samples).unwrap();
@@ -174,8 +171,8 @@ fn records_after_a_stop_are_zero_and_other_columns_stay() {
 #[test]
 fn softmax_segments_become_one_hot_and_the_rest_stays() {
     let x = [0.4f64, 0.6, 0.5, 0.5, 0.3, 0.7, -0.2, 0.2, 0.2, 0.6];
-    for ops in both() {
-        let tensor = Tensor::from_slice(&x, (1, 10), &CPU).unwrap();
+    for (device, ops) in places() {
+        let tensor = Tensor::from_slice(&x, (1, 10), &device).unwrap();
         let discrete = numbers(&ops.one_hot(&tensor, &Segments::new(&layout())).unwrap());
         assert_eq!(discrete, [0.0, 1.0, 1.0, 0.0, 0.3, 0.7, -0.2, 0.0, 0.0, 1.0]);
         assert_eq!(numbers(&tensor), x);
@@ -187,8 +184,8 @@ fn softmax_segments_become_one_hot_and_the_rest_stays() {
 
 #[test]
 fn the_plain_forward_gives_what_training_generates() {
-    let ops = Ops::on(&CPU);
-    let Setup { generator, input, state, samples, shape } = setup(DType::F32);
+    let (device, ops) = (Device::Cpu, Ops::on(&Device::Cpu));
+    let Setup { generator, input, state, samples, shape } = setup(&device, DType::F32);
     generator.prepare(ops, &input).unwrap();
     let alive = floats(&generator.forward(ops, (&state.0, &state.1), &samples).unwrap());
     let mut weights = GeneratorWeights::default();
@@ -222,12 +219,13 @@ fn the_plain_forward_gives_what_training_generates() {
 
 #[test]
 fn running_statistics_follow_pytorch() {
-    for ops in both() {
-        let mut init = Initializer::new(1, DType::F32, &CPU, false);
+    for (device, ops) in places() {
+        let mut init = Initializer::new(1, DType::F32, &device, false);
         let segments = Segments::new(&layout());
         let mut generator =
-            AttributeGenerator::new(&mut init, 2, (2, 3), segments, DType::F32, &CPU).unwrap();
-        let x = Tensor::from_slice(&[0.5f32, 1.0, -1.5, 2.0, 0.25, -0.75], (3, 2), &CPU).unwrap();
+            AttributeGenerator::new(&mut init, 2, (2, 3), segments, DType::F32, &device).unwrap();
+        let x =
+            Tensor::from_slice(&[0.5f32, 1.0, -1.5, 2.0, 0.25, -0.75], (3, 2), &device).unwrap();
         generator.forward(ops, &x).unwrap();
         let (hidden, _) = generator.export().unwrap();
         let layer = &hidden[0];
@@ -266,13 +264,13 @@ fn running_statistics_follow_pytorch() {
 #[test]
 fn adam_takes_the_published_steps() {
     for amsgrad in [false, true] {
-        for ops in both() {
-            let mut init = Initializer::new(1, DType::F64, &CPU, amsgrad);
+        for (device, ops) in places() {
+            let mut init = Initializer::new(1, DType::F64, &device, amsgrad);
             let parameter = init.constant(&[2], 1.0).unwrap();
             let mut adam = Adam::new(0.1, 0.5, 1e-8);
             let (mut m, mut v, mut most, mut expected) = (0.0f64, 0.0f64, 0.0f64, 1.0f64);
             for (step, gradient) in [1.0f64, -2.0, 0.01].into_iter().enumerate() {
-                let tensor = Tensor::full(gradient, 2, &CPU).unwrap();
+                let tensor = Tensor::full(gradient, 2, &device).unwrap();
                 parameter.gradient.slice_set(&tensor, 0, 0).unwrap();
                 adam.step(ops, [&parameter]).unwrap();
                 m = 0.5 * m + 0.5 * gradient;

@@ -110,6 +110,56 @@ impl GeneratorWeights {
         )
     }
 
+    /// From tensors under the names of [`Self::tensors`], whose shapes follow from
+    /// one another's; `None` if one is missing or does not fit.
+    pub(crate) fn from_tensors(
+        mut take: impl FnMut(&str) -> Option<Vec<f32>>,
+    ) -> Option<GeneratorWeights> {
+        let mut hidden = |network: &str| {
+            let layer = |index: usize| {
+                let mut part = |part: &str| take(&format!("{network}.{index}.{part}"));
+                let linear = Linear { weight: part("weight")?, bias: part("bias")? };
+                let norm = BatchNorm {
+                    gamma: part("norm.gamma")?,
+                    beta: part("norm.beta")?,
+                    mean: part("norm.mean")?,
+                    variance: part("norm.variance")?,
+                };
+                Some(HiddenLayer { linear, norm })
+            };
+            (0..).map_while(layer).collect::<Vec<_>>()
+        };
+        let (attribute_hidden, additional_hidden) = (hidden("attributes"), hidden("additional"));
+        let mut head = |name: &str| {
+            let (weight, bias) = (format!("{name}.head.weight"), format!("{name}.head.bias"));
+            Some(Linear { weight: take(&weight)?, bias: take(&bias)? })
+        };
+        let weights = GeneratorWeights {
+            attribute_head: head("attributes")?,
+            record_head: head("records")?,
+            additional_head: head("additional").unwrap_or_default(),
+            lstm_attributes: take("lstm.attributes")?,
+            // Without conditions it is empty, and empty tensors are not kept.
+            lstm_condition: take("lstm.condition").unwrap_or_default(),
+            lstm_noise: take("lstm.noise")?,
+            lstm_hidden: take("lstm.hidden")?,
+            lstm_bias: take("lstm.bias")?,
+            attribute_hidden,
+            additional_hidden,
+        };
+        let layers = weights.attribute_hidden.iter().chain(&weights.additional_hidden);
+        let fits = |linear: &Linear| match linear.bias.len() {
+            0 => linear.weight.is_empty(),
+            columns => linear.weight.len().is_multiple_of(columns),
+        };
+        let heads = [&weights.attribute_head, &weights.record_head, &weights.additional_head];
+        let (hidden, gates) = (weights.hidden_dim(), weights.lstm_bias.len());
+        let fits = layers.map(|layer| &layer.linear).chain(heads).all(fits)
+            && weights.lstm_hidden.len() == hidden * gates
+            && gates > 0;
+        fits.then_some(weights)
+    }
+
     /// Moves every number a part of the way towards `other`'s, which has the same shapes.
     pub fn approach(&mut self, other: &GeneratorWeights, part: f32) {
         let theirs = other.tensors();
@@ -118,6 +168,22 @@ impl GeneratorWeights {
                 *ours += part * (theirs - *ours);
             }
         }
+    }
+
+    /// Replaces all numbers, tensors in the order of [`Self::tensors`]; if sizes
+    /// differ, what was found and what is expected.
+    pub(crate) fn set_tensors(&mut self, tensors: &[Vec<f32>]) -> Result<(), (usize, usize)> {
+        let mut ours = self.tensors_mut();
+        if ours.len() != tensors.len() {
+            return Err((tensors.len(), ours.len()));
+        }
+        for (ours, theirs) in ours.iter_mut().zip(tensors) {
+            if ours.len() != theirs.len() {
+                return Err((theirs.len(), ours.len()));
+            }
+            ours.copy_from_slice(theirs);
+        }
+        Ok(())
     }
 
     /// In the order of [`Self::tensors`].

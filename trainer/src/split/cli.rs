@@ -1,7 +1,7 @@
 //! The command line of `ns-train split`.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -9,10 +9,11 @@ use ns_model_format::schema::TraceKind;
 use serde::Serialize;
 
 use super::parts::Part;
-use super::{Assignment, By, see};
+use super::{Assignment, By, see, write};
 use crate::config::Resolved;
 use crate::files::{self as files_of, CannotWrite};
-use crate::ingest::{self, NotUsed, Reading, files, packets, table};
+use crate::ingest::sample::FlowSampler;
+use crate::ingest::{self, Reading, files, packets, table};
 use crate::input::InputArgs;
 
 /// The names of two and of three parts.
@@ -82,11 +83,9 @@ pub(crate) fn run(args: &SplitArgs) -> anyhow::Result<()> {
         .iter()
         .map(|name| Part::create(args.out.join(format!("{name}.{extension}"))))
         .collect::<anyhow::Result<Vec<Part>>>()?;
-    let not_used = if is_packets {
-        split_captures(&inputs, &config, reading, &assignment, &mut parts)?
-    } else {
-        split_tables(&inputs, &config, reading, &assignment, &mut parts)?
-    };
+    let sampler = FlowSampler::for_parts(reading.seed);
+    let of = |flow| Some(assignment.part(flow));
+    let not_used = write::write(&inputs, &config, reading, (&sampler, &of), &mut parts)?;
     if let Some(empty) = parts.iter().find(|part| part.records == 0) {
         bail!(
             "no flow for `{}`: the input has too few flows for these shares; nothing was written",
@@ -125,74 +124,15 @@ fn starts(
     config: &Resolved,
     reading: Reading,
 ) -> anyhow::Result<HashMap<u64, super::Seen>> {
-    let mut seen = HashMap::new();
+    let (mut seen, sampler) = (HashMap::new(), FlowSampler::for_parts(reading.seed));
     if config.kind == TraceKind::Packets {
-        packets::each_frame(inputs, config, reading, |frame| {
+        packets::each_frame(inputs, config, reading, &sampler, |frame| {
             see(&mut seen, frame.flow, frame.time_ns)
         })?;
     } else {
-        table::each_row(inputs, config, reading, |row| see(&mut seen, row.flow, row.time_ns))?;
+        table::each_row(inputs, config, reading, &sampler, |row| {
+            see(&mut seen, row.flow, row.time_ns)
+        })?;
     }
     Ok(seen)
-}
-
-fn split_captures(
-    inputs: &[PathBuf],
-    config: &Resolved,
-    reading: Reading,
-    assignment: &Assignment,
-    parts: &mut [Part],
-) -> anyhow::Result<NotUsed> {
-    let (mut link_type, mut problem) = (None, None);
-    let not_used = packets::each_frame(inputs, config, reading, |frame| {
-        if problem.is_some() {
-            return;
-        }
-        let mut write = || -> anyhow::Result<()> {
-            if link_type.is_none() {
-                link_type = Some(frame.link_type);
-                parts.iter_mut().try_for_each(|part| part.write_pcap_header(frame.link_type))?;
-            }
-            if link_type != Some(frame.link_type) {
-                bail!(
-                    "a PCAP has one link type, and the input has {} and {}",
-                    link_type.unwrap_or_default(),
-                    frame.link_type
-                );
-            }
-            let part = &mut parts[assignment.part(frame.flow)];
-            part.count(frame.flow);
-            part.write_frame(frame).with_context(|| CannotWrite(part.path().to_owned()))
-        };
-        problem = write().err();
-    })?;
-    problem.map_or(Ok(not_used), Err)
-}
-
-fn split_tables(
-    inputs: &[PathBuf],
-    config: &Resolved,
-    reading: Reading,
-    assignment: &Assignment,
-    parts: &mut [Part],
-) -> anyhow::Result<NotUsed> {
-    let header = header(inputs.first().map(PathBuf::as_path))?;
-    for part in parts.iter_mut() {
-        part.write_line(header.iter().map(String::as_str))?;
-    }
-    let mut problem = None;
-    let (_, not_used) = table::each_row(inputs, config, reading, |row| {
-        if problem.is_none() {
-            let part = &mut parts[assignment.part(row.flow)];
-            part.count(row.flow);
-            let written = part.write_line(row.cells);
-            problem = written.with_context(|| CannotWrite(part.path().to_owned())).err();
-        }
-    })?;
-    problem.map_or(Ok(not_used), Err)
-}
-
-fn header(path: Option<&Path>) -> anyhow::Result<Vec<String>> {
-    let path = path.context("no input")?;
-    Ok(ingest::Rows::open(path)?.header().to_vec())
 }

@@ -3,9 +3,11 @@
 
 mod cli;
 mod parts;
+mod write;
 
 pub use cli::SplitArgs;
 pub(crate) use cli::run;
+pub(crate) use write::write_held_out;
 
 use std::collections::HashMap;
 

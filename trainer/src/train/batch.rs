@@ -1,9 +1,28 @@
 //! The training set, the order in which it is visited, and batches of it.
 
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::arrays::{Array, Arrays, ArraysError};
+
 use super::error::TrainError;
 use super::packed::Packed;
 use ns_model_format::layout::{Activation, Layout, Segment};
 use ns_model_format::random::{Purpose, Stream};
+
+/// What a file of samples says of itself.
+#[derive(Serialize, Deserialize)]
+struct About {
+    attribute_layout: Layout,
+    measurement_layout: Layout,
+    condition_dim: usize,
+    additional_dim: usize,
+    room: usize,
+    attribute_numbers: Vec<usize>,
+    record_numbers: Vec<usize>,
+    record_count: usize,
+}
 
 /// The training set: encoded flows of different lengths, packed in plain memory.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -105,6 +124,76 @@ impl Samples {
         self.records.shrink();
         self.conditions.shrink_to_fit();
         self.ends.shrink_to_fit();
+    }
+
+    /// Writes them to a file, whole or not at all.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), ArraysError> {
+        let (attribute_numbers, _, attributes) = self.attributes.parts();
+        let (record_numbers, record_count, records) = self.records.parts();
+        let about = About {
+            attribute_layout: self.attribute_layout.clone(),
+            measurement_layout: self.measurement_layout.clone(),
+            condition_dim: self.condition_dim,
+            additional_dim: self.additional_dim,
+            room: self.room,
+            attribute_numbers,
+            record_numbers,
+            record_count,
+        };
+        let mut arrays = Arrays::default();
+        arrays.put("attributes", Array::U8(attributes.to_vec()));
+        arrays.put("records", Array::U8(records.to_vec()));
+        arrays.put("conditions", Array::F32(self.conditions.clone()));
+        arrays.put("ends", Array::U64(self.ends.iter().map(|&end| end as u64).collect()));
+        arrays.write(path, &about)
+    }
+
+    /// Reads them back.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not as it was written.
+    pub fn read(path: &Path) -> Result<Samples, ArraysError> {
+        let (mut arrays, about) = Arrays::read::<About>(path)?;
+        let damaged = |reason: String| ArraysError::Damaged { path: path.to_owned(), reason };
+        let missing = || damaged("an array is missing".to_owned());
+        let ends = arrays.take_u64("ends").ok_or_else(missing)?;
+        let ends: Vec<usize> =
+            ends.into_iter().map(|end| usize::try_from(end).unwrap_or(usize::MAX)).collect();
+        let bytes = arrays.take_u8("attributes").ok_or_else(missing)?;
+        let attributes = Packed::from_parts(
+            &about.attribute_layout,
+            &about.attribute_numbers,
+            ends.len(),
+            bytes,
+        );
+        let bytes = arrays.take_u8("records").ok_or_else(missing)?;
+        let records = Packed::from_parts(
+            &about.measurement_layout,
+            &about.record_numbers,
+            about.record_count,
+            bytes,
+        );
+        let samples = Samples {
+            attributes: attributes.map_err(damaged)?,
+            records: records.map_err(damaged)?,
+            attribute_layout: about.attribute_layout,
+            measurement_layout: about.measurement_layout,
+            condition_dim: about.condition_dim,
+            additional_dim: about.additional_dim,
+            room: about.room,
+            conditions: arrays.take_f32("conditions").ok_or_else(missing)?,
+            ends,
+        };
+        let ascending = samples.ends.is_sorted();
+        let last = samples.ends.last().copied().unwrap_or(0);
+        let conditions = samples.len().checked_mul(samples.condition_dim);
+        if !ascending || last != samples.records() || conditions != Some(samples.conditions.len()) {
+            return Err(damaged("its arrays do not fit one another".to_owned()));
+        }
+        Ok(samples)
     }
 
     /// Memory that the samples take.
@@ -292,6 +381,18 @@ impl Visits {
         let mut visits = Visits { seed, pass: 0, order: (0..samples).collect(), next: 0 };
         visits.shuffle();
         visits
+    }
+
+    /// The pass, and how many of its samples were visited.
+    pub(crate) fn place(&self) -> (u64, u64) {
+        (self.pass, self.next as u64)
+    }
+
+    /// Goes on from a place of the same samples.
+    pub(crate) fn go_to(&mut self, (pass, next): (u64, u64)) {
+        self.pass = pass;
+        self.shuffle();
+        self.next = usize::try_from(next).unwrap_or(usize::MAX).min(self.order.len());
     }
 
     fn shuffle(&mut self) {

@@ -1,16 +1,17 @@
-//! Training: the samples, the order they are visited in, and one iteration.
+//! Training: the samples, the order they are visited in, one iteration, and what
+//! it takes to go on after any of them.
 
 mod batch;
+mod checkpoint;
 mod error;
 mod packed;
 mod step;
-mod unit;
 
 #[cfg(test)]
 mod tests;
 
-pub use crate::model::ops::set_threads;
+pub use crate::model::ops::{on_threads, set_threads};
 pub use batch::Samples;
+pub use checkpoint::{Checkpoint, Place};
 pub use error::TrainError;
-pub use step::{Losses, NamedTensor, State, Trainer};
-pub use unit::{Trained, Unit, train_unit};
+pub use step::{Losses, NamedTensor, Trainer};

@@ -166,6 +166,50 @@ impl Packed {
         *self = wider;
     }
 
+    /// What is needed beside the layout to read the vectors back: which segments are kept
+    /// as numbers though their activation does not ask for it, how many vectors, and their bytes.
+    pub(crate) fn parts(&self) -> (Vec<usize>, usize, &[u8]) {
+        let places = self.places.iter().enumerate();
+        let numbers = places.filter(|(_, place)| place.store == Store::Numbers);
+        (numbers.map(|(index, _)| index).collect(), self.rows, &self.bytes)
+    }
+
+    /// The vectors of a layout from their [`Packed::parts`]; what is wrong with them, else.
+    pub(crate) fn from_parts(
+        layout: &Layout,
+        numbers: &[usize],
+        rows: usize,
+        bytes: Vec<u8>,
+    ) -> Result<Packed, String> {
+        let mut packed = Packed::new(layout);
+        if let Some(index) = numbers.iter().find(|&&index| index >= packed.places.len()) {
+            return Err(format!("segment {index} of {}", packed.places.len()));
+        }
+        packed.keep_as_numbers(numbers);
+        let expected = rows.checked_mul(packed.row_bytes);
+        if expected != Some(bytes.len()) {
+            let (found, row) = (bytes.len(), packed.row_bytes);
+            return Err(format!("{found} bytes for {rows} vectors of {row}"));
+        }
+        (packed.rows, packed.bytes) = (rows, bytes);
+        // A class that is not there would be written outside of its segment.
+        for row in packed.bytes.chunks_exact(packed.row_bytes.max(1)) {
+            for place in &packed.places {
+                let class = match place.store {
+                    Store::Byte => usize::from(row[place.at]),
+                    Store::TwoBytes => {
+                        usize::from(u16::from_le_bytes([row[place.at], row[place.at + 1]]))
+                    }
+                    _ => continue,
+                };
+                if class >= place.dim {
+                    return Err(format!("class {class} of {}", place.dim));
+                }
+            }
+        }
+        Ok(packed)
+    }
+
     /// Adds another's vectors, of the same layout.
     pub(crate) fn append(&mut self, mut other: Packed) {
         let numbers = |packed: &Packed| -> Vec<usize> {
@@ -264,6 +308,9 @@ mod tests {
             prop_assert_eq!(packed.len(), first.len() + second.len());
             let expected = first.concat().into_iter().chain(second.concat()).map(f32::to_bits);
             prop_assert_eq!(unpacked(&packed), expected.collect::<Vec<_>>());
+            let (numbers, rows, bytes) = packed.parts();
+            let back = Packed::from_parts(&layout(), &numbers, rows, bytes.to_vec());
+            prop_assert_eq!(unpacked(&back.unwrap()), unpacked(&packed));
         }
     }
 

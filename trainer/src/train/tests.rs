@@ -1,7 +1,8 @@
-use super::{Losses, NamedTensor, Samples, TrainError, Trained, Trainer, Unit, train_unit};
+use super::{Checkpoint, Losses, NamedTensor, Samples, TrainError, Trainer};
 use crate::model::config::{ConfigError, DoppelgangerConfig, GradientPenaltyAt, NoiseDraw};
-use crate::model::ops::Ops;
+use crate::model::ops::{Ops, places};
 use crate::model::reference::{self, StepInput};
+use crate::model::weights::GeneratorWeights;
 use candle_core::Device;
 use ns_model_format::layout::{Activation, Layout, Segment};
 use ns_model_format::manifest::InitialState;
@@ -51,8 +52,12 @@ fn small() -> DoppelgangerConfig {
     }
 }
 
-fn train(samples: Samples, config: DoppelgangerConfig, ops: Ops) -> (Losses, Vec<NamedTensor>) {
-    let mut trainer = Trainer::with_ops(samples, config, 11, &Device::Cpu, ops).unwrap();
+fn train(
+    samples: Samples,
+    config: DoppelgangerConfig,
+    (device, ops): &(Device, Ops),
+) -> (Losses, Vec<NamedTensor>) {
+    let mut trainer = Trainer::with_ops(samples, config, 11, device, *ops).unwrap();
     let mut losses = Losses::default();
     for _ in 0..4 {
         losses = trainer.iteration().unwrap();
@@ -80,10 +85,13 @@ fn variants() -> Vec<DoppelgangerConfig> {
 }
 
 #[test]
-fn fused_and_plain_operations_train_the_same_weights() {
-    for config in variants() {
-        let (losses, fused) = train(toy(40), config.clone(), Ops::on(&Device::Cpu));
-        let (plain_losses, plain) = train(toy(40), config, Ops::plain());
+fn every_way_to_compute_trains_the_same_weights() {
+    let places = places();
+    let others =
+        |config| places[1..].iter().map(move |place| (DoppelgangerConfig::clone(config), place));
+    for (config, place) in variants().iter().flat_map(others) {
+        let (losses, fused) = train(toy(40), config.clone(), &places[0]);
+        let (plain_losses, plain) = train(toy(40), config, place);
         assert!((losses.critic - plain_losses.critic).abs() < 1e-4);
         assert!((losses.generator - plain_losses.generator).abs() < 1e-4);
         assert_eq!(fused.len(), plain.len());
@@ -109,7 +117,7 @@ fn the_same_seed_gives_the_same_weights_for_any_thread_count() {
     };
     let run = |threads| {
         super::set_threads(threads);
-        train(toy(40), config.clone(), Ops::on(&Device::Cpu))
+        train(toy(40), config.clone(), &places()[0])
     };
     let one = run(1);
     assert_eq!(one, run(1));
@@ -118,44 +126,105 @@ fn the_same_seed_gives_the_same_weights_for_any_thread_count() {
     super::set_threads(0);
 }
 
-/// Of samples that are like one another's in all but their number.
-fn unit(count: usize, iterations: u64, seed: u64) -> Unit {
+/// A trainer of samples that are like one another's in all but their number.
+fn trainer(count: usize, config: &DoppelgangerConfig, seed: u64) -> Trainer {
     let mut samples = toy(count);
     samples.room = 6;
-    Unit { samples, seed, iterations }
+    Trainer::new(samples, config.clone(), seed, &Device::Cpu).unwrap()
+}
+
+fn go_on(trainer: &mut Trainer, iterations: u64) {
+    for _ in 0..iterations {
+        trainer.iteration().unwrap();
+    }
 }
 
 #[test]
-fn a_unit_starts_from_another_s_weights() {
+fn training_starts_from_another_s_weights() {
     let config = DoppelgangerConfig { generator_ema: 0.9, ..small() };
-    let train = |unit, first: Option<&Trained>| {
-        train_unit(unit, &config, first, &Device::Cpu, |_, _| true).unwrap()
+    let mut first = trainer(40, &config, 3);
+    go_on(&mut first, 12);
+    let first = first.checkpoint().unwrap();
+    let from_first = |iterations| {
+        let mut second = trainer(30, &config, 4);
+        second.start_from(&first).unwrap();
+        go_on(&mut second, iterations);
+        second.generator_weights().unwrap()
     };
-    let first = train(unit(40, 12, 3), None);
-    assert_eq!(first.iterations, 12);
-    // The average is exported, the weights as they are are trained on.
-    let second = train(unit(30, 0, 4), Some(&first));
-    assert_eq!((&second.generator, &second.state), (&first.generator, &first.state));
-    let longer = train(unit(30, 3, 4), Some(&first));
-    assert_ne!(longer.state, first.state);
-    assert_eq!(longer, train(unit(30, 3, 4), Some(&first)));
+    assert_eq!(from_first(3), from_first(3));
     // Three small steps away, not a new beginning.
-    let distance = |a: &Trained, b: &Trained| {
-        let (a, b) = (a.generator.tensors(), b.generator.tensors());
+    let distance = |a: &GeneratorWeights, b: &GeneratorWeights| {
+        let (a, b) = (a.tensors(), b.tensors());
         let pairs = a.iter().zip(&b).flat_map(|((_, _, a), (_, _, b))| a.iter().zip(b.iter()));
         pairs.map(|(a, b)| (a - b).abs()).sum::<f32>()
     };
-    let anew = train(unit(30, 3, 4), None);
-    assert!(distance(&longer, &first) < 0.1 * distance(&anew, &first));
-    // Stopped when told to.
-    let stop = |done, _| done < 2;
-    let stopped = train_unit(unit(30, 9, 4), &config, Some(&first), &Device::Cpu, stop).unwrap();
-    assert_eq!(stopped.iterations, 2);
+    let mut anew = trainer(30, &config, 4);
+    go_on(&mut anew, 3);
+    let begun = from_first(0);
+    let anew = anew.generator_weights().unwrap();
+    assert!(distance(&from_first(3), &begun) < 0.1 * distance(&anew, &begun));
     // Networks for longer samples are others.
-    let mut longer = unit(30, 1, 1);
-    longer.samples.room = 9;
-    let error = train_unit(longer, &config, Some(&first), &Device::Cpu, |_, _| true).unwrap_err();
+    let mut longer = toy(30);
+    longer.room = 9;
+    let mut longer = Trainer::new(longer, config.clone(), 1, &Device::Cpu).unwrap();
+    let error = longer.start_from(&first).unwrap_err();
     assert!(error.to_string().contains("weights to start from"), "{error}");
+    assert!(longer.resume(&first).is_err());
+}
+
+#[test]
+fn a_checkpoint_goes_on_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let averaged = DoppelgangerConfig { generator_ema: 0.9, ..small() };
+    for config in variants().into_iter().chain([averaged]) {
+        let mut unbroken = trainer(40, &config, 3);
+        // In the middle of a pass, and of the average's interval.
+        go_on(&mut unbroken, 7);
+        unbroken.set_rate(0.5);
+        unbroken.checkpoint().unwrap().write(&path, &"more").unwrap();
+        let (checkpoint, more) = Checkpoint::read::<String>(&path).unwrap();
+        assert_eq!((checkpoint.place.iteration, more.as_str()), (7, "more"));
+        let mut resumed = trainer(40, &config, 3);
+        resumed.resume(&checkpoint).unwrap();
+        assert_eq!(resumed.checkpoint().unwrap(), checkpoint);
+        go_on(&mut unbroken, 6);
+        go_on(&mut resumed, 6);
+        assert_eq!(resumed.checkpoint().unwrap(), unbroken.checkpoint().unwrap());
+        assert_eq!(resumed.generator_weights().unwrap(), unbroken.generator_weights().unwrap());
+    }
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_never_kept() {
+    let config = DoppelgangerConfig { g_lr: 1e30, ..small() };
+    let mut trainer = trainer(40, &config, 3);
+    let diverged = (0..50).any(|_| trainer.iteration().is_err());
+    assert!(diverged, "steps so large leave the numbers");
+    let error = trainer.checkpoint().unwrap_err();
+    assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
+}
+
+#[test]
+fn samples_come_back_from_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("samples.safetensors");
+    let mut samples = toy(40);
+    samples.room = 6;
+    samples.write(&path).unwrap();
+    assert_eq!(Samples::read(&path).unwrap(), samples);
+}
+
+#[test]
+fn gradients_and_collapse_are_told() {
+    let mut trainer = trainer(40, &small(), 3);
+    go_on(&mut trainer, 1);
+    let norms = trainer.gradient_norms().unwrap();
+    assert!(norms.iter().all(|norm| norm.is_finite() && *norm > 0.0), "{norms:?}");
+    let [generated, real] = trainer.unique_attributes().unwrap();
+    assert!(generated > 0.0 && generated <= 1.0);
+    // Two kinds of flows, in a batch of 16.
+    assert_eq!(real, 2.0 / 16.0);
 }
 
 #[test]
@@ -184,8 +253,10 @@ fn weights_exist_before_training_and_have_their_shapes() {
 
 #[test]
 fn fewer_flows_than_a_batch_can_be_trained_on() {
-    for count in [2, 3, 15] {
-        train(toy(count), small(), Ops::on(&Device::Cpu));
+    for place in &places() {
+        for count in [2, 3, 15] {
+            train(toy(count), small(), place);
+        }
     }
 }
 
@@ -195,10 +266,11 @@ fn flows_of_length_one_and_no_condition_can_be_trained_on() {
     for _ in 0..15 {
         samples.push(&[1.0, 0.0, 0.5], &[], &[0.2, 1.0, 0.0]).unwrap();
     }
-    for config in variants() {
-        train(samples.clone(), config, Ops::on(&Device::Cpu));
+    for place in &places() {
+        for config in variants() {
+            train(samples.clone(), config, place);
+        }
     }
-    train(samples, small(), Ops::plain());
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub(crate) mod segments;
 
 use candle_core::{Device, Result, Tensor};
 use gemm::Product;
+use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,14 +23,47 @@ pub fn set_threads(threads: usize) {
     THREADS.store(threads, Ordering::Relaxed);
 }
 
+thread_local! {
+    /// What [`on_threads`] said, 0 outside of it.
+    static OF_THIS_THREAD: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Does work whose training may use so many threads, whatever [`set_threads`] says
+/// for others: several trainings at once share the cores so.
+pub fn on_threads<T>(threads: usize, work: impl FnOnce() -> T) -> T {
+    let before = OF_THIS_THREAD.replace(threads);
+    let done = work();
+    OF_THIS_THREAD.set(before);
+    done
+}
+
 /// Threads that CPU work may use.
 pub(crate) fn threads() -> usize {
+    match OF_THIS_THREAD.get() {
+        0 => of_process(),
+        threads => threads,
+    }
+}
+
+fn of_process() -> usize {
     // Asking the system reads files, far too slow for every product.
     static AVAILABLE: OnceLock<usize> = OnceLock::new();
     match THREADS.load(Ordering::Relaxed) {
         0 => *AVAILABLE.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from)),
         threads => threads,
     }
+}
+
+/// Every way that operations can run on this machine. Tests run one body for each: fused
+/// and as tensor operations on the CPU, and on a GPU where there is one.
+#[cfg(test)]
+pub(crate) fn places() -> Vec<(Device, Ops)> {
+    let mut places = vec![(Device::Cpu, Ops::on(&Device::Cpu)), (Device::Cpu, Ops::plain())];
+    match crate::device::Choice::Cuda(0).open() {
+        Ok(device) => places.push((device.clone(), Ops::on(&device))),
+        Err(reason) => println!("not on a GPU: {reason:#}"),
+    }
+    places
 }
 
 /// How operations run.

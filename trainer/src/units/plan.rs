@@ -1,0 +1,277 @@
+//! Which units of work a run consists of, and what each needs and makes.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::UnitError;
+use super::prepared::Facts;
+use crate::config::{Cell, Resolved, TrainingLength};
+use crate::files::write_whole;
+use crate::work::WorkFolder;
+
+const PLAN: &str = "plan.json";
+
+/// A run as units of work: `units/plan.json`. Files are named from the work folder.
+///
+/// A unit can run once all its inputs exist, and has run when all its outputs do.
+/// Nothing else orders them, so any scheduler can run them, on any machine that sees
+/// the folder: `ns-train unit --work DIR NAME`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Plan {
+    /// The version of this file, 1.
+    pub version: u32,
+    /// The models that are trained: of a grid several, of which one is chosen.
+    pub cells: Vec<PlannedCell>,
+    /// Chunks of the span.
+    pub chunks: usize,
+    /// The units, each after those that make its inputs.
+    pub units: Vec<Unit>,
+}
+
+/// A model of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedCell {
+    /// Its name, and that of its folder in `units`.
+    pub name: String,
+    /// Its configuration as resolved.
+    pub config: serde_json::Value,
+}
+
+/// A unit of work.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unit {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    #[serde(flatten)]
+    pub task: Task,
+    /// The files that it needs.
+    pub inputs: Vec<PathBuf>,
+    /// The files that it makes.
+    pub outputs: Vec<PathBuf>,
+    /// Iterations of training in it.
+    pub iterations: u64,
+}
+
+/// What a unit does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "task", rename_all = "snake_case")]
+pub enum Task {
+    /// Trains the networks of a chunk.
+    Train {
+        /// The model, by its place in [`Plan::cells`].
+        cell: usize,
+        /// The chunk.
+        chunk: usize,
+    },
+    /// Puts the networks of all chunks into a bundle.
+    Bundle {
+        /// The model.
+        cell: usize,
+    },
+    /// Judges a bundle by the flows that were held out.
+    Score {
+        /// The model.
+        cell: usize,
+    },
+    /// Chooses the bundle that is the result. Models whose training failed are left out.
+    Choose,
+}
+
+/// How a unit stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Its outputs are there.
+    Done,
+    /// It was tried and cannot be done.
+    Failed,
+    /// Its inputs are there.
+    Ready,
+    /// Its inputs are not there yet.
+    Waiting,
+    /// Its inputs will never be there, because what makes them failed.
+    Lost,
+}
+
+impl Plan {
+    /// The plan of a prepared input.
+    pub(crate) fn new(cells: &[Cell], facts: &Facts) -> Plan {
+        let chunks = facts.samples.len();
+        let name = |index: usize| cells[index].name.as_str();
+        let prepared = Path::new("units/prepared");
+        let (facts_file, samples) =
+            (prepared.join(Facts::FILE), |chunk| Facts::samples_file(chunk));
+        let of_chunk = |cell: usize, chunk: usize, file: &str| {
+            Path::new("units").join(name(cell)).join(format!("chunk-{chunk}")).join(file)
+        };
+        let of_cell = |cell: usize, file: &str| Path::new("units").join(name(cell)).join(file);
+        let mut units = Vec::new();
+        for (cell, planned) in cells.iter().enumerate() {
+            let config = &planned.config;
+            for chunk in 0..chunks {
+                let mut inputs = vec![facts_file.clone(), prepared.join(samples(chunk))];
+                if chunk > 0 && config.chunks.reduce_time.is_some() {
+                    inputs.extend([TRAINED, GENERATOR].map(|file| of_chunk(cell, 0, file)));
+                }
+                units.push(Unit {
+                    name: format!("{}/chunk-{chunk}", name(cell)),
+                    task: Task::Train { cell, chunk },
+                    inputs,
+                    outputs: [TRAINED, GENERATOR].map(|file| of_chunk(cell, chunk, file)).to_vec(),
+                    iterations: length(config, facts.samples[chunk], chunk),
+                });
+            }
+        }
+        for cell in 0..cells.len() {
+            let generators = (0..chunks).map(|chunk| of_chunk(cell, chunk, GENERATOR));
+            units.push(Unit {
+                name: format!("{}/bundle", name(cell)),
+                task: Task::Bundle { cell },
+                inputs: std::iter::once(facts_file.clone()).chain(generators).collect(),
+                outputs: vec![of_cell(cell, MODEL)],
+                iterations: 0,
+            });
+            if let Some(held_out) = &facts.held_out {
+                units.push(Unit {
+                    name: format!("{}/score", name(cell)),
+                    task: Task::Score { cell },
+                    inputs: vec![of_cell(cell, MODEL), prepared.join(&held_out.file)],
+                    outputs: vec![of_cell(cell, SCORE)],
+                    iterations: 0,
+                });
+            }
+        }
+        let scored = facts.held_out.is_some();
+        let results = (0..cells.len()).flat_map(|cell| {
+            let score = scored.then(|| of_cell(cell, SCORE));
+            std::iter::once(of_cell(cell, MODEL)).chain(score)
+        });
+        units.push(Unit {
+            name: "choose".to_owned(),
+            task: Task::Choose,
+            inputs: results.collect(),
+            outputs: vec![CHOSEN.into()],
+            iterations: 0,
+        });
+        let cells = cells.iter().map(|cell| PlannedCell {
+            name: cell.name.clone(),
+            // A Resolved is plain data with string keys: it always serializes.
+            config: serde_json::to_value(&cell.config).unwrap_or_default(),
+        });
+        Plan { version: 1, cells: cells.collect(), chunks, units }
+    }
+
+    /// Whether a folder has a plan: whether training into it was begun.
+    #[must_use]
+    pub fn exists(work: &WorkFolder) -> bool {
+        work.units().join(PLAN).exists()
+    }
+
+    /// Writes the plan of a folder.
+    pub(crate) fn write(&self, work: &WorkFolder) -> Result<(), UnitError> {
+        let path = work.units().join(PLAN);
+        let fail = |source| UnitError::Write { path: path.clone(), source };
+        let text = serde_json::to_string_pretty(self).map_err(|error| fail(error.into()))?;
+        write_whole(&path, (text + "\n").as_bytes()).map_err(fail)
+    }
+
+    /// Reads the plan of a folder.
+    ///
+    /// # Errors
+    /// There is none, or it is damaged.
+    pub fn read(work: &WorkFolder) -> Result<Plan, UnitError> {
+        let path = work.units().join(PLAN);
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| UnitError::Read { path: path.clone(), source })?;
+        let damaged = |reason: String| UnitError::Damaged { path: path.clone(), reason };
+        let plan: Plan = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+        let fits = |unit: &Unit| match unit.task {
+            Task::Train { cell, chunk } => cell < plan.cells.len() && chunk < plan.chunks,
+            Task::Bundle { cell } | Task::Score { cell } => cell < plan.cells.len(),
+            Task::Choose => true,
+        };
+        match plan.units.iter().find(|unit| !fits(unit)) {
+            Some(unit) => Err(damaged(format!("`{}` is of a model that is not in it", unit.name))),
+            None => Ok(plan),
+        }
+    }
+
+    /// The unit of a name.
+    ///
+    /// # Errors
+    /// There is none; the names that there are.
+    pub fn unit(&self, name: &str) -> Result<&Unit, UnitError> {
+        self.units.iter().find(|unit| unit.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.units.iter().map(|unit| unit.name.as_str()).collect();
+            UnitError::NoUnit { name: name.to_owned(), known: names.join("`, `") }
+        })
+    }
+
+    /// How a unit stands, by the files that are there.
+    #[must_use]
+    pub fn standing(&self, work: &WorkFolder, unit: &Unit) -> Standing {
+        let exists = |path: &PathBuf| work.path().join(path).exists();
+        if unit.outputs.iter().all(exists) {
+            return Standing::Done;
+        }
+        if work.path().join(unit.failure()).exists() {
+            return Standing::Failed;
+        }
+        let mut standing = Standing::Ready;
+        for missing in unit.inputs.iter().filter(|path| !exists(path)) {
+            let maker = self.units.iter().find(|unit| unit.outputs.contains(missing));
+            let never = maker.is_some_and(|maker| {
+                matches!(self.standing(work, maker), Standing::Failed | Standing::Lost)
+            });
+            match (never, unit.task) {
+                // It chooses among those that are there.
+                (true, Task::Choose) => {}
+                (true, _) => return Standing::Lost,
+                (false, _) => standing = Standing::Waiting,
+            }
+        }
+        standing
+    }
+}
+
+impl Unit {
+    /// Where it is said why it failed.
+    pub(crate) fn failure(&self) -> PathBuf {
+        let output = self.outputs.first().map_or(Path::new(""), PathBuf::as_path);
+        match self.task {
+            Task::Choose => "units/choose.failed".into(),
+            _ => output.with_extension("failed"),
+        }
+    }
+}
+
+/// What training leaves for others to start from.
+pub(super) const TRAINED: &str = "trained.safetensors";
+/// The generator that it is for.
+pub(super) const GENERATOR: &str = "generator.safetensors";
+/// A model of a grid.
+pub(super) const MODEL: &str = "model.ns";
+/// How good it is.
+pub(super) const SCORE: &str = "score.json";
+/// The bundle of the run, before it takes its place.
+pub(super) const CHOSEN: &str = "units/chosen.json";
+
+/// Iterations of a chunk.
+fn length(config: &Resolved, samples: u64, chunk: usize) -> u64 {
+    if chunk == 0 && config.skip_chunk0_train {
+        return 0;
+    }
+    let whole = match config.length {
+        TrainingLength::Epochs(epochs) => {
+            epochs.saturating_mul((samples / config.model.batch_size as u64).max(1))
+        }
+        TrainingLength::Iterations(iterations) => iterations,
+    };
+    match config.chunks.reduce_time {
+        Some(times) if chunk > 0 => (whole as f64 / times).ceil() as u64,
+        _ => whole,
+    }
+}

@@ -1,0 +1,97 @@
+//! An input, read and encoded, as files that units of work start from.
+
+use std::path::{Path, PathBuf};
+
+use ns_model_format::Schema;
+use ns_model_format::chunks::HandedOver;
+use ns_model_format::manifest::Timeline;
+use serde::{Deserialize, Serialize};
+
+use super::UnitError;
+use crate::files::write_whole;
+use crate::fit::Prepared;
+use crate::ingest::NotUsed;
+use crate::train::Samples;
+
+/// What units need of an input beside its samples: `units/prepared/prepared.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Facts {
+    pub(crate) input: String,
+    pub(crate) input_sha256: String,
+    pub(crate) not_used: NotUsed,
+    pub(crate) schema: Schema,
+    pub(crate) timeline: Timeline,
+    pub(crate) handed_over: Vec<Option<HandedOver>>,
+    /// How many of each chunk.
+    pub(crate) samples: Vec<u64>,
+    pub(crate) held_out: Option<HeldOut>,
+}
+
+/// Flows to judge models by.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct HeldOut {
+    /// A capture or table in the same folder.
+    pub(crate) file: PathBuf,
+    /// Their share of all flows of the input.
+    pub(crate) share: f64,
+    pub(crate) records: u64,
+}
+
+impl Facts {
+    /// The file's name.
+    pub(crate) const FILE: &'static str = "prepared.json";
+
+    /// The name of a chunk's samples.
+    pub(crate) fn samples_file(chunk: usize) -> String {
+        format!("chunk-{chunk}.safetensors")
+    }
+
+    /// Writes an input's files; what needs no file later is not kept.
+    pub(crate) fn write(
+        prepared: Prepared,
+        held_out: Option<HeldOut>,
+        folder: &Path,
+    ) -> Result<Facts, UnitError> {
+        let dataset = prepared.dataset;
+        let facts = Facts {
+            input: prepared.input,
+            input_sha256: prepared.input_sha256,
+            not_used: prepared.not_used,
+            schema: dataset.schema,
+            timeline: dataset.timeline,
+            handed_over: dataset.handed_over,
+            samples: dataset.chunks.iter().map(|samples| samples.len() as u64).collect(),
+            held_out,
+        };
+        for (chunk, samples) in dataset.chunks.into_iter().enumerate() {
+            samples.write(&folder.join(Facts::samples_file(chunk)))?;
+        }
+        // Last: where it is, the rest is.
+        let path = folder.join(Facts::FILE);
+        let fail = |source| UnitError::Write { path: path.clone(), source };
+        let text = serde_json::to_string(&facts).map_err(|error| fail(error.into()))?;
+        write_whole(&path, text.as_bytes()).map_err(fail)?;
+        Ok(facts)
+    }
+
+    /// Reads them back.
+    pub(crate) fn read(folder: &Path) -> Result<Facts, UnitError> {
+        let path = folder.join(Facts::FILE);
+        let text = std::fs::read(&path)
+            .map_err(|source| UnitError::Read { path: path.clone(), source })?;
+        let damaged = |reason: String| UnitError::Damaged { path: path.clone(), reason };
+        let mut facts: Facts =
+            serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+        facts.schema.link().map_err(damaged)?;
+        if facts.handed_over.len() != facts.samples.len() {
+            let reason = "its chunks do not fit one another".to_owned();
+            return Err(UnitError::Damaged { path, reason });
+        }
+        Ok(facts)
+    }
+
+    /// Reads a chunk's samples.
+    pub(crate) fn samples(folder: &Path, chunk: usize) -> Result<Samples, UnitError> {
+        Ok(Samples::read(&folder.join(Facts::samples_file(chunk)))?)
+    }
+}

@@ -1,0 +1,128 @@
+//! How good a model is, by flows that it did not learn from.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ns_model_format::Bundle;
+use ns_model_format::manifest::{Candidate, Provenance};
+use ns_model_format::schema::TraceKind;
+use ns_runtime::GenerateOptions;
+use serde::{Deserialize, Serialize};
+
+use super::{Facts, UnitError};
+use crate::config::Resolved;
+use crate::evaluate::{self, EvaluateError, Options, Sides};
+use crate::export::{self, ChunkModel};
+use crate::generate;
+use crate::model::weights::GeneratorWeights;
+use crate::work::WorkFolder;
+
+/// Random halves of the flows held out: enough to rank by.
+const SPLITS: usize = 10;
+/// A model whose flows have attributes of their own so much more seldom than the
+/// real ones has collapsed.
+const COLLAPSED: f64 = 0.1;
+
+/// How a model scored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Scored {
+    pub(super) iteration: u64,
+    /// Median R against the flows held out; `None` if no metric has one.
+    pub(super) median_r: Option<f64>,
+    pub(super) p95_r: Option<f64>,
+    /// Flows with attributes of their own, beside the real trace's.
+    pub(super) unique: Option<f64>,
+    pub(super) collapsed: bool,
+}
+
+impl Scored {
+    /// As the manifest tells it.
+    pub(super) fn candidate(&self, cell: &str, chosen: bool) -> Candidate {
+        Candidate {
+            cell: cell.to_owned(),
+            iteration: self.iteration,
+            median_r: self.median_r,
+            p95_r: self.p95_r,
+            unique: self.unique,
+            collapsed: self.collapsed,
+            chosen,
+        }
+    }
+}
+
+/// Scores a generator of a run of one chunk.
+pub(super) fn of_generator(
+    work: &WorkFolder,
+    facts: &Facts,
+    config: &Resolved,
+    generator: &GeneratorWeights,
+    iteration: u64,
+    folder: &Path,
+) -> Result<Scored, UnitError> {
+    let chunk = ChunkModel { weights: generator.clone(), handed_over: None };
+    let (schema, timeline) = (facts.schema.clone(), facts.timeline.clone());
+    let model = &config.model;
+    let (sample_len, initial) = (model.sample_len, model.initial_state);
+    let bundle =
+        export::bundle(&[chunk], sample_len, initial, schema, timeline, Provenance::default())?;
+    of_bundle(work, facts, config, bundle, iteration, folder)
+}
+
+/// Scores a bundle: one trained span of its flows, as many as are held out, against
+/// these. Generated through the runtime, so that what is judged is what ships.
+pub(super) fn of_bundle(
+    work: &WorkFolder,
+    facts: &Facts,
+    config: &Resolved,
+    bundle: Bundle,
+    iteration: u64,
+    folder: &Path,
+) -> Result<Scored, UnitError> {
+    let Some(held_out) = &facts.held_out else {
+        return Err(UnitError::HoldOut { reason: "none are".to_owned() });
+    };
+    let bundle = bundle.with_flows(held_out.share)?;
+    let extension = if config.kind == TraceKind::Packets { "pcap" } else { "csv" };
+    let synthetic = tempfile::Builder::new()
+        .prefix("scored-")
+        .suffix(&format!(".{extension}"))
+        .tempfile_in(folder)
+        .map_err(|source| UnitError::Write { path: folder.to_owned(), source })?
+        .into_temp_path();
+    let mut options = GenerateOptions::default();
+    options.seed = work.run().seed;
+    generate::generate(Arc::new(bundle), &synthetic, options, |_| true)
+        .map_err(|error| UnitError::Generate(Box::new(error)))?;
+    let fail = |error: EvaluateError| UnitError::Evaluate(Box::new(error));
+    let fields = match config.kind {
+        TraceKind::Packets => evaluate::packet_fields().map_err(|error| fail(error.into()))?,
+        _ => config.clone(),
+    };
+    let sides = Sides {
+        real: vec![work.prepared().join(&held_out.file)],
+        synthetic: vec![synthetic.to_path_buf()],
+        train: Vec::new(),
+    };
+    let reading = crate::ingest::Reading { held_out: 0, ..work.run().reading() };
+    let options = Options { splits: SPLITS, seed: work.run().seed, baseline: false };
+    let compared = evaluate::inputs::compare(&sides, &fields, reading, options, &mut |_, _| {});
+    let comparison = match compared {
+        Ok((comparison, _)) => comparison,
+        // A model that makes next to nothing cannot be compared: it is none to choose.
+        Err(EvaluateError::TooFew { what: "synthetic", .. }) => {
+            let (median_r, p95_r, unique) = (None, None, None);
+            return Ok(Scored { iteration, median_r, p95_r, unique, collapsed: true });
+        }
+        Err(error) => return Err(fail(error)),
+    };
+    let found = comparison.metrics(|_| {});
+    let own = |table: &evaluate::table::Table| table.units as f64 / table.flows().max(1) as f64;
+    let unique = own(&comparison.synthetic) / own(&comparison.real).max(f64::MIN_POSITIVE);
+    Ok(Scored {
+        iteration,
+        median_r: found.summary.median_r,
+        p95_r: found.summary.p95_r,
+        unique: Some(unique),
+        collapsed: unique < COLLAPSED,
+    })
+}
