@@ -14,7 +14,7 @@ use super::file::{
     ConfigFile, FieldConfig, FieldType, FieldsConfig, FlowKind, Missing, ModelConfig, OneOrMany,
     TimestampConfig,
 };
-use crate::model::config::{DoppelgangerConfig, GradientPenaltyAt};
+use crate::model::config::{Discretize, DoppelgangerConfig, GradientPenaltyAt, NoiseDraw};
 
 /// NetShare's word vectors have this length when the file does not say.
 const DEFAULT_VEC_SIZE: usize = 10;
@@ -418,25 +418,27 @@ fn resolve_model(
             *lengths.last().ok_or_else(|| value("sample_len", "the list is empty"))?
         }
     };
-    let initial_state = match config.initial_state.as_deref() {
-        None => d.initial_state,
-        Some("random") => InitialState::Normal,
-        Some("zero") => InitialState::Zero,
-        Some(other) => {
-            let reason = format!("`{other}` is not known; expected `random` or `zero`");
-            return Err(value("initial_state", &reason));
-        }
-    };
-    let gp_at = match config.gp_at.as_deref() {
-        None => d.gp_at,
-        Some("interpolate") => GradientPenaltyAt::Interpolate,
-        Some("fake") => GradientPenaltyAt::Fake,
-        Some(other) => {
-            let reason = format!("`{other}` is not known; expected `interpolate` or `fake`");
-            return Err(value("gp_at", &reason));
-        }
-    };
     let c = config;
+    let initial_state = choose(
+        ("initial_state", &c.initial_state),
+        d.initial_state,
+        [("random", InitialState::Normal), ("zero", InitialState::Zero)],
+    )?;
+    let gp_at = choose(
+        ("gp_at", &c.gp_at),
+        d.gp_at,
+        [("interpolate", GradientPenaltyAt::Interpolate), ("fake", GradientPenaltyAt::Fake)],
+    )?;
+    let noise_draw = choose(
+        ("noise_draw", &c.noise_draw),
+        d.noise_draw,
+        [("per_iteration", NoiseDraw::PerIteration), ("per_round", NoiseDraw::PerRound)],
+    )?;
+    let discretize = choose(
+        ("discretize", &c.discretize),
+        d.discretize,
+        [("argmax", Discretize::Argmax), ("sample", Discretize::Sample)],
+    )?;
     let model = DoppelgangerConfig {
         batch_size: c.batch_size.unwrap_or(d.batch_size),
         sample_len,
@@ -476,12 +478,27 @@ fn resolve_model(
         feature_latent_dim: c.feature_latent_dim.unwrap_or(d.feature_latent_dim),
         initial_state,
         gp_at,
+        noise_draw,
+        discretize,
         generator_ema: c.generator_ema.unwrap_or(d.generator_ema),
         leaky_relu: c.leaky_relu.unwrap_or(d.leaky_relu),
-        ..d
     };
     model.validate()?;
+    if c.noise_draw.is_some() && model.d_rounds == 1 {
+        note(notices, &["noise_draw"], "an iteration has one critic round (`d_rounds`)");
+    }
     Ok(model)
+}
+
+/// What a key's word stands for.
+fn choose<T: Copy>(
+    (key, found): (&str, &Option<String>),
+    default: T,
+    known: [(&str, T); 2],
+) -> Result<T, ConfigError> {
+    check_name(key, found.as_deref(), &known.map(|(name, _)| name))?;
+    let chosen = known.iter().find(|(name, _)| found.as_deref() == Some(name));
+    Ok(chosen.map_or(default, |&(_, value)| value))
 }
 
 fn refuse(key: &str, asked: bool, reason: &str) -> Result<(), ConfigError> {

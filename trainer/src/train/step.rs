@@ -207,7 +207,7 @@ impl Trainer {
         let mut alive = None;
         for _ in 0..self.config.d_rounds {
             let ready = match drawn.take() {
-                Some(ready) if self.config.noise == NoiseDraw::PerIteration => ready,
+                Some(ready) if self.config.noise_draw == NoiseDraw::PerIteration => ready,
                 _ => self.draw(&mut stream)?,
             };
             alive = Some(self.generate(&mut stream)?);
@@ -265,7 +265,8 @@ impl Trainer {
         let fixed = upload(samples.fixed_rows(&picked), batch)?;
 
         let pass = self.attributes.forward(self.ops, &input)?;
-        let mut discrete = self.attributes.discrete(self.ops, &pass.attributes)?;
+        let how = self.config.discretize;
+        let mut discrete = self.attributes.discrete(self.ops, &pass.attributes, how, stream)?;
         let mut attributes = pass.attributes.clone();
         let mut additional = None;
         if let (Some(network), Some(input)) = (&mut self.additional, second) {
