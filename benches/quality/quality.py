@@ -285,6 +285,8 @@ def replay_all(path):
     results = json.loads(path.read_text())
     for key, done in results.items():
         trace, name, seed = key.split(" ")
+        if trace not in traces() or name not in variants():
+            continue
         bundle = options.work / trace / f"{name}-{seed}-{options.minutes:g}min" / "model.ns"
         done.update(replay(bundle) if bundle.exists() else {"replay_s": None})
         save(path, results)
@@ -311,7 +313,7 @@ def noise(of, figure):
 
 def tables(results, minutes):
     """A table for each trace; what differs from the configuration as it is by more than seeds do stands bold."""
-    parts = [f"## {minutes} CPU minutes a run\n"]
+    parts = [f"## CPU minutes a run: {minutes}\n"]
     for trace in TRACES:
         of = {}
         for name in VARIANTS:
@@ -333,7 +335,7 @@ def tables(results, minutes):
                 least = T95[min(degrees, len(T95) - 1)] * sd * math.sqrt(1 / len(runs) + 1 / len(of["base"]))
                 beyond = name != "base" and abs(math.log(value / base)) > least
                 row.append(f"**{value:.2f}**" if beyond else f"{value:.2f}")
-            for figure, digits in (("broken", 1), ("iterations", 0), ("ms", 1), ("records_a_flow", 1), ("replay_s", 1)):
+            for figure, digits in (("broken", 0), ("iterations", 0), ("ms", 1), ("records_a_flow", 1), ("replay_s", 1)):
                 values = [run[figure] for run in runs if run[figure] is not None]
                 row.append(f"{statistics.fmean(values):.{digits}f}" if values else "–")
             rows.append(row)
@@ -341,12 +343,13 @@ def tables(results, minutes):
             "records a flow", "replay, CPU s a million records"]
         lines = [f"### {trace}\n", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
         lines += ["| " + " | ".join(row) + " |" for row in rows]
+        degrees = spread["median_r"][1]
         factors = ", ".join(
             f"{words} {math.exp(spread[figure][0]):.2f}"
             for figure, words in (("median_r", "median R"), ("mean_r", "mean R"), ("p95_r", "95th"))
         )
-        lines.append(f"\nOne standard deviation between seeds is a factor of: {factors} "
-            f"({spread['median_r'][1]} degrees of freedom).\n")
+        lines.append(f"\nOne standard deviation between seeds is a factor of: {factors} ({degrees} degrees of freedom).\n"
+            if degrees else "\nOne seed a row: how much seeds differ is not known here.\n")
         parts.append("\n".join(lines))
     return "\n".join(parts)
 
