@@ -114,7 +114,8 @@ fn only_flows_with_the_attributes_are_generated() {
     let udp = chosen(&["proto=udp"]);
     assert!(udp.len() >= 100 && udp.iter().all(|packet| packet.proto == 17));
     let flows: BTreeSet<_> = udp.iter().map(|packet| packet.conversation()).collect();
-    assert!(flows.len() > 90, "{}", flows.len());
+    // Of 100; a model of few epochs begins some of them twice.
+    assert!(flows.len() > 80, "{}", flows.len());
     let dns = chosen(&["dst_port=53"]);
     assert!(dns.len() >= 100 && dns.iter().all(|packet| packet.ports.contains(&53)));
     // What a model of few epochs has of everything: any value of one name, both names.

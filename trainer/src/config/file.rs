@@ -365,6 +365,11 @@ pub struct ModelConfig {
     pub feature_latent_dim: Option<usize>,
     /// Where the gradient penalty is taken: `interpolate` or `fake`; ours.
     pub gp_at: Option<String>,
+    /// When attribute and record noise is drawn anew: `per_iteration`, or for every
+    /// critic round, `per_round`; ours.
+    pub noise_draw: Option<String>,
+    /// How attributes are made discrete in training: `argmax` or `sample`; ours.
+    pub discretize: Option<String>,
     /// Decay an iteration of the moving average of the generator's weights; ours.
     pub generator_ema: Option<f64>,
 }

@@ -14,7 +14,7 @@ use super::file::{
     ConfigFile, FieldConfig, FieldType, FieldsConfig, FlowKind, Missing, ModelConfig,
     TimestampConfig,
 };
-use crate::model::config::{DoppelgangerConfig, GradientPenaltyAt};
+use crate::model::config::{Discretize, DoppelgangerConfig, GradientPenaltyAt, NoiseDraw};
 
 /// NetShare's word vectors have this length when the file does not say.
 const DEFAULT_VEC_SIZE: usize = 10;
@@ -209,7 +209,7 @@ pub fn resolve(file: &ConfigFile, folder: &Path) -> Result<Resolved, ConfigError
             .unwrap_or_else(|| MISSING_VALUES.map(str::to_owned).to_vec()),
         metadata: fields.metadata.clone(),
         timeseries: fields.timeseries.clone(),
-        model: resolve_model(config)?,
+        model: resolve_model(config, &mut notices)?,
         length,
         notices,
     })
@@ -407,7 +407,10 @@ fn note_ineffective(file: &ConfigFile, notices: &mut Vec<Notice>) {
     );
 }
 
-fn resolve_model(config: &ModelConfig) -> Result<DoppelgangerConfig, ConfigError> {
+fn resolve_model(
+    config: &ModelConfig,
+    notices: &mut Vec<Notice>,
+) -> Result<DoppelgangerConfig, ConfigError> {
     let d = DoppelgangerConfig::default();
     refuse("feed_back", config.feed_back == Some(true), "the generator has no feedback")?;
     refuse("noise", config.noise == Some(false), "a generator without noise repeats itself")?;
@@ -419,25 +422,27 @@ fn resolve_model(config: &ModelConfig) -> Result<DoppelgangerConfig, ConfigError
     )?;
     check_name("attr_noise_type", config.attr_noise_type.as_deref(), &["normal"])?;
     check_name("feature_noise_type", config.feature_noise_type.as_deref(), &["normal"])?;
-    let initial_state = match config.initial_state.as_deref() {
-        None => d.initial_state,
-        Some("random") => InitialState::Normal,
-        Some("zero") => InitialState::Zero,
-        Some(other) => {
-            let reason = format!("`{other}` is not known; expected `random` or `zero`");
-            return Err(value("initial_state", &reason));
-        }
-    };
-    let gp_at = match config.gp_at.as_deref() {
-        None => d.gp_at,
-        Some("interpolate") => GradientPenaltyAt::Interpolate,
-        Some("fake") => GradientPenaltyAt::Fake,
-        Some(other) => {
-            let reason = format!("`{other}` is not known; expected `interpolate` or `fake`");
-            return Err(value("gp_at", &reason));
-        }
-    };
     let c = config;
+    let initial_state = choose(
+        ("initial_state", &c.initial_state),
+        d.initial_state,
+        [("random", InitialState::Normal), ("zero", InitialState::Zero)],
+    )?;
+    let gp_at = choose(
+        ("gp_at", &c.gp_at),
+        d.gp_at,
+        [("interpolate", GradientPenaltyAt::Interpolate), ("fake", GradientPenaltyAt::Fake)],
+    )?;
+    let noise_draw = choose(
+        ("noise_draw", &c.noise_draw),
+        d.noise_draw,
+        [("per_iteration", NoiseDraw::PerIteration), ("per_round", NoiseDraw::PerRound)],
+    )?;
+    let discretize = choose(
+        ("discretize", &c.discretize),
+        d.discretize,
+        [("argmax", Discretize::Argmax), ("sample", Discretize::Sample)],
+    )?;
     let model = DoppelgangerConfig {
         batch_size: c.batch_size.unwrap_or(d.batch_size),
         sample_len: c.sample_len.unwrap_or(d.sample_len),
@@ -477,12 +482,27 @@ fn resolve_model(config: &ModelConfig) -> Result<DoppelgangerConfig, ConfigError
         feature_latent_dim: c.feature_latent_dim.unwrap_or(d.feature_latent_dim),
         initial_state,
         gp_at,
+        noise_draw,
+        discretize,
         generator_ema: c.generator_ema.unwrap_or(d.generator_ema),
         leaky_relu: c.leaky_relu.unwrap_or(d.leaky_relu),
-        ..d
     };
     model.validate()?;
+    if c.noise_draw.is_some() && model.d_rounds == 1 {
+        note(notices, &["noise_draw"], "an iteration has one critic round (`d_rounds`)");
+    }
     Ok(model)
+}
+
+/// What a key's word stands for.
+fn choose<T: Copy>(
+    (key, found): (&str, &Option<String>),
+    default: T,
+    known: [(&str, T); 2],
+) -> Result<T, ConfigError> {
+    check_name(key, found.as_deref(), &known.map(|(name, _)| name))?;
+    let chosen = known.iter().find(|(name, _)| found.as_deref() == Some(name));
+    Ok(chosen.map_or(default, |&(_, value)| value))
 }
 
 fn refuse(key: &str, asked: bool, reason: &str) -> Result<(), ConfigError> {

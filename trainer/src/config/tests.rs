@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::model::{Discretize, NoiseDraw};
 use ns_model_format::schema::{SpanTags, TraceKind};
 
 fn resolved(text: &str) -> Result<Resolved, ConfigError> {
@@ -124,6 +125,44 @@ fn values_that_cannot_be_are_refused_by_key() {
     );
     assert!(model("\"leaky_relu\": true").starts_with("`leaky_relu`: "));
     assert!(model("\"initial_state\": \"one\"").contains("expected `random` or `zero`"));
+}
+
+#[test]
+fn how_noise_is_drawn_and_attributes_are_made_discrete_is_as_the_file_says() {
+    let model = |keys: &str| {
+        let tail = SMALL.trim_end().trim_end_matches('}').trim_end().trim_end_matches(',');
+        resolved(&format!("{tail}, \"model\": {{ \"config\": {{ {keys} }} }} }}"))
+    };
+    let chosen = |keys: &str| {
+        let config = model(keys).expect("a good file");
+        let keys: Vec<String> = config.notices.into_iter().flat_map(|notice| notice.keys).collect();
+        (config.model.noise_draw, config.model.discretize, keys.join(" "))
+    };
+    let none = String::new();
+    assert_eq!(chosen(""), (NoiseDraw::PerIteration, Discretize::Argmax, none.clone()));
+    assert_eq!(
+        chosen("\"noise_draw\": \"per_round\", \"discretize\": \"sample\""),
+        (NoiseDraw::PerRound, Discretize::Sample, none.clone())
+    );
+    assert_eq!(
+        chosen("\"noise_draw\": \"per_iteration\", \"discretize\": \"argmax\""),
+        (NoiseDraw::PerIteration, Discretize::Argmax, none)
+    );
+    let (.., notices) = chosen("\"noise_draw\": \"per_round\", \"d_rounds\": 1");
+    assert_eq!(notices, "noise_draw");
+    for (keys, expected) in [
+        (
+            "\"noise_draw\": \"always\"",
+            "`noise_draw`: `always` is not known; expected `per_iteration` or `per_round`",
+        ),
+        (
+            "\"discretize\": \"round\"",
+            "`discretize`: `round` is not known; expected `argmax` or `sample`",
+        ),
+        ("\"gp_at\": \"real\"", "`gp_at`: `real` is not known; expected `interpolate` or `fake`"),
+    ] {
+        assert_eq!(model(keys).expect_err("an error").to_string(), expected);
+    }
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! The attribute generator: noise and condition in, attributes out.
 
+use super::config::Discretize;
 use super::ops::Ops;
 use super::ops::segments::Segments;
 use super::parameter::{Initializer, Parameter};
 use super::weights::{BatchNorm, HiddenLayer, Linear};
 use candle_core::{DType, Device, Result, Tensor};
+use ns_model_format::random::Stream;
 
 /// Share of the running statistics that a batch replaces (PyTorch's meaning).
 const MOMENTUM: f64 = 0.9;
@@ -125,9 +127,23 @@ impl AttributeGenerator {
         Ok(Pass { tapes, last: x, attributes })
     }
 
-    /// Softmax segments of attributes as one-hot vectors.
-    pub(crate) fn discrete(&self, ops: Ops, attributes: &Tensor) -> Result<Tensor> {
-        ops.one_hot(attributes, &self.segments)
+    /// Softmax segments of attributes as one-hot vectors. The stream is drawn
+    /// from only to sample.
+    pub(crate) fn discrete(
+        &self,
+        ops: Ops,
+        attributes: &Tensor,
+        how: Discretize,
+        stream: &mut Stream,
+    ) -> Result<Tensor> {
+        match how {
+            Discretize::Argmax => ops.one_hot(attributes, &self.segments),
+            Discretize::Sample => {
+                let race = self.segments.draw_race(attributes.dim(0)?, stream);
+                let race = Tensor::from_vec(race, attributes.shape(), attributes.device())?;
+                ops.sampled(attributes, &race.to_dtype(attributes.dtype())?, &self.segments)
+            }
+        }
     }
 
     /// Writes every parameter's gradient; `gradient` `[batch, A]` is that of

@@ -26,6 +26,17 @@ pub enum NoiseDraw {
     PerRound,
 }
 
+/// How a generated flow's attributes are made discrete before the LSTM sees
+/// them in training. Generation takes the likeliest class either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Discretize {
+    /// The likeliest class, as DoppelGANger's authors do.
+    Argmax,
+    /// A class drawn with its probability.
+    Sample,
+}
+
 /// What a DoppelGANger is built and trained with.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DoppelgangerConfig {
@@ -86,7 +97,9 @@ pub struct DoppelgangerConfig {
     /// Where the gradient penalty is taken.
     pub gp_at: GradientPenaltyAt,
     /// When noise is drawn anew.
-    pub noise: NoiseDraw,
+    pub noise_draw: NoiseDraw,
+    /// How attributes are made discrete in training.
+    pub discretize: Discretize,
     /// Decay a step of the moving average of the generator's weights, which is
     /// then what is exported (Yazici et al., ICLR '19); 0: the weights as they are.
     pub generator_ema: f64,
@@ -126,7 +139,8 @@ impl Default for DoppelgangerConfig {
             feature_latent_dim: 5,
             initial_state: InitialState::Normal,
             gp_at: GradientPenaltyAt::Interpolate,
-            noise: NoiseDraw::PerIteration,
+            noise_draw: NoiseDraw::PerIteration,
+            discretize: Discretize::Argmax,
             generator_ema: 0.0,
             leaky_relu: false,
         }

@@ -19,5 +19,5 @@ pub(crate) mod records;
 #[cfg(test)]
 mod tests;
 
-pub use config::{DoppelgangerConfig, GradientPenaltyAt, NoiseDraw};
+pub use config::{Discretize, DoppelgangerConfig, GradientPenaltyAt, NoiseDraw};
 pub use weights::GeneratorWeights;

@@ -1,4 +1,5 @@
 use super::attributes::AttributeGenerator;
+use super::config::Discretize;
 use super::ops::segments::{Segments, Shape};
 use super::ops::{Ops, places};
 use super::parameter::{Adam, Initializer, Parameter};
@@ -180,6 +181,59 @@ fn softmax_segments_become_one_hot_and_the_rest_stays() {
     let singles = x.map(|x| x as f32);
     let plain = reference::made_discrete(&singles, &layout());
     assert_eq!(plain, [0.0, 1.0, 1.0, 0.0, 0.3, 0.7, -0.2, 0.0, 0.0, 1.0]);
+}
+
+/// Statistical: one seed, the bound is four standard errors.
+#[test]
+fn sampled_classes_are_as_frequent_as_their_probabilities() {
+    const ROWS: usize = 20_000;
+    let x = [0.4f32, 0.6, 0.001, 0.999, 0.3, 0.7, -0.2, 0.0, 0.2, 0.8];
+    let segments = Segments::new(&layout());
+    let race = segments.draw_race(ROWS, &mut Stream::new(3, Purpose::Training, 0));
+    let sampled = |(device, ops): &(Device, Ops)| {
+        let many = Tensor::from_vec(x.repeat(ROWS), (ROWS, 10), device).unwrap();
+        let race = Tensor::from_vec(race.clone(), (ROWS, 10), device).unwrap();
+        let sampled = floats(&ops.sampled(&many, &race, &segments).unwrap());
+        assert_eq!(floats(&many), x.repeat(ROWS));
+        sampled
+    };
+    let places = places();
+    let fused = sampled(&places[0]);
+    for place in &places[1..] {
+        assert_eq!(sampled(place), fused);
+    }
+    for classes in [0..2, 2..4, 7..10] {
+        for row in fused.chunks(10) {
+            let row = &row[classes.clone()];
+            assert!(row.iter().all(|&value| value == 0.0 || value == 1.0), "{row:?}");
+            assert_eq!(row.iter().sum::<f32>(), 1.0);
+        }
+        for class in classes {
+            let expected = f64::from(x[class]);
+            let found = fused.iter().skip(class).step_by(10).filter(|&&value| value == 1.0).count();
+            let found = found as f64 / ROWS as f64;
+            let bound = 4.0 * (expected * (1.0 - expected) / ROWS as f64).sqrt();
+            assert!((found - expected).abs() <= bound, "{class}: {found}, expected {expected}");
+        }
+    }
+    assert!(fused.chunks(10).all(|row| row[4..7] == x[4..7]));
+}
+
+#[test]
+fn only_sampling_draws_from_the_stream() {
+    let mut init = Initializer::new(1, DType::F32, &Device::Cpu, false);
+    let segments = Segments::new(&layout());
+    let generator =
+        AttributeGenerator::new(&mut init, 4, (2, 7), segments, DType::F32, &Device::Cpu).unwrap();
+    let x = Tensor::full(0.5f32, (3, 10), &Device::Cpu).unwrap();
+    let stream = || Stream::new(3, Purpose::Training, 0);
+    let next = |how| {
+        let mut stream = stream();
+        generator.discrete(Ops::on(&Device::Cpu), &x, how, &mut stream).unwrap();
+        stream.next_u64()
+    };
+    assert_eq!(next(Discretize::Argmax), stream().next_u64());
+    assert_ne!(next(Discretize::Sample), stream().next_u64());
 }
 
 #[test]

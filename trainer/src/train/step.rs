@@ -6,7 +6,7 @@ use super::batch::{Samples, Visits};
 use super::checkpoint::{Checkpoint, Place};
 use super::error::TrainError;
 use crate::model::attributes::{AttributeGenerator, Pass};
-use crate::model::config::{DoppelgangerConfig, GradientPenaltyAt, NoiseDraw};
+use crate::model::config::{Discretize, DoppelgangerConfig, GradientPenaltyAt, NoiseDraw};
 use crate::model::critic::{Critic, Judgement};
 use crate::model::ops::Ops;
 use crate::model::ops::dense::Columns;
@@ -215,7 +215,7 @@ impl Trainer {
         let mut alive = None;
         for _ in 0..self.config.d_rounds {
             let ready = match drawn.take() {
-                Some(ready) if self.config.noise == NoiseDraw::PerIteration => ready,
+                Some(ready) if self.config.noise_draw == NoiseDraw::PerIteration => ready,
                 _ => self.draw(&mut stream)?,
             };
             alive = Some(self.generate(&mut stream)?);
@@ -273,7 +273,8 @@ impl Trainer {
         let fixed = upload(samples.fixed_rows(&picked), batch)?;
 
         let pass = self.attributes.forward(self.ops, &input)?;
-        let mut discrete = self.attributes.discrete(self.ops, &pass.attributes)?;
+        let how = self.config.discretize;
+        let mut discrete = self.attributes.discrete(self.ops, &pass.attributes, how, stream)?;
         let mut attributes = pass.attributes.clone();
         let mut additional = None;
         if let (Some(network), Some(input)) = (&mut self.additional, second) {
@@ -566,7 +567,9 @@ impl Trainer {
         let own = self.samples.attribute_layout.dim() - self.samples.additional_dim;
         let share = |samples: Tensor| -> Result<f32, TrainError> {
             let attributes = samples.narrow(1, sequence, own)?.force_contiguous()?;
-            let discrete = self.attributes.discrete(self.ops, &attributes)?;
+            let mut unused = Stream::new(0, Purpose::Training, 0);
+            let discrete =
+                self.attributes.discrete(self.ops, &attributes, Discretize::Argmax, &mut unused)?;
             let rows = discrete.to_dtype(DType::F32)?.to_vec2::<f32>()?;
             // Numbers that differ by less than a hundredth of their range count as equal.
             let rounded = rows.iter().map(|row| row.iter().map(|v| (v * 100.0).round() as i32));

@@ -1,5 +1,7 @@
 use super::{Checkpoint, Losses, NamedTensor, Samples, TrainError, Trainer};
-use crate::model::config::{ConfigError, DoppelgangerConfig, GradientPenaltyAt, NoiseDraw};
+use crate::model::config::{
+    ConfigError, Discretize, DoppelgangerConfig, GradientPenaltyAt, NoiseDraw,
+};
 use crate::model::ops::{Ops, places};
 use crate::model::reference::{self, StepInput};
 use crate::model::weights::GeneratorWeights;
@@ -69,7 +71,12 @@ fn variants() -> Vec<DoppelgangerConfig> {
     vec![
         small(),
         DoppelgangerConfig { num_packing: 3, g_rounds: 2, adam_amsgrad: true, ..small() },
-        DoppelgangerConfig { noise: NoiseDraw::PerRound, use_attr_discriminator: false, ..small() },
+        DoppelgangerConfig {
+            noise_draw: NoiseDraw::PerRound,
+            use_attr_discriminator: false,
+            ..small()
+        },
+        DoppelgangerConfig { discretize: Discretize::Sample, ..small() },
         DoppelgangerConfig {
             gp_at: GradientPenaltyAt::Fake,
             initial_state: InitialState::Zero,
@@ -104,6 +111,24 @@ fn every_way_to_compute_trains_the_same_weights() {
             }
         }
     }
+}
+
+#[test]
+fn every_way_to_draw_noise_and_attributes_trains_other_weights() {
+    let ways = [
+        small(),
+        DoppelgangerConfig { noise_draw: NoiseDraw::PerRound, ..small() },
+        DoppelgangerConfig { discretize: Discretize::Sample, ..small() },
+    ];
+    let [usual, per_round, sampled] = ways.map(|config| train(toy(40), config, &places()[0]).1);
+    assert_ne!(usual, per_round);
+    assert_ne!(usual, sampled);
+    // With one round they are one way.
+    let one = [NoiseDraw::PerIteration, NoiseDraw::PerRound].map(|noise_draw| {
+        let config = DoppelgangerConfig { noise_draw, d_rounds: 1, ..small() };
+        train(toy(40), config, &places()[0]).1
+    });
+    assert_eq!(one[0], one[1]);
 }
 
 #[test]

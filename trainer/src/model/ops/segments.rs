@@ -1,10 +1,11 @@
-//! Activations by segment, one-hot rounding, and the generation flag's mask.
+//! Activations by segment, one-hot rounding and sampling, and the generation flag's mask.
 
 use super::kernel::{InPlace, Kernel, expect_lengths};
 use super::real::{Real, wide};
 use super::{Ops, indicator};
 use candle_core::{D, DType, Result, Tensor};
 use ns_model_format::layout::{Activation, Layout, Segment};
+use ns_model_format::random::Stream;
 
 /// A layout's segments, ready to apply to rows of its width.
 #[derive(Clone, Debug)]
@@ -37,6 +38,19 @@ impl Segments {
     /// Values a row.
     pub(crate) fn dim(&self) -> usize {
         self.dim
+    }
+
+    /// Draws what [`Ops::sampled`] divides by, for `rows` rows: Exp(1) for
+    /// every class of a softmax segment, 1 elsewhere.
+    pub(crate) fn draw_race(&self, rows: usize, stream: &mut Stream) -> Vec<f32> {
+        let mut race = vec![1.0; rows * self.dim];
+        self.for_each(&mut race, |activation, values| {
+            if activation == Activation::Softmax {
+                // -ln(1 - u), not -ln(u): never 0, and fine where races are won.
+                values.fill_with(|| -(-stream.uniform()).ln_1p());
+            }
+        });
+        race
     }
 
     /// Calls `work` with each segment of each row.
@@ -336,6 +350,17 @@ impl Ops {
             let places = places.reshape((1, 1, classes))?.broadcast_as(x[0].shape())?;
             indicator(&best.broadcast_as(x[0].shape())?.eq(&places)?, &x[0])
         })
+    }
+
+    /// Every softmax segment as a one-hot vector of a class drawn with its
+    /// probability; the rest as it is. A new tensor.
+    ///
+    /// `race` is of [`Segments::draw_race`], in the shape of `x`: of exponential
+    /// clocks that run at the classes' probabilities, each class's rings first with its
+    /// own. A quotient is rounded alike everywhere, which sums of probabilities are
+    /// not, so all bodies and devices draw the same classes.
+    pub(crate) fn sampled(self, x: &Tensor, race: &Tensor, segments: &Segments) -> Result<Tensor> {
+        self.one_hot(&(x / race)?, segments)
     }
 
     /// `[steps, batch, per_step]`: 1 while no earlier record's flag said stop.
