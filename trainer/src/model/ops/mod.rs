@@ -10,8 +10,9 @@ pub(crate) mod segments;
 
 use candle_core::{Device, Result, Tensor};
 use gemm::Product;
-use std::sync::OnceLock;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// 0 while nobody has said.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
@@ -30,6 +31,16 @@ pub(crate) fn threads() -> usize {
         0 => *AVAILABLE.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from)),
         threads => threads,
     }
+}
+
+/// A pool of just so many threads; `None` where the system gives none.
+fn pool(threads: usize) -> Option<Arc<ThreadPool>> {
+    static POOL: Mutex<Option<Arc<ThreadPool>>> = Mutex::new(None);
+    let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    if pool.as_ref().is_none_or(|pool| pool.current_num_threads() != threads) {
+        *pool = ThreadPoolBuilder::new().num_threads(threads).build().ok().map(Arc::new);
+    }
+    pool.clone()
 }
 
 /// How operations run.
@@ -53,6 +64,20 @@ impl Ops {
     /// Whether fused bodies run.
     pub(crate) fn fused(self) -> bool {
         self.fused
+    }
+
+    /// Does two things that have nothing to do with each other, at once where
+    /// threads are left: each fills the gaps in which the other has no product to share out.
+    pub(crate) fn both<A: Send, B: Send>(
+        self,
+        first: impl FnOnce() -> A + Send,
+        second: impl FnOnce() -> B + Send,
+    ) -> (A, B) {
+        let threads = threads();
+        match if self.fused && threads > 1 { pool(threads) } else { None } {
+            Some(pool) => pool.join(first, second),
+            None => (first(), second()),
+        }
     }
 
     /// `out = a b` into a matrix whose rows follow one another.
