@@ -1,10 +1,11 @@
 //! One training iteration at the sizes of NetShare's pcap example (159
 //! attribute and 11 measurement values, sample_len 10, LSTM 100, MLPs 5 x 512,
-//! batch 100, 5 critic rounds), at 10 and 100 LSTM steps, one thread. Where
-//! `./run bench --python PATH training` names a Python with torch and
-//! ../shared is there, the same iteration as a plain PyTorch loop runs beside
-//! it, and the ratio is printed.
+//! batch 100, 5 critic rounds), at 10 and 100 LSTM steps, one thread; a condition
+//! of one value comes on top. Where `./run bench --python PATH training` names a
+//! Python with torch and ../shared is there, the same iteration as a plain
+//! PyTorch loop runs in turn with ours, and the ratio of CPU times is printed.
 
+use std::ffi::OsStr;
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::process::Command;
@@ -44,32 +45,126 @@ fn samples(records: usize) -> Samples {
 }
 
 fn training(criterion: &mut Criterion) {
-    set_threads(1);
     let mut group = criterion.benchmark_group("training iteration");
     group.sample_size(10).measurement_time(Duration::from_secs(10));
     for records in [100, 1000] {
+        set_threads(1);
+        let samples = samples(records);
+        let data = samples.bytes();
         let config = DoppelgangerConfig { sample_len: 10, ..DoppelgangerConfig::default() };
-        let trainer = Trainer::new(samples(records), config, 1, &Device::Cpu);
+        let trainer = Trainer::new(samples, config, 1, &Device::Cpu);
         let mut trainer = trainer.expect("samples that fit");
         group.bench_function(format!("{} LSTM steps", records / 10), |bencher| {
             bencher.iter(|| black_box(trainer.iteration().expect("finite losses")));
         });
-        compare(&mut trainer, records);
+        report(&mut trainer, records, data);
     }
     group.finish();
 }
 
-/// Prints our median and PyTorch's, measured one after the other.
-fn compare(trainer: &mut Trainer, records: usize) {
-    let Some(python) = std::env::var_os("NS_BENCH_PYTHON") else {
-        println!("no PyTorch to compare with: ./run bench --python PATH training");
-        return;
-    };
+/// Times of one iteration.
+#[derive(Clone, Copy)]
+struct Times {
+    cpu_ms: f64,
+    wall_ms: f64,
+}
+
+/// Rounds of everything that is compared, one after another, so that what
+/// else the machine does meets all alike.
+const ROUNDS: usize = 3;
+
+/// Prints what criterion does not: CPU time beside PyTorch's, what a second
+/// thread brings, and memory.
+fn report(trainer: &mut Trainer, records: usize, data: usize) {
+    let iterations = if records > 100 { 5 } else { 15 };
+    let python = std::env::var_os("NS_BENCH_PYTHON");
+    let (mut ours, mut foreach, mut fused) = (Vec::new(), Vec::new(), Vec::new());
+    let mut pairs = Vec::new();
+    for _ in 0..ROUNDS {
+        ours.push(measure(trainer, iterations).cpu_ms);
+        if let Some(python) = &python {
+            foreach.extend(peer(python, "foreach", records, iterations));
+            fused.extend(peer(python, "fused", records, iterations));
+        }
+        // One at a time in turn: a second core that comes and goes is no news.
+        for _ in 0..iterations {
+            set_threads(1);
+            let one = measure(trainer, 1);
+            set_threads(2);
+            pairs.push((one, measure(trainer, 1)));
+        }
+        set_threads(1);
+    }
+    let steps = records / 10;
+    let ours = median(ours);
+    println!("{steps} LSTM steps, one thread: {ours:.1} ms of CPU time an iteration");
+    let peers = [("foreach", median(foreach)), ("fused", median(fused))];
+    match peers.into_iter().filter(|(_, ms)| ms.is_finite()).min_by(|a, b| a.1.total_cmp(&b.1)) {
+        Some((faster, theirs)) => println!(
+            "{steps} LSTM steps, PyTorch: {:.1} ms foreach, {:.1} ms fused; ratio to {faster} {:.2}",
+            peers[0].1,
+            peers[1].1,
+            ours / theirs
+        ),
+        None if python.is_some() => println!("PyTorch did not run"),
+        None => println!("no PyTorch to compare with: ./run bench --python PATH training"),
+    }
+    // Pairs in which both cores were there tell what two threads bring.
+    let cores = |times: &Times| times.cpu_ms / times.wall_ms;
+    pairs.sort_by(|(_, a), (_, b)| cores(b).total_cmp(&cores(a)));
+    pairs.truncate(pairs.len() / 3);
+    println!(
+        "{steps} LSTM steps, two threads: {:.2}x as fast as one (CPU/wall {:.2}) in the third of iterations with the most \
+         of two cores",
+        median(pairs.iter().map(|(one, two)| one.cpu_ms / two.wall_ms).collect()),
+        median(pairs.iter().map(|(_, two)| cores(two)).collect()),
+    );
+    let resident = resident_bytes().saturating_sub(data) >> 20;
+    println!("{steps} LSTM steps, resident: {resident} MiB beside {} MiB of data", data >> 20);
+}
+
+/// NaN of nothing.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Means over a few iterations.
+fn measure(trainer: &mut Trainer, iterations: usize) -> Times {
+    let (cpu, wall) = (cpu_ms(), Instant::now());
+    for _ in 0..iterations {
+        black_box(trainer.iteration().expect("finite losses"));
+    }
+    let each = |total: f64| total / iterations as f64;
+    Times { wall_ms: each(wall.elapsed().as_secs_f64() * 1e3), cpu_ms: each(cpu_ms() - cpu) }
+}
+
+/// CPU time of all threads that live.
+fn cpu_ms() -> f64 {
+    let threads = std::fs::read_dir("/proc/self/task").expect("Linux").flatten();
+    threads
+        .filter_map(|thread| {
+            let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            text.split_whitespace().next()?.parse::<f64>().ok()
+        })
+        .sum::<f64>()
+        / 1e6
+}
+
+fn resident_bytes() -> usize {
+    let text = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<usize>().ok());
+    kib.expect("a size in kB") * 1024
+}
+
+/// CPU time of PyTorch's iteration, in ms.
+fn peer(python: &OsStr, mode: &str, records: usize, iterations: usize) -> Option<f64> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let script = root.join("../../shared/peers/torch_train.py");
     let output = Command::new(python)
-        .arg(script)
-        .args(["--mode", "fused", "--threads", "1", "--iters", "10", "--len", &records.to_string()])
+        .arg(root.join("../../shared/peers/torch_train.py"))
+        .args(["--mode", mode, "--threads", "1"])
+        .args(["--iters", &iterations.to_string(), "--len", &records.to_string()])
         .output();
     let text = match output {
         Ok(output) if output.status.success() => {
@@ -77,28 +172,11 @@ fn compare(trainer: &mut Trainer, records: usize) {
         }
         other => {
             println!("PyTorch did not run: {other:?}");
-            return;
+            return None;
         }
     };
-    let mut times: Vec<f64> = (0..11)
-        .map(|_| {
-            let begin = Instant::now();
-            black_box(trainer.iteration().expect("finite losses"));
-            begin.elapsed().as_secs_f64() * 1e3
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    let ours = times[times.len() / 2];
-    let mut words = text.split_whitespace().skip_while(|word| *word != "median").skip(1);
-    let Some(theirs) = words.next().and_then(|word| word.parse::<f64>().ok()) else {
-        println!("PyTorch printed no median: {text}");
-        return;
-    };
-    println!(
-        "{} LSTM steps: {ours:.1} ms, PyTorch {theirs:.1} ms, ratio {:.2}",
-        records / 10,
-        ours / theirs
-    );
+    let mut words = text.split_whitespace().skip_while(|word| *word != "cpu").skip(1);
+    words.next()?.parse().ok()
 }
 
 criterion_group!(benches, training);

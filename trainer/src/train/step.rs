@@ -332,17 +332,22 @@ impl Trainer {
             Tensor::from_vec(values, batch, device)
         };
         let (ops, config) = (self.ops, &self.config);
-        let judged = self.critic.gradients(ops, &weights()?, config.d_gp_coe)?;
-        self.critic_adam.step(ops, self.critic.parameters())?;
-        let attributes = match &self.attribute_critic {
-            Some(critic) => {
-                let judged = critic.gradients(ops, &weights()?, config.attr_d_gp_coe)?;
-                self.attribute_critic_adam.step(ops, critic.parameters())?;
-                Some(judged)
-            }
-            None => None,
+        let (critic, adam) = (&self.critic, &mut self.critic_adam);
+        let drawn = weights()?;
+        let mut judge = || {
+            let judged = critic.gradients(ops, &drawn, config.d_gp_coe)?;
+            adam.step(ops, critic.parameters())?;
+            Ok::<_, TrainError>(judged)
         };
-        Ok((judged, attributes))
+        let Some(critic) = &self.attribute_critic else { return Ok((judge()?, None)) };
+        let adam = &mut self.attribute_critic_adam;
+        let drawn = weights()?;
+        let (judged, attributes) = ops.both(judge, || {
+            let judged = critic.gradients(ops, &drawn, config.attr_d_gp_coe)?;
+            adam.step(ops, critic.parameters())?;
+            Ok::<_, TrainError>(judged)
+        });
+        Ok((judged?, Some(attributes?)))
     }
 
     /// Returns the loss.

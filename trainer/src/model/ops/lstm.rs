@@ -1,7 +1,7 @@
 //! A whole LSTM sequence at once, forward and backward.
 
 use super::Ops;
-use super::gemm::{View, gemm_into};
+use super::gemm::{View, gemm_into, transpose};
 use super::kernel::{InPlace, Kernel, expect_lengths};
 use super::real::{Real, wide};
 use candle_core::{DType, Device, Result, Tensor};
@@ -170,6 +170,8 @@ impl Kernel for Backward {
         let cells = &states[..(steps + 1) * sizes.state()];
         let mut d_hidden = vec![T::of(0.0); sizes.state()];
         let mut d_cell = vec![T::of(0.0); sizes.state()];
+        let mut back = vec![T::of(0.0); weight.len()];
+        transpose(&mut back, hidden, weight, 4 * hidden);
         let step_gates = batch * 4 * hidden;
         for step in (0..steps).rev() {
             let gates = &mut gates[step * step_gates..(step + 1) * step_gates];
@@ -210,7 +212,7 @@ impl Kernel for Backward {
                     threads,
                     (&mut d_hidden, View::dense(batch, hidden)),
                     (gates, View::dense(batch, 4 * hidden)),
-                    (weight, View::dense(hidden, 4 * hidden).transposed()),
+                    (&back, View::dense(4 * hidden, hidden)),
                     false,
                 );
             }

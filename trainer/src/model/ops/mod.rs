@@ -10,9 +10,10 @@ pub(crate) mod segments;
 
 use candle_core::{Device, Result, Tensor};
 use gemm::Product;
-use std::cell::Cell;
-use std::sync::OnceLock;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// 0 while nobody has said.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
@@ -66,6 +67,20 @@ pub(crate) fn places() -> Vec<(Device, Ops)> {
     places
 }
 
+/// A pool of just so many threads, of this thread's own: trainings at once do not share
+/// theirs. `None` where the system gives none.
+fn pool(threads: usize) -> Option<Arc<ThreadPool>> {
+    thread_local! {
+        static POOL: RefCell<Option<Arc<ThreadPool>>> = const { RefCell::new(None) };
+    }
+    POOL.with_borrow_mut(|pool| {
+        if pool.as_ref().is_none_or(|pool| pool.current_num_threads() != threads) {
+            *pool = ThreadPoolBuilder::new().num_threads(threads).build().ok().map(Arc::new);
+        }
+        pool.clone()
+    })
+}
+
 /// How operations run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ops {
@@ -87,6 +102,20 @@ impl Ops {
     /// Whether fused bodies run.
     pub(crate) fn fused(self) -> bool {
         self.fused
+    }
+
+    /// Does two things that have nothing to do with each other, at once where
+    /// threads are left: each fills the gaps in which the other has no product to share out.
+    pub(crate) fn both<A: Send, B: Send>(
+        self,
+        first: impl FnOnce() -> A + Send,
+        second: impl FnOnce() -> B + Send,
+    ) -> (A, B) {
+        let threads = threads();
+        match if self.fused && threads > 1 { pool(threads) } else { None } {
+            Some(pool) => pool.join(|| on_threads(threads, first), || on_threads(threads, second)),
+            None => (first(), second()),
+        }
     }
 
     /// `out = a b` into a matrix whose rows follow one another.
