@@ -189,6 +189,30 @@ impl Run {
         Reading { on_error, max_records, seed, held_out }
     }
 
+    /// Any run.
+    #[cfg(test)]
+    pub(crate) fn for_tests(inputs: Vec<PathBuf>, on_error: OnError) -> Run {
+        let (version, trainer) = Run::written_by();
+        Run {
+            version,
+            trainer,
+            kind: TraceKind::Packets,
+            inputs,
+            input_sha256: "ab".to_owned(),
+            config_folder: Some("/somewhere".into()),
+            seed: u64::MAX,
+            max_records: 1000,
+            on_error,
+            epochs: Some(3),
+            max_seconds: Some(0.1),
+            bundle: None,
+            held_out: 0,
+            patience: None,
+            checkpoint_s: CHECKPOINT_S,
+            keep_checkpoints: KEEP_CHECKPOINTS,
+        }
+    }
+
     /// The version that is written, and by whom.
     pub(crate) fn written_by() -> (u32, String) {
         (VERSION, concat!("ns-train ", env!("CARGO_PKG_VERSION")).to_owned())
@@ -500,25 +524,7 @@ mod tests {
     use super::*;
 
     fn run(inputs: Vec<PathBuf>) -> Run {
-        let (version, trainer) = Run::written_by();
-        Run {
-            version,
-            trainer,
-            kind: TraceKind::Packets,
-            inputs,
-            input_sha256: "ab".to_owned(),
-            config_folder: Some("/somewhere".into()),
-            seed: u64::MAX,
-            max_records: 1000,
-            on_error: OnError::Skip,
-            epochs: Some(3),
-            max_seconds: Some(0.1),
-            bundle: None,
-            held_out: 0,
-            patience: None,
-            checkpoint_s: CHECKPOINT_S,
-            keep_checkpoints: KEEP_CHECKPOINTS,
-        }
+        Run::for_tests(inputs, OnError::Skip)
     }
 
     fn create(path: &Path, overwrite: bool) -> Result<WorkFolder, WorkError> {

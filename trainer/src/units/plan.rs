@@ -1,6 +1,6 @@
 //! Which units of work a run consists of, and what each needs and makes.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -193,8 +193,18 @@ impl Plan {
             Task::Bundle { cell } | Task::Score { cell } => cell < plan.cells.len(),
             Task::Choose => true,
         };
-        match plan.units.iter().find(|unit| !fits(unit)) {
-            Some(unit) => Err(damaged(format!("`{}` is of a model that is not in it", unit.name))),
+        if let Some(unit) = plan.units.iter().find(|unit| !fits(unit)) {
+            return Err(damaged(format!("`{}` is of a model that is not in it", unit.name)));
+        }
+        // A plan may come from elsewhere; what it names stays inside its folder.
+        let inside = |path: &Path| {
+            path.starts_with("units")
+                && path.components().all(|part| matches!(part, Component::Normal(_)))
+        };
+        let paths = plan.units.iter().flat_map(|unit| unit.inputs.iter().chain(&unit.outputs));
+        let cells = plan.cells.iter().map(|cell| Path::new("units").join(&cell.name));
+        match paths.cloned().chain(cells).find(|path| !inside(path)) {
+            Some(path) => Err(damaged(format!("`{}` is not inside `units`", path.display()))),
             None => Ok(plan),
         }
     }
@@ -273,5 +283,53 @@ fn length(config: &Resolved, samples: u64, chunk: usize) -> u64 {
     match config.chunks.reduce_time {
         Some(times) if chunk > 0 => (whole as f64 / times).ceil() as u64,
         _ => whole,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::OnError;
+    use crate::work::Run;
+
+    #[test]
+    fn a_plan_stays_inside_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = Run::for_tests(Vec::new(), OnError::Stop);
+        let work = WorkFolder::create(
+            &folder.path().join("work"),
+            false,
+            run,
+            crate::config::DEFAULT_PCAP,
+        )
+        .unwrap();
+        std::fs::create_dir(work.units()).unwrap();
+        let unit = |cell: usize, output: &str| Unit {
+            name: "a".to_owned(),
+            task: Task::Bundle { cell },
+            inputs: vec!["units/prepared/x".into()],
+            outputs: vec![output.into()],
+            iterations: 0,
+        };
+        let plan = |name: &str, unit: Unit| {
+            let cells =
+                vec![PlannedCell { name: name.to_owned(), config: serde_json::Value::Null }];
+            Plan { version: 1, cells, chunks: 1, units: vec![unit] }
+        };
+        let good = plan("model", unit(0, "units/model/model.ns"));
+        good.write(&work).unwrap();
+        assert_eq!(Plan::read(&work).unwrap(), good);
+        assert_eq!(good.standing(&work, &good.units[0]), Standing::Waiting);
+        for (bad, expected) in [
+            (plan("..", unit(0, "units/x")), "`units/..` is not inside"),
+            (plan("/tmp", unit(0, "units/x")), "`/tmp` is not inside"),
+            (plan("a", unit(0, "units/../../x")), "`units/../../x` is not inside"),
+            (plan("a", unit(0, "/etc/x")), "`/etc/x` is not inside"),
+            (plan("a", unit(1, "units/x")), "a model that is not in it"),
+        ] {
+            bad.write(&work).unwrap();
+            let error = Plan::read(&work).unwrap_err().to_string();
+            assert!(error.contains("is damaged") && error.contains(expected), "{error}");
+        }
     }
 }

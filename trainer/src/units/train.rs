@@ -180,13 +180,13 @@ pub(super) fn run(
         let path = path.to_owned();
         move |source| UnitError::Write { path, source }
     };
+    let config = work.cell(&planned.name)?;
     std::fs::create_dir_all(&folder.0).map_err(fail(&folder.0))?;
     let lock = lock_file(work, &planned.name, chunk);
     let lock = File::create(&lock).map_err(fail(&lock))?;
     if lock.try_lock().is_err() {
         return Err(UnitError::Locked { unit: unit.name.clone() });
     }
-    let config = work.cell(&planned.name)?;
     let prepared = work.prepared();
     let (facts, samples) = (Facts::read(&prepared)?, Facts::samples(&prepared, chunk)?);
     let per_epoch = samples.iterations_per_epoch(config.model.batch_size) as u64;
