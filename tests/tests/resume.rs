@@ -113,7 +113,7 @@ fn killed_three_times_and_resumed_is_as_good_as_unbroken() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     write_input(folder);
-    std::fs::write(folder.join("c.json"), config(&[("EPOCHS", "16")])).expect("written");
+    std::fs::write(folder.join("c.json"), config(&[("EPOCHS", "40")])).expect("written");
     let input = ["train", "--config", "c.json", "--input", "flows.csv", "--held-out", "0.2"];
     expect(0, folder, &[&input[..], &["--out", "unbroken.ns"]].concat());
 
@@ -163,7 +163,7 @@ fn a_damaged_checkpoint_is_passed_over() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     write_input(folder);
-    std::fs::write(folder.join("c.json"), config(&[("EPOCHS", "16")])).expect("written");
+    std::fs::write(folder.join("c.json"), config(&[("EPOCHS", "40")])).expect("written");
     let input = ["train", "--config", "c.json", "--input", "flows.csv"];
     expect(0, folder, &[&input[..], &["--out", "unbroken.ns"]].concat());
     let begin = [&input[..], &["--work", "run", "--checkpoint-minutes", "0.002"]].concat();
