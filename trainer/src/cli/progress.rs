@@ -58,10 +58,11 @@ pub(super) fn show_training(bar: &ProgressBar, progress: &Progress, limit: Optio
         of => format!("{what} {} of {of}, ", number + 1),
     };
     bar.set_message(format!(
-        "{}{}epoch {:.1}, {rate:.1} it/s, gap {:.3}, generator {:.3}, {} left",
+        "{}{}epoch {:.1}, {} flows/s, gap {:.3}, generator {:.3}, {} left",
         which("model", progress.cell, progress.cells),
         which("chunk", progress.chunk, progress.chunks),
         progress.epochs,
+        HumanCount((rate * progress.batch_size as f64) as u64),
         progress.losses.gap,
         progress.losses.generator,
         indicatif::HumanDuration(Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX)),

@@ -34,6 +34,8 @@ pub struct Progress {
     pub done_now: u64,
     /// Passes over the chunk's samples.
     pub epochs: f64,
+    /// Samples (flows, or segments of them) an iteration.
+    pub batch_size: usize,
     /// The losses of this iteration.
     pub losses: Losses,
     /// Time since this sitting began to train.
@@ -236,6 +238,7 @@ fn step_done(shared: &Shared<'_>, index: usize, step: &Step) -> bool {
         iterations: iterations(shared.plan),
         done_now,
         epochs: step.epochs,
+        batch_size: step.batch_size,
         losses: step.losses,
         elapsed: shared.begin.elapsed(),
     };

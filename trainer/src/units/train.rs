@@ -41,6 +41,8 @@ pub struct Step {
     pub iteration: u64,
     /// Passes over its samples.
     pub epochs: f64,
+    /// Samples (flows, or segments of them) an iteration.
+    pub batch_size: usize,
     /// The iteration's losses.
     pub losses: Losses,
 }
@@ -351,7 +353,8 @@ impl Training<'_> {
                 self.point(losses, chunks)?;
             }
             let epochs = iteration as f64 / self.per_epoch as f64;
-            stopped = !watch(&Step { iteration, epochs, losses });
+            let batch_size = self.config.model.batch_size;
+            stopped = !watch(&Step { iteration, epochs, batch_size, losses });
             if iteration.is_multiple_of(every) && iteration < self.length {
                 early = self.score()?;
                 self.mark()?;
