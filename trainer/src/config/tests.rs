@@ -197,7 +197,7 @@ fn chunks_are_as_the_file_says() {
     let config = resolved(&chunked(", \"n_chunks\": 2", fields, manager)).expect("a good file");
     assert_eq!(config.chunks.reduce_time, None);
     assert!(config.skip_chunk0_train);
-    assert_eq!(config.pretrain_dir, Some("./earlier".into()));
+    assert_eq!(config.pretrain_dir, Some("/data/earlier".into()));
     let keys: Vec<&str> = config.notices.iter().flat_map(|n| &n.keys).map(String::as_str).collect();
     assert_eq!(keys, ["truncate", "pretrain_non_dp_reduce_time"]);
     for (text, expected) in [

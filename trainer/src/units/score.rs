@@ -23,6 +23,9 @@ const SPLITS: usize = 10;
 /// real ones has collapsed.
 const COLLAPSED: f64 = 0.1;
 
+/// The name of what is scored, without its extension.
+pub(super) const SCORED: &str = "scored";
+
 /// How a model scored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Scored {
@@ -83,15 +86,13 @@ pub(super) fn of_bundle(
     };
     let bundle = bundle.with_flows(held_out.share)?;
     let extension = if config.kind == TraceKind::Packets { "pcap" } else { "csv" };
-    let synthetic = tempfile::Builder::new()
-        .prefix("scored-")
-        .suffix(&format!(".{extension}"))
-        .tempfile_in(folder)
-        .map_err(|source| UnitError::Write { path: folder.to_owned(), source })?
-        .into_temp_path();
+    // Always the same name: one that a kill leaves is written over.
+    let synthetic = folder.join(format!("{SCORED}.{extension}"));
     let mut options = GenerateOptions::default();
     options.seed = work.run().seed;
-    generate::generate(Arc::new(bundle), &synthetic, options, |_| true)
+    // A poor model's flows may never end.
+    let most = held_out.records.saturating_mul(10).saturating_add(10_000);
+    generate::generate(Arc::new(bundle), &synthetic, options, |made| made.records < most)
         .map_err(|error| UnitError::Generate(Box::new(error)))?;
     let fail = |error: EvaluateError| UnitError::Evaluate(Box::new(error));
     let fields = match config.kind {
@@ -100,12 +101,13 @@ pub(super) fn of_bundle(
     };
     let sides = Sides {
         real: vec![work.prepared().join(&held_out.file)],
-        synthetic: vec![synthetic.to_path_buf()],
+        synthetic: vec![synthetic.clone()],
         train: Vec::new(),
     };
     let reading = crate::ingest::Reading { held_out: 0, ..work.run().reading() };
     let options = Options { splits: SPLITS, seed: work.run().seed, baseline: false };
     let compared = evaluate::inputs::compare(&sides, &fields, reading, options, &mut |_, _| {});
+    let _ = std::fs::remove_file(&synthetic);
     let comparison = match compared {
         Ok((comparison, _)) => comparison,
         // A model that makes next to nothing cannot be compared: it is none to choose.

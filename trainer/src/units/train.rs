@@ -134,7 +134,9 @@ pub(super) fn generator_so_far(
 pub(super) fn clean(work: &WorkFolder, cell: &str, chunk: usize) {
     let folder = folder(work, cell, chunk);
     let rest = [folder.mark(), folder.best(), folder.so_far(), folder.0.join("lock")];
-    for path in folder.checkpoints().into_iter().chain(rest) {
+    let scored = ["pcap", "csv", "pcap.part", "csv.part"];
+    let scored = scored.map(|extension| folder.0.join(format!("{}.{extension}", score::SCORED)));
+    for path in folder.checkpoints().into_iter().chain(rest).chain(scored) {
         // What cannot be removed does no harm.
         let _ = std::fs::remove_file(path);
     }
