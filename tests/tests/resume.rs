@@ -205,6 +205,11 @@ fn what_has_changed_is_named() {
         ["train", "--config", "other.json", "--input", "flows.csv", "--work", "run", "--resume"];
     let said = expect(2, folder, &other);
     assert!(said.contains("`model.sample_len` was 2 and is 3"), "{said}");
+    let said = expect(2, folder, &["train", "--work", "run", "--resume", "--epochs", "9"]);
+    assert!(said.contains("`length.epochs` was 8 and is 9"), "{said}");
+    std::fs::copy(folder.join("flows.csv"), folder.join("again.csv")).expect("copied");
+    let said = expect(2, folder, &[&resume[..], &["--input", "again.csv"]].concat());
+    assert!(said.contains("`--input` was `") && said.contains("/again.csv`"), "{said}");
     let mut rows = String::from_utf8(read(folder.join("flows.csv"))).expect("text");
     rows += "1600000000,10.0.0.1,TCP,1\n";
     std::fs::write(folder.join("flows.csv"), rows).expect("written");
@@ -360,6 +365,11 @@ fn training_starts_from_an_earlier_one() {
     let skipped = train("skip.json", &[("MANAGER", &manager(", \"skip_chunk0_train\": true"))]);
     assert_eq!(weights(&skipped), weights(&first));
     assert_eq!(skipped.manifest().provenance.iterations, 0);
+    // What it starts from is not written over.
+    let over = ["train", "--config", "more.json", "--work", "first", "--overwrite"];
+    let said = expect(2, folder, &[&over[..], &input].concat());
+    assert!(said.contains("is an input; give another work folder"), "{said}");
+    assert!(folder.join("first/units/model/chunk-0/trained.safetensors").exists());
     // Networks of another size are another model.
     let other = config(&[("MANAGER", &manager("")), ("SAMPLE_LEN", "4")]);
     std::fs::write(folder.join("other.json"), other).expect("written");

@@ -1,5 +1,5 @@
 //! The training curve of a unit and of a run, `metrics.jsonl`: one JSON document a
-//! line, each whole and on disk before training goes on.
+//! line, each written before training goes on.
 
 use std::fs::File;
 use std::io::Write;
@@ -85,9 +85,8 @@ impl Curve {
         iteration: u64,
         batch_size: usize,
     ) -> Result<Curve, WorkError> {
-        let before = if path.exists() { read(&path)? } else { Vec::new() };
-        let stay = before.iter().take_while(|point| point.iteration <= iteration);
-        let stay: Vec<Point> = stay.copied().collect();
+        let mut stay = if path.exists() { read_in_order(&path)? } else { Vec::new() };
+        stay.retain(|point| point.iteration <= iteration);
         write(&path, &stay)?;
         let open = File::options().append(true).open(&path);
         let file = open.map_err(|source| WorkError::Write { path: path.clone(), source })?;
@@ -150,6 +149,21 @@ pub fn read(path: &Path) -> Result<Vec<Point>, WorkError> {
         })
     };
     whole.lines().enumerate().map(point).collect()
+}
+
+/// Reads what can be read of a curve, every iteration once and in order: after training went
+/// back, the iterations as they were done then.
+pub(crate) fn read_in_order(path: &Path) -> Result<Vec<Point>, WorkError> {
+    let bytes =
+        std::fs::read(path).map_err(|source| WorkError::Read { path: path.to_owned(), source })?;
+    let mut points: Vec<Point> = Vec::new();
+    let text = String::from_utf8_lossy(&bytes);
+    for point in text.lines().filter_map(|line| serde_json::from_str::<Point>(line).ok()) {
+        let earlier = points.partition_point(|kept| kept.iteration < point.iteration);
+        points.truncate(earlier);
+        points.push(point);
+    }
+    Ok(points)
 }
 
 #[cfg(test)]

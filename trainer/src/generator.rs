@@ -454,6 +454,20 @@ impl Generator {
     pub fn check(&self, work: impl AsRef<Path>) -> Result<(), GeneratorError> {
         let (inputs, work) = (self.checked_inputs()?, work.as_ref());
         WorkFolder::check(work, self.config().overwrite, inputs)?;
+        if self.reading.held_out > 0 {
+            self.check_generation()?;
+        }
+        // What the folder loses when it is written over must not be what is read.
+        let earlier = self.cells.iter().filter_map(|cell| cell.config.pretrain_dir.clone());
+        let needed = files::list(inputs)?.into_iter().map(|file| (file, work.join("units")));
+        let needed = needed.chain(earlier.map(|path| (path, work.to_owned())));
+        for (path, lost) in needed {
+            if let (Ok(path_is), Ok(lost)) = (path.canonicalize(), lost.canonicalize())
+                && path_is.starts_with(lost)
+            {
+                return Err(WorkError::Input { path }.into());
+            }
+        }
         let Some(bundle) = &self.bundle else { return Ok(()) };
         if is_one_of(bundle, &files::list(inputs)?) {
             return Err(WorkError::Input { path: bundle.clone() }.into());
@@ -551,6 +565,8 @@ impl Generator {
     ) -> Result<Option<HeldOut>, GeneratorError> {
         /// More records make scores no surer, only slower.
         const MOST_RECORDS: f64 = 200_000.0;
+        /// Halves of fewer cannot be compared.
+        const FEWEST_FLOWS: u64 = 8;
         if self.reading.held_out == 0 {
             return Ok(None);
         }
@@ -560,10 +576,12 @@ impl Generator {
         let file = PathBuf::from(format!("held-out.{extension}"));
         let inputs = files::list(&self.inputs)?;
         let path = folder.join(&file);
-        let records = write_held_out(&inputs, self.config(), self.reading, part, &path)
+        let (records, flows) = write_held_out(&inputs, self.config(), self.reading, part, &path)
             .map_err(|error| UnitError::HoldOut { reason: format!("{error:#}") })?;
-        let reason = "none of the flows is among them; give a larger share".to_owned();
-        if records == 0 {
+        if flows < FEWEST_FLOWS {
+            let reason = format!(
+                "{flows} flows are too few to judge by, {FEWEST_FLOWS} are needed; give a larger share"
+            );
             return Err(UnitError::HoldOut { reason }.into());
         }
         let share = self.held_out_share() * part;
@@ -595,6 +613,8 @@ impl Generator {
             .iter()
             .any(|unit| unit.task == Task::Choose && plan.standing(&work, unit) == Standing::Done)
         {
+            // It may have been killed before it tidied up.
+            units::clean(&work, &plan);
             let path = work.model();
             let bundle =
                 Bundle::open(&path).map_err(|source| GeneratorError::Model { path, source })?;
@@ -612,7 +632,7 @@ impl Generator {
         &self,
         work: impl AsRef<Path>,
     ) -> Result<(WorkFolder, Plan), GeneratorError> {
-        let work = WorkFolder::open(work)?;
+        let mut work = WorkFolder::open(work)?;
         if !Plan::exists(&work) {
             return Err(GeneratorError::NothingToResume { work: work.path().to_owned() });
         }
@@ -643,17 +663,29 @@ impl Generator {
         compare("`--held-out`", share(run.held_out), share(now.held_out));
         compare("`--patience`", format!("{:?}", run.patience), format!("{:?}", self.patience));
         let canonical = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
-        let shown =
-            |inputs: &[PathBuf]| files::shown(&inputs.iter().map(canonical).collect::<Vec<_>>());
+        let shown = |inputs: &[PathBuf]| {
+            let paths: Vec<PathBuf> = inputs.iter().map(canonical).collect();
+            let names: Vec<String> = paths.iter().map(|p| format!("`{}`", p.display())).collect();
+            names.join(", ")
+        };
         compare("`--input`", shown(&run.inputs), shown(&self.inputs));
         // What was prepared is enough to go on, but not if it is of another input by now.
         if let Ok(found) = files::list(&run.inputs).and_then(|list| files::digest(&list)) {
             compare("the SHA-256 of the input", run.input_sha256.clone(), found);
         }
-        match changed.is_empty() {
-            true => Ok((work, plan)),
-            false => Err(GeneratorError::Changed { work: work.path().to_owned(), changed }),
+        if !changed.is_empty() {
+            return Err(GeneratorError::Changed { work: work.path().to_owned(), changed });
         }
+        // Where the bundle goes is no matter of what is in it.
+        if let Some(bundle) = &self.bundle {
+            let bundle = std::path::absolute(bundle)
+                .map_err(|source| WorkError::Write { path: bundle.clone(), source })?;
+            work.set_bundle(bundle);
+        }
+        let model = work.model();
+        check_writable(&model)
+            .map_err(|source| WorkError::Write { path: model.clone(), source })?;
+        Ok((work, plan))
     }
 
     /// Does what is left of a plan.
@@ -901,6 +933,16 @@ fn differences(
             for (index, (a, b)) in a.iter().zip(b).enumerate() {
                 differences(&format!("{place}[{index}]"), a, b, tell);
             }
+        }
+        // Paths are from where the program ran then and runs now; what they end in is what is told.
+        (Value::String(then), Value::String(now))
+            if matches!(place, "pretrain_dir" | "pretrained") =>
+        {
+            let name = |path: &str| {
+                let name = Path::new(path).file_name().unwrap_or_default();
+                name.to_string_lossy().into_owned()
+            };
+            tell(&format!("`{place}`"), name(then), name(now));
         }
         _ => tell(&format!("`{place}`"), then.to_string(), now.to_string()),
     }

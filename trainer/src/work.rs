@@ -371,6 +371,11 @@ impl WorkFolder {
         self.run.bundle.clone().unwrap_or_else(|| self.path.join(MODEL))
     }
 
+    /// Puts the bundle elsewhere.
+    pub(crate) fn set_bundle(&mut self, bundle: PathBuf) {
+        self.run.bundle = Some(bundle);
+    }
+
     /// The synthetic trace: a PCAP, or a CSV where records are no packets.
     #[must_use]
     pub fn synthetic(&self) -> PathBuf {

@@ -49,7 +49,7 @@ pub(super) struct TrainArgs {
     resume: bool,
     /// Prepare the input and write the plan of the training, and train nothing: `ns-train unit` does
     /// its units one by one, on any machine
-    #[arg(long, requires = "work", conflicts_with = "dry_run")]
+    #[arg(long, requires = "work", conflicts_with_all = ["dry_run", "max_minutes"])]
     plan_only: bool,
 }
 
@@ -168,6 +168,25 @@ impl TrainingArgs {
         Ok(if overwrite { generator.overwrite(true) } else { generator })
     }
 
+    /// What is said beside the folder of a training that goes on. What the model depends on
+    /// must be as it was.
+    fn on_top(&self, generator: Generator, temporary: bool) -> Generator {
+        let mut generator = self.means(generator);
+        if let Some(epochs) = self.epochs {
+            generator = generator.epochs(epochs);
+        }
+        if let Some(share) = self.held_out {
+            generator = generator.held_out(share);
+        }
+        if let Some(scores) = self.patience {
+            generator = generator.patience(scores);
+        }
+        match (&self.out, temporary) {
+            (None, false) => generator,
+            _ => generator.bundle(self.beside().1),
+        }
+    }
+
     /// What it may use.
     fn means(&self, generator: Generator) -> Generator {
         let mut generator = generator.device(self.device);
@@ -201,7 +220,7 @@ pub(super) fn train(args: &TrainArgs) -> anyhow::Result<Exit> {
         let generator = match training.input.is_said() {
             true if temporary => training.generator(false)?.bundle(training.beside().1),
             true => training.generator(false)?,
-            false => training.means(Generator::from_work(place)?),
+            false => training.on_top(Generator::from_work(place)?, temporary),
         };
         generator.check_resume(place)?;
         let signals = Signals::listen()?;
@@ -223,7 +242,7 @@ pub(super) fn train(args: &TrainArgs) -> anyhow::Result<Exit> {
         ));
         return Ok(Exit::Done);
     }
-    match run(training, &generator, work.as_deref())? {
+    match run(training, &generator, work.as_deref(), args.overwrite)? {
         Some(trained) => finish(training, trained),
         None => Ok(Exit::Done),
     }
@@ -241,7 +260,9 @@ pub(super) fn train_and_generate(args: &TrainAndGenerateArgs) -> anyhow::Result<
     let options = generation.options(training.input.seed, training.threads.unwrap_or(1));
     let generator = training.generator(args.overwrite)?.generation(options);
     generator.check_generation()?;
-    let Some(trained) = run(training, &generator, Some(work))? else { return Ok(Exit::Done) };
+    let Some(trained) = run(training, &generator, Some(work), args.overwrite)? else {
+        return Ok(Exit::Done);
+    };
     let Trained { mut summary, signals } = trained;
     if signals.go_on() {
         let report = generate::run(&generator, work, &training.reporting, &signals)?;
@@ -269,24 +290,27 @@ fn run(
     args: &TrainingArgs,
     generator: &Generator,
     work: Option<&Path>,
+    overwrite: bool,
 ) -> anyhow::Result<Option<Trained>> {
     let say = |text: std::fmt::Arguments<'_>| args.reporting.say(text);
     for notice in &generator.config().notices {
         say(format_args!("note: {notice}"));
     }
+    let says_overwrite = generator.config().overwrite;
     let (beside, out) = args.beside();
     let beside_generator;
     let (place, generator, temporary) = match work {
         Some(work) => (work, generator, false),
         // The folder is there only while it is needed.
         None => {
-            beside_generator = generator.clone().bundle(&out);
+            // `overwrite` of a configuration is about folders that somebody named.
+            beside_generator = generator.clone().bundle(&out).overwrite(overwrite);
             (beside.as_path(), &beside_generator, true)
         }
     };
     if !args.dry_run {
         if temporary {
-            if generator.config().overwrite && !beside.exists() {
+            if says_overwrite && !overwrite {
                 say(format_args!("note: `overwrite` is about work folders (`--work`) only"));
             }
             check_out(&out, generator)?;

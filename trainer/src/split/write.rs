@@ -29,7 +29,7 @@ pub(super) fn write(
 }
 
 /// Writes the records of flows that reading holds out, or the part `share` of
-/// them, to a file of the input's kind; how many records.
+/// them, to a file of the input's kind; how many records, and of how many flows.
 ///
 /// # Errors
 /// The input cannot be read, or the file not be written.
@@ -39,17 +39,17 @@ pub(crate) fn write_held_out(
     reading: Reading,
     share: f64,
     path: &Path,
-) -> anyhow::Result<u64> {
+) -> anyhow::Result<(u64, u64)> {
     let held_out = (f64::from(reading.held_out) * share).ceil() as u32;
     let sampler = FlowSampler::of(Reading { held_out, ..reading });
     let mut parts = [Part::create(path.to_owned())?];
     let of = |flow| sampler.holds_out(flow).then_some(0);
     write(inputs, config, reading, (&sampler, &of), &mut parts)?;
     let [part] = parts;
-    let records = part.records;
+    let found = (part.records, part.flows());
     let (file, path) = part.finish()?;
     file.persist(&path).with_context(|| CannotWrite(path))?;
-    Ok(records)
+    Ok(found)
 }
 
 fn captures(

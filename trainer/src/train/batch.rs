@@ -11,6 +11,9 @@ use super::packed::Packed;
 use ns_model_format::layout::{Activation, Layout, Segment};
 use ns_model_format::random::{Purpose, Stream};
 
+/// Records that networks can be built for, far beyond any memory.
+const MOST_ROOM: usize = 1 << 32;
+
 /// What a file of samples says of itself.
 #[derive(Serialize, Deserialize)]
 struct About {
@@ -187,6 +190,10 @@ impl Samples {
             conditions: arrays.take_f32("conditions").ok_or_else(missing)?,
             ends,
         };
+        // What is built for so many records is allocated for them.
+        if samples.room > MOST_ROOM {
+            return Err(damaged(format!("room for {} records", samples.room)));
+        }
         let ascending = samples.ends.is_sorted();
         let last = samples.ends.last().copied().unwrap_or(0);
         let conditions = samples.len().checked_mul(samples.condition_dim);

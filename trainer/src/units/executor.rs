@@ -109,6 +109,10 @@ impl Executor for Local {
         plan: &Plan,
         watch: &mut (dyn FnMut(&Progress) -> bool + Send),
     ) -> Result<Outcome, UnitError> {
+        // What failed once may do better now: a disk has room again, a file was put back.
+        for unit in &plan.units {
+            let _ = std::fs::remove_file(work.path().join(unit.failure()));
+        }
         let standing: Vec<Standing> =
             plan.units.iter().map(|unit| plan.standing(work, unit)).collect();
         let done = |index: usize| standing[index] == Standing::Done;
@@ -116,8 +120,7 @@ impl Executor for Local {
         let at_once = self.threads.max(1).min(most);
         let ends = ends(plan, at_once);
         // What earlier sittings had of the time.
-        let spent: Duration = plan.units.iter().map(|unit| trained_for(work, plan, unit)).sum();
-        let time = self.time.map(|time| (time, spent / at_once as u32));
+        let time = self.time.map(|time| (time, spent(work, plan, at_once)));
         let board = Board {
             begun: (0..plan.units.len()).map(done).collect(),
             running: 0,
@@ -168,10 +171,17 @@ fn work_off(
         });
         let mut watch = |step: &Step| step_done(shared, index, step);
         let means = Means { device, threads, time };
-        let ended = run_unit(shared.work, shared.plan, unit, means, &mut watch);
+        let run = || run_unit(shared.work, shared.plan, unit, means, &mut watch);
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
         let mut board = lock(&shared.board);
         board.running -= 1;
         board.free += threads;
+        let ended = ended.unwrap_or_else(|panic| {
+            // The others must not wait for it.
+            shared.stop.store(true, Ordering::Relaxed);
+            shared.changed.notify_all();
+            std::panic::resume_unwind(panic)
+        });
         match ended {
             Ok(Ended::Done) => {}
             Ok(Ended::Stopped) => shared.stop.store(true, Ordering::Relaxed),
@@ -197,8 +207,7 @@ fn take(shared: &Shared<'_>) -> Option<(usize, usize)> {
         }
         let ready = (0..shared.plan.units.len()).filter(|&index| {
             let standing = || shared.plan.standing(shared.work, &shared.plan.units[index]);
-            // What failed in an earlier sitting is tried once more.
-            !board.begun[index] && matches!(standing(), Standing::Ready | Standing::Failed)
+            !board.begun[index] && standing() == Standing::Ready
         });
         let ready: Vec<usize> = ready.take(board.at_once).collect();
         if let Some(&index) = ready.first()
@@ -227,7 +236,8 @@ fn step_done(shared: &Shared<'_>, index: usize, step: &Step) -> bool {
         let mut board = lock(&shared.board);
         board.iterations[index] = step.iteration;
         board.done_now += 1;
-        (board.iterations.iter().sum(), board.done_now)
+        let all = board.iterations.iter().fold(0_u64, |sum, &n| sum.saturating_add(n));
+        (all, board.done_now)
     };
     let progress = Progress {
         cell,
@@ -272,6 +282,25 @@ fn trained_for(work: &WorkFolder, plan: &Plan, unit: &Unit) -> Duration {
     let last = super::status::last_point(work, plan, unit);
     let seconds = last.map_or(0.0, |point: curve::Point| point.elapsed_s);
     Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}
+
+/// How long a plan was worked on, as far as its curves tell: as long as one model's chunks
+/// after its first took, and as all of them together on so many threads.
+fn spent(work: &WorkFolder, plan: &Plan, at_once: usize) -> Duration {
+    let mut firsts = vec![Duration::ZERO; plan.cells.len()];
+    let mut others = firsts.clone();
+    let mut sum = Duration::ZERO;
+    for unit in &plan.units {
+        let Task::Train { cell, chunk } = unit.task else { continue };
+        let time = trained_for(work, plan, unit);
+        sum += time;
+        match chunk {
+            0 => firsts[cell] = time,
+            _ => others[cell] = others[cell].max(time),
+        }
+    }
+    let chains = firsts.iter().zip(&others).map(|(first, other)| *first + *other);
+    chains.max().unwrap_or_default().max(sum / at_once as u32)
 }
 
 /// How many units can be under way at once.

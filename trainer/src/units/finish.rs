@@ -40,6 +40,7 @@ fn assemble(
     generators: Vec<(crate::model::weights::GeneratorWeights, Made)>,
 ) -> Result<Bundle, UnitError> {
     let planned = &plan.cells[cell];
+    facts.fit(plan, &work.prepared())?;
     let config = work.cell(&planned.name)?;
     let choice = facts.held_out.as_ref().map(|held_out| Choice {
         held_out_share: held_out.share,
@@ -179,7 +180,7 @@ fn joined_curve(work: &WorkFolder, cell: &str, chunks: usize) -> Result<Vec<Poin
     let mut curves = Vec::new();
     for chunk in 0..chunks {
         let path = train::curve_file(work, cell, chunk);
-        curves.push(if path.exists() { curve::read(&path)? } else { Vec::new() });
+        curves.push(if path.exists() { curve::read_in_order(&path)? } else { Vec::new() });
     }
     let iterations = curves.iter().filter_map(|curve| curve.last()).map(|last| last.iterations);
     let iterations: u64 = iterations.fold(0, u64::saturating_add);

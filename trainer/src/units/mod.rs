@@ -207,7 +207,10 @@ pub fn run_unit(
         Task::Train { cell, chunk } => train::run(work, plan, unit, (cell, chunk), means, watch),
         Task::Bundle { cell } => finish::bundle(work, plan, cell).map(|()| Ended::Done),
         Task::Score { cell } => finish::score(work, plan, cell).map(|()| Ended::Done),
-        Task::Choose => finish::choose(work, plan).map(|()| Ended::Done),
+        Task::Choose => finish::choose(work, plan).map(|()| {
+            finish::clean(work, plan);
+            Ended::Done
+        }),
     });
     if let Err(error) = &ended
         && error.is_training()

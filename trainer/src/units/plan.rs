@@ -1,5 +1,6 @@
 //! Which units of work a run consists of, and what each needs and makes.
 
+use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,8 @@ use crate::files::write_whole;
 use crate::work::WorkFolder;
 
 const PLAN: &str = "plan.json";
+const VERSION: u32 = 1;
+const MOST_CHUNKS: usize = 10_000;
 
 /// A run as units of work: `units/plan.json`. Files are named from the work folder.
 ///
@@ -161,7 +164,7 @@ impl Plan {
             // A Resolved is plain data with string keys: it always serializes.
             config: serde_json::to_value(&cell.config).unwrap_or_default(),
         });
-        Plan { version: 1, cells: cells.collect(), chunks, units }
+        Plan { version: VERSION, cells: cells.collect(), chunks, units }
     }
 
     /// Whether a folder has a plan: whether training into it was begun.
@@ -195,6 +198,22 @@ impl Plan {
         };
         if let Some(unit) = plan.units.iter().find(|unit| !fits(unit)) {
             return Err(damaged(format!("`{}` is of a model that is not in it", unit.name)));
+        }
+        let known = plan.version == VERSION && plan.chunks <= MOST_CHUNKS;
+        if !known || plan.cells.is_empty() {
+            return Err(damaged("it is of another version, or of no model".to_owned()));
+        }
+        let mut made: HashSet<&Path> = HashSet::new();
+        let all: HashSet<&Path> =
+            plan.units.iter().flat_map(|unit| &unit.outputs).map(PathBuf::as_path).collect();
+        for unit in &plan.units {
+            let before =
+                |path: &&PathBuf| all.contains(path.as_path()) && !made.contains(path.as_path());
+            if let Some(path) = unit.inputs.iter().find(before) {
+                let (unit, path) = (&unit.name, path.display());
+                return Err(damaged(format!("`{unit}` stands before what makes its `{path}`")));
+            }
+            made.extend(unit.outputs.iter().map(PathBuf::as_path));
         }
         // A plan may come from elsewhere; what it names stays inside its folder.
         let inside = |path: &Path| {

@@ -1,13 +1,13 @@
 //! An input, read and encoded, as files that units of work start from.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use ns_model_format::Schema;
 use ns_model_format::chunks::HandedOver;
 use ns_model_format::manifest::Timeline;
 use serde::{Deserialize, Serialize};
 
-use super::UnitError;
+use super::{Plan, UnitError};
 use crate::files::write_whole;
 use crate::fit::Prepared;
 use crate::ingest::NotUsed;
@@ -83,11 +83,31 @@ impl Facts {
         let mut facts: Facts =
             serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
         facts.schema.link().map_err(damaged)?;
-        if facts.handed_over.len() != facts.samples.len() {
-            let reason = "its chunks do not fit one another".to_owned();
-            return Err(UnitError::Damaged { path, reason });
+        let is_name = |file: &PathBuf| {
+            let mut parts = file.components();
+            matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
+        };
+        let reason = match &facts.held_out {
+            _ if facts.handed_over.len() != facts.samples.len() => {
+                "its chunks do not fit one another"
+            }
+            Some(held_out) if !is_name(&held_out.file) => {
+                "the flows held out are in another folder"
+            }
+            Some(HeldOut { share, .. }) if !(*share > 0.0 && *share <= 1.0) => "no such share",
+            _ => return Ok(facts),
+        };
+        Err(UnitError::Damaged { path, reason: reason.to_owned() })
+    }
+
+    /// Whether they are those of a plan.
+    pub(crate) fn fit(&self, plan: &Plan, folder: &Path) -> Result<(), UnitError> {
+        let (found, chunks) = (self.samples.len(), plan.chunks);
+        if found == chunks {
+            return Ok(());
         }
-        Ok(facts)
+        let reason = format!("it has {found} chunks, the plan has {chunks}");
+        Err(UnitError::Damaged { path: folder.join(Facts::FILE), reason })
     }
 
     /// Reads a chunk's samples.

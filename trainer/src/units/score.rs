@@ -92,8 +92,14 @@ pub(super) fn of_bundle(
     options.seed = work.run().seed;
     // A poor model's flows may never end.
     let most = held_out.records.saturating_mul(10).saturating_add(10_000);
-    generate::generate(Arc::new(bundle), &synthetic, options, |made| made.records < most)
-        .map_err(|error| UnitError::Generate(Box::new(error)))?;
+    let report =
+        generate::generate(Arc::new(bundle), &synthetic, options, |made| made.records < most)
+            .map_err(|error| UnitError::Generate(Box::new(error)))?;
+    // A model that makes next to nothing cannot be compared: it is none to choose.
+    let nothing = Scored { iteration, median_r: None, p95_r: None, unique: None, collapsed: true };
+    if report.records == 0 {
+        return Ok(nothing);
+    }
     let fail = |error: EvaluateError| UnitError::Evaluate(Box::new(error));
     let fields = match config.kind {
         TraceKind::Packets => evaluate::packet_fields().map_err(|error| fail(error.into()))?,
@@ -110,11 +116,7 @@ pub(super) fn of_bundle(
     let _ = std::fs::remove_file(&synthetic);
     let comparison = match compared {
         Ok((comparison, _)) => comparison,
-        // A model that makes next to nothing cannot be compared: it is none to choose.
-        Err(EvaluateError::TooFew { what: "synthetic", .. }) => {
-            let (median_r, p95_r, unique) = (None, None, None);
-            return Ok(Scored { iteration, median_r, p95_r, unique, collapsed: true });
-        }
+        Err(EvaluateError::TooFew { what: "synthetic", .. }) => return Ok(nothing),
         Err(error) => return Err(fail(error)),
     };
     let found = comparison.metrics(|_| {});

@@ -86,7 +86,7 @@ pub fn read(work: &WorkFolder) -> Result<Status, UnitError> {
     };
     let done = |unit: &UnitStatus| unit.last.map_or(0, |last| last.iteration.min(unit.iterations));
     let (iteration, iterations) = (
-        units.iter().map(done).sum(),
+        units.iter().map(done).fold(0_u64, u64::saturating_add),
         units.iter().fold(0_u64, |sum, unit| sum.saturating_add(unit.iterations)),
     );
     let rate: f64 = units

@@ -59,6 +59,9 @@ struct Record {
     setbacks: usize,
     /// Those after which the best so far was taken.
     best: Option<u64>,
+    /// Whether a score ended it before its length.
+    #[serde(default)]
+    ended: bool,
 }
 
 /// The folder of a unit and the names in it.
@@ -188,11 +191,20 @@ pub(super) fn run(
     std::fs::create_dir_all(&folder.0).map_err(fail(&folder.0))?;
     let lock = lock_file(work, &planned.name, chunk);
     let lock = File::create(&lock).map_err(fail(&lock))?;
-    if lock.try_lock().is_err() {
-        return Err(UnitError::Locked { unit: unit.name.clone() });
+    // Who only looks how it stands holds the lock for an instant.
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while lock.try_lock().is_err() {
+        if Instant::now() >= deadline {
+            return Err(UnitError::Locked { unit: unit.name.clone() });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    if unit.outputs.iter().all(|path| work.path().join(path).exists()) {
+        return Ok(Ended::Done);
     }
     let prepared = work.prepared();
     let (facts, samples) = (Facts::read(&prepared)?, Facts::samples(&prepared, chunk)?);
+    facts.fit(plan, &prepared)?;
     let per_epoch = samples.iterations_per_epoch(config.model.batch_size) as u64;
     let seed = chunk_seed(work.run().seed, chunk);
     let mut trainer = Trainer::new(samples, config.model.clone(), seed, means.device)?;
@@ -225,9 +237,10 @@ pub(super) fn run(
     };
     let stopped = training.train(plan.chunks, means, watch)?;
     if stopped {
-        training.save()?;
-        let (generator, made) = training.best()?;
-        generators::write(&training.folder.so_far(), &generator, &made)?;
+        if training.save_if_sound()? {
+            let (generator, made) = training.best()?;
+            generators::write(&training.folder.so_far(), &generator, &made)?;
+        }
         return Ok(Ended::Stopped);
     }
     let (mut generator, made) = training.best()?;
@@ -338,8 +351,8 @@ impl Training<'_> {
         if self.trainer.iterations() == 0 {
             self.mark()?;
         }
-        let (mut stopped, mut early) = (false, false);
-        while self.trainer.iterations() < self.length && !stopped && !early {
+        let mut stopped = false;
+        while self.trainer.iterations() < self.length && !stopped && !self.record.ended {
             if means.time.is_some_and(|time| self.elapsed() >= time) {
                 break;
             }
@@ -357,19 +370,18 @@ impl Training<'_> {
             let epochs = iteration as f64 / self.per_epoch as f64;
             let batch_size = self.config.model.batch_size;
             stopped = !watch(&Step { iteration, epochs, batch_size, losses });
-            if iteration.is_multiple_of(every) && iteration < self.length {
-                early = self.score()?;
-                self.mark()?;
-            }
-            if per_kept.is_some_and(|per_kept| iteration.is_multiple_of(per_kept)) {
-                let path = self.folder.epoch(iteration / self.per_epoch);
-                self.trainer.checkpoint()?.write(&path, &self.record)?;
+            if let Err(error) = self.pass_by(iteration, every, per_kept) {
+                match error {
+                    UnitError::Train(error) => self.go_back(error)?,
+                    error => return Err(error),
+                }
+                continue;
             }
             if saved.elapsed() >= interval {
-                self.save()?;
+                self.save_if_sound()?;
                 saved = Instant::now();
             }
-            if stopped || early || iteration == self.length {
+            if stopped || self.record.ended || iteration == self.length {
                 self.point(losses, chunks)?;
             }
         }
@@ -379,6 +391,38 @@ impl Training<'_> {
             self.score()?;
         }
         Ok(stopped)
+    }
+
+    /// Does what is due after certain iterations, however long they took.
+    fn pass_by(
+        &mut self,
+        iteration: u64,
+        every: u64,
+        per_kept: Option<u64>,
+    ) -> Result<(), UnitError> {
+        if iteration.is_multiple_of(every) && iteration < self.length {
+            if self.scores {
+                // A score takes its time; what was trained is not to be lost with it.
+                self.save()?;
+            }
+            self.score()?;
+            self.mark()?;
+        }
+        if per_kept.is_some_and(|per_kept| iteration.is_multiple_of(per_kept)) {
+            let path = self.folder.epoch(iteration / self.per_epoch);
+            self.trainer.checkpoint()?.write(&path, &self.record)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint, unless a weight is no number any more: the next iteration
+    /// finds that too, whenever this one is due.
+    fn save_if_sound(&mut self) -> Result<bool, UnitError> {
+        match self.save() {
+            Ok(()) => Ok(true),
+            Err(UnitError::Train(TrainError::Diverged { .. })) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// One iteration, whose losses are such as training can go on with.
@@ -441,10 +485,10 @@ impl Training<'_> {
         Ok(())
     }
 
-    /// Judges the generator as it is; whether training should end.
-    fn score(&mut self) -> Result<bool, UnitError> {
+    /// Judges the generator as it is, and ends training if that is plain from it.
+    fn score(&mut self) -> Result<(), UnitError> {
         if !self.scores {
-            return Ok(false);
+            return Ok(());
         }
         let iteration = self.trainer.iterations();
         let generator = self.trainer.generator_weights()?;
@@ -470,23 +514,22 @@ impl Training<'_> {
         let scores = &self.record.scores;
         let since = scores.iter().filter(|s| Some(s.iteration) > self.record.best).count();
         let (chunk, patience) = (self.chunk, self.work.run().patience);
-        if scores.len() >= MOST_COLLAPSED
-            && scores[scores.len() - MOST_COLLAPSED..].iter().all(|scored| scored.collapsed)
-        {
-            self.record.events.push(format!(
-                "chunk {chunk}: ended at iteration {iteration}: the last {MOST_COLLAPSED} scores \
-                 found a collapsed model"
-            ));
-            return Ok(true);
+        if iteration >= self.length {
+            return Ok(());
         }
-        if patience.is_some_and(|patience| self.record.best.is_some() && since >= patience as usize)
-        {
-            self.record.events.push(format!(
-                "chunk {chunk}: ended at iteration {iteration}: {since} scores without a better one"
-            ));
-            return Ok(true);
-        }
-        Ok(false)
+        let collapsed = scores.len() >= MOST_COLLAPSED
+            && scores[scores.len() - MOST_COLLAPSED..].iter().all(|scored| scored.collapsed);
+        let reason = if collapsed {
+            format!("the last {MOST_COLLAPSED} scores found a collapsed model")
+        } else if patience.is_some_and(|n| self.record.best.is_some() && since >= n as usize) {
+            format!("{since} scores without a better one")
+        } else {
+            return Ok(());
+        };
+        self.record.ended = true;
+        let event = format!("chunk {chunk}: ended at iteration {iteration}: {reason}");
+        self.record.events.push(event);
+        Ok(())
     }
 
     /// The best generator: by its score, or else as it is now.
@@ -515,7 +558,9 @@ impl Training<'_> {
     /// Writes a line of the curve.
     fn point(&mut self, losses: Losses, chunks: usize) -> Result<(), UnitError> {
         let iteration = self.trainer.iterations();
-        let [generator_gradient, critic_gradient] = self.trainer.gradient_norms()?;
+        // JSON has no word for what is no number.
+        let norm = |norm: f32| if norm.is_finite() { norm } else { f32::MAX };
+        let [generator_gradient, critic_gradient] = self.trainer.gradient_norms()?.map(norm);
         let [unique, unique_real] = self.trainer.unique_attributes()?;
         let point = Point {
             iteration,
