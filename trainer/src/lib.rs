@@ -2,8 +2,8 @@
 //!
 //! Data goes one way: [`ingest`] reads a file into a trace, [`dataset`] fits
 //! encoders and encodes it, [`train`] fits the networks of [`model`],
-//! [`export`] writes them as a bundle. [`fit`] is the whole road; [`config`]
-//! says which way; [`cli`] is `ns-train`.
+//! [`export`] writes them as a bundle. [`fit`] is its first half, [`units`] its
+//! second, as units of work; [`config`] says which way; [`cli`] is `ns-train`.
 //!
 //! A [`Generator`] goes it for a configuration, and keeps what it makes in a
 //! [`WorkFolder`]: the model, the training curve, a synthetic trace, and how good
