@@ -566,7 +566,7 @@ impl Generator {
         /// More records make scores no surer, only slower.
         const MOST_RECORDS: f64 = 200_000.0;
         /// Halves of fewer cannot be compared.
-        const FEWEST_FLOWS: u64 = 8;
+        const FEWEST_FLOWS: u64 = 4;
         if self.reading.held_out == 0 {
             return Ok(None);
         }

@@ -351,6 +351,12 @@ impl Training<'_> {
         if self.trainer.iterations() == 0 {
             self.mark()?;
         }
+        // Killed between the checkpoint before a score and the score.
+        let iteration = self.trainer.iterations();
+        let scored = self.record.scores.last().is_some_and(|last| last.iteration == iteration);
+        if self.scores && !scored && iteration > 0 && iteration.is_multiple_of(every) {
+            self.pass_by(iteration, every, None)?;
+        }
         let mut stopped = false;
         while self.trainer.iterations() < self.length && !stopped && !self.record.ended {
             if means.time.is_some_and(|time| self.elapsed() >= time) {
