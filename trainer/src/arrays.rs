@@ -2,7 +2,7 @@
 //! whether they are what was written.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::de::DeserializeOwned;
@@ -10,39 +10,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::files::write_whole;
+use crate::work::WorkError;
 
 /// Where the document stands in the file's metadata.
 const ABOUT: &str = "netshare";
-
-/// Why such a file cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ArraysError {
-    /// It cannot be read.
-    #[error("cannot read `{}`", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// It cannot be written.
-    #[error("cannot write `{}`", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// Not what was written.
-    #[error("`{}` is damaged: {reason}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
 
 /// Numbers of one kind.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,8 +94,8 @@ impl Arrays {
     }
 
     /// Writes a file whole or not at all.
-    pub(crate) fn write(&self, path: &Path, about: &impl Serialize) -> Result<(), ArraysError> {
-        let fail = |source: std::io::Error| ArraysError::Write { path: path.to_owned(), source };
+    pub(crate) fn write(&self, path: &Path, about: &impl Serialize) -> Result<(), WorkError> {
+        let fail = |source: std::io::Error| WorkError::Write { path: path.to_owned(), source };
         let other = |error: safetensors::SafeTensorError| fail(std::io::Error::other(error));
         let bytes = self.0.iter().map(|(name, array)| (name, array.bytes()));
         let data: Vec<_> = bytes.collect();
@@ -145,10 +116,10 @@ impl Arrays {
     }
 
     /// Reads a file, and what it says of itself.
-    pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<(Arrays, T), ArraysError> {
+    pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<(Arrays, T), WorkError> {
         let file = std::fs::read(path)
-            .map_err(|source| ArraysError::Read { path: path.to_owned(), source })?;
-        let damaged = |reason: String| ArraysError::Damaged { path: path.to_owned(), reason };
+            .map_err(|source| WorkError::Read { path: path.to_owned(), source })?;
+        let damaged = |reason: String| WorkError::Damaged { path: path.to_owned(), reason };
         let (_, header) =
             SafeTensors::read_metadata(&file).map_err(|error| damaged(error.to_string()))?;
         let text = header.metadata().as_ref().and_then(|all| all.get(ABOUT));

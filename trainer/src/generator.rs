@@ -1,161 +1,37 @@
 //! NetShare's own interface: a configuration, trained and generated from in a
 //! work folder.
 
+mod error;
+mod resume;
+
+pub use error::GeneratorError;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::Device;
+use ns_model_format::Bundle;
 use ns_model_format::schema::TraceKind;
-use ns_model_format::{Bundle, BundleError};
 use ns_runtime::stats::Report;
-use ns_runtime::{GenerateOptions, RuntimeError, SinkError, engine};
+use ns_runtime::{GenerateOptions, SinkError, engine};
 
 use crate::config::{self, Cell, ConfigError, Resolved, TrainingLength};
 use crate::device;
-use crate::evaluate::{self, Done, EvaluateError, Evaluation, Options, Sides};
-use crate::files::{check_writable, is_one_of, write_whole};
-use crate::fit::{self, FitError, Prepared};
+use crate::evaluate::{self, Done, Evaluation, Options, Sides};
+use crate::files::{check_writable, is_one_of};
+use crate::fit::{self, Prepared};
 use crate::generate::{self, GenerateError, Generating};
 use crate::ingest::sample::{HELD_OUT, MILLION};
-use crate::ingest::{IngestError, Reading, files};
-use crate::init::{self, InitError};
+use crate::ingest::{Reading, files};
+use crate::init;
 use crate::input::is_capture;
 use crate::split::write_held_out;
 use crate::units::{
-    self, Executor, Facts, HeldOut, Local, Outcome, Plan, Progress, Standing, Task, UnitError,
+    self, Ended, Executor, Facts, HeldOut, Local, Plan, Progress, Standing, Task, UnitError,
 };
 use crate::visualize;
-use crate::work::{Run, WorkError, WorkFolder, folder_of_config};
-
-/// Why there is no model, or no synthetic trace.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum GeneratorError {
-    /// Nothing to learn from.
-    #[error("no input: give `--input FILE`{}", or_name_it_in(config))]
-    NoInput {
-        /// The configuration, which names none.
-        config: Option<PathBuf>,
-    },
-    /// A configuration of a table for a capture.
-    #[error(
-        "{input} is a capture, but `{}` describes a CSV: its `dataset_type` is not `pcap`",
-        config.display()
-    )]
-    IsACapture {
-        /// The inputs.
-        input: String,
-        /// The configuration.
-        config: PathBuf,
-    },
-    /// The configuration cannot be read.
-    #[error(transparent)]
-    Read(ConfigError),
-    /// The configuration asks for what cannot be.
-    #[error("configuration `{}`", path.display())]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// What cannot be.
-        source: ConfigError,
-    },
-    /// No configuration can be made for the input.
-    #[error(transparent)]
-    Init(#[from] InitError),
-    /// The input cannot be read.
-    #[error(transparent)]
-    Ingest(#[from] IngestError),
-    /// The device to train on cannot be opened.
-    #[error("{reason}")]
-    Device {
-        /// Why not, and what to do.
-        reason: String,
-    },
-    /// The input, or its encoding.
-    #[error(transparent)]
-    Fit(Box<FitError>),
-    /// A unit of work: training, and what follows it.
-    #[error(transparent)]
-    Unit(Box<UnitError>),
-    /// There is no training to go on with.
-    #[error("`{}` holds no training to go on with; `--overwrite` begins anew", work.display())]
-    NothingToResume {
-        /// The work folder.
-        work: PathBuf,
-    },
-    /// What a training was begun with is not what it is to go on with.
-    #[error(
-        "`{}` was trained otherwise so far: {}; undo that, or begin anew with `--overwrite`",
-        work.display(), changed.join(", ")
-    )]
-    Changed {
-        /// The work folder.
-        work: PathBuf,
-        /// What has changed, by name.
-        changed: Vec<String>,
-    },
-    /// The work folder.
-    #[error(transparent)]
-    Work(#[from] WorkError),
-    /// The bundle cannot be written.
-    #[error(transparent)]
-    Bundle(BundleError),
-    /// The folder's bundle cannot be used.
-    #[error("cannot use bundle `{}`", path.display())]
-    Model {
-        /// The bundle.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: BundleError,
-    },
-    /// Generation.
-    #[error(transparent)]
-    Generate(#[from] GenerateError),
-    /// Nothing was generated yet.
-    #[error("`{0}` has no synthetic trace; `ns-train generate --work {0}` makes one", work.display())]
-    NoSynthetic {
-        /// The work folder.
-        work: PathBuf,
-    },
-    /// The synthetic trace cannot be compared with a real one.
-    #[error(transparent)]
-    Evaluate(#[from] Box<EvaluateError>),
-}
-
-fn or_name_it_in(config: &Option<PathBuf>) -> String {
-    let name = |path: &PathBuf| format!(", or `original_data_file` in `{}`", path.display());
-    config.as_ref().map(name).unwrap_or_default()
-}
-
-impl GeneratorError {
-    /// What the reader can do about it, where the error itself does not say.
-    #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            GeneratorError::Generate(GenerateError::Runtime(error)) => error.hint(),
-            _ => None,
-        }
-    }
-}
-
-impl From<FitError> for GeneratorError {
-    fn from(error: FitError) -> GeneratorError {
-        GeneratorError::Fit(Box::new(error))
-    }
-}
-
-impl From<UnitError> for GeneratorError {
-    fn from(error: UnitError) -> GeneratorError {
-        GeneratorError::Unit(Box::new(error))
-    }
-}
-
-impl From<RuntimeError> for GeneratorError {
-    fn from(error: RuntimeError) -> GeneratorError {
-        GenerateError::from(error).into()
-    }
-}
+use crate::work::{Run, WorkError, WorkFolder, folder_of_config, write_json};
 
 /// A model that was trained into a work folder.
 #[derive(Debug)]
@@ -276,7 +152,7 @@ impl Generator {
             path: Some(work.config()),
             folder: run.config_folder.clone(),
             inputs: run.inputs.clone(),
-            reading: run.reading(),
+            reading: Reading { held_out: run.held_out, ..run.reading() },
             epochs: run.epochs,
             max_time: run.max_seconds.and_then(|time| Duration::try_from_secs_f64(time).ok()),
             patience: run.patience,
@@ -637,42 +513,7 @@ impl Generator {
             return Err(GeneratorError::NothingToResume { work: work.path().to_owned() });
         }
         let plan = Plan::read(&work)?;
-        let run = work.run();
-        let mut changed = Vec::new();
-        let mut compare = |name: &str, then: String, now: String| {
-            if then != now {
-                changed.push(format!("{name} was {then} and is {now}"));
-            }
-        };
-        let names = |cells: Vec<&String>| format!("{cells:?}");
-        compare(
-            "the list of models",
-            names(plan.cells.iter().map(|cell| &cell.name).collect()),
-            names(self.cells.iter().map(|cell| &cell.name).collect()),
-        );
-        let pairs = plan.cells.iter().zip(&self.cells);
-        for (then, now) in pairs.filter(|(then, now)| then.name == now.name) {
-            let now = serde_json::to_value(&now.config).unwrap_or_default();
-            differences("", &then.config, &now, &mut compare);
-        }
-        let now = self.reading;
-        compare("`--seed`", run.seed.to_string(), now.seed.to_string());
-        compare("`--max-records`", run.max_records.to_string(), now.max_records.to_string());
-        compare("`--on-error`", format!("{:?}", run.on_error), format!("{:?}", now.on_error));
-        let share = |millionths: u32| format!("{}", f64::from(millionths) / f64::from(MILLION));
-        compare("`--held-out`", share(run.held_out), share(now.held_out));
-        compare("`--patience`", format!("{:?}", run.patience), format!("{:?}", self.patience));
-        let canonical = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
-        let shown = |inputs: &[PathBuf]| {
-            let paths: Vec<PathBuf> = inputs.iter().map(canonical).collect();
-            let names: Vec<String> = paths.iter().map(|p| format!("`{}`", p.display())).collect();
-            names.join(", ")
-        };
-        compare("`--input`", shown(&run.inputs), shown(&self.inputs));
-        // What was prepared is enough to go on, but not if it is of another input by now.
-        if let Ok(found) = files::list(&run.inputs).and_then(|list| files::digest(&list)) {
-            compare("the SHA-256 of the input", run.input_sha256.clone(), found);
-        }
+        let changed = self.changes(work.run(), &plan);
         if !changed.is_empty() {
             return Err(GeneratorError::Changed { work: work.path().to_owned(), changed });
         }
@@ -704,8 +545,7 @@ impl Generator {
             threads: self.threads.unwrap_or_else(cores),
             time: self.max_time,
         };
-        let outcome = local.run(&work, plan, watch)?;
-        let stopped = outcome == Outcome::Stopped;
+        let stopped = local.run(&work, plan, watch)? == Ended::Stopped;
         match stopped {
             true => {
                 units::so_far(&work, plan)?;
@@ -840,10 +680,7 @@ impl Generator {
             false => Vec::new(),
         };
         let fail = |(path, source)| WorkError::Write { path, source };
-        let text = serde_json::to_string_pretty(&evaluation)
-            .map_err(|error| fail((work.evaluation(), error.into())))?;
-        write_whole(&work.evaluation(), format!("{text}\n").as_bytes())
-            .map_err(|error| fail((work.evaluation(), error)))?;
+        write_json(&work.evaluation(), &evaluation)?;
         let report = visualize::report(&comparison, &evaluation, &curve);
         report.write(&work.report(), &work.plots()).map_err(fail)?;
         Ok(evaluation)
@@ -904,46 +741,5 @@ impl Generator {
             checkpoint_s: self.checkpoints.every.as_secs_f64(),
             keep_checkpoints: self.checkpoints.keep,
         })
-    }
-}
-
-/// Tells every place in which two documents differ.
-fn differences(
-    place: &str,
-    then: &serde_json::Value,
-    now: &serde_json::Value,
-    tell: &mut impl FnMut(&str, String, String),
-) {
-    use serde_json::Value;
-    let inner = |key: &str| match place {
-        "" => key.to_owned(),
-        place => format!("{place}.{key}"),
-    };
-    match (then, now) {
-        (Value::Object(a), Value::Object(b)) => {
-            let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
-            for key in keys {
-                let of = |object: &serde_json::Map<String, Value>| {
-                    object.get(key).cloned().unwrap_or_default()
-                };
-                differences(&inner(key), &of(a), &of(b), tell);
-            }
-        }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            for (index, (a, b)) in a.iter().zip(b).enumerate() {
-                differences(&format!("{place}[{index}]"), a, b, tell);
-            }
-        }
-        // Paths are from where the program ran then and runs now; what they end in is what is told.
-        (Value::String(then), Value::String(now))
-            if matches!(place, "pretrain_dir" | "pretrained") =>
-        {
-            let name = |path: &str| {
-                let name = Path::new(path).file_name().unwrap_or_default();
-                name.to_string_lossy().into_owned()
-            };
-            tell(&format!("`{place}`"), name(then), name(now));
-        }
-        _ => tell(&format!("`{place}`"), then.to_string(), now.to_string()),
     }
 }

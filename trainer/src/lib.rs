@@ -64,6 +64,5 @@ pub mod units;
 pub mod visualize;
 pub mod work;
 
-pub use arrays::ArraysError;
 pub use generator::{Generator, GeneratorError, Training};
 pub use work::{WorkError, WorkFolder};

@@ -182,11 +182,11 @@ pub struct Run {
 }
 
 impl Run {
-    /// How the inputs were read.
+    /// How the inputs were read, but for what was held out of them.
     #[must_use]
     pub fn reading(&self) -> Reading {
-        let Run { on_error, max_records, seed, held_out, .. } = *self;
-        Reading { on_error, max_records, seed, held_out }
+        let Run { on_error, max_records, seed, .. } = *self;
+        Reading { on_error, max_records, seed, held_out: 0 }
     }
 
     /// Any run.
@@ -206,7 +206,7 @@ impl Run {
             epochs: Some(3),
             max_seconds: Some(0.1),
             bundle: None,
-            held_out: 0,
+            held_out: 100_000,
             patience: None,
             checkpoint_s: CHECKPOINT_S,
             keep_checkpoints: KEEP_CHECKPOINTS,
@@ -314,11 +314,7 @@ impl WorkFolder {
         }
         work.remove_plots().map_err(fail(&work.plots()))?;
         work.remove_units().map_err(fail(&work.units()))?;
-        let file = path.join(RUN);
-        let mut text = serde_json::to_string_pretty(&work.run)
-            .map_err(|error| fail(&file)(std::io::Error::other(error)))?;
-        text.push('\n');
-        write_whole(&file, text.as_bytes()).map_err(fail(&file))?;
+        write_json(&work.path.join(RUN), &work.run)?;
         write_whole(&work.config(), config.as_bytes()).map_err(fail(&work.config()))?;
         Ok(work)
     }
@@ -505,6 +501,13 @@ fn names() -> impl Iterator<Item = &'static str> {
     files.into_iter().chain(SYNTHETIC).chain(UNFINISHED)
 }
 
+/// Writes a file of one JSON document, for people to read too.
+pub(crate) fn write_json(path: &Path, document: &impl Serialize) -> Result<(), WorkError> {
+    let text = serde_json::to_string_pretty(document).map_err(std::io::Error::from);
+    let written = text.and_then(|text| write_whole(path, format!("{text}\n").as_bytes()));
+    written.map_err(|source| WorkError::Write { path: path.to_owned(), source })
+}
+
 fn remove_file(path: &Path) -> std::io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -544,6 +547,8 @@ mod tests {
         let opened = WorkFolder::open(&work).unwrap();
         assert_eq!(opened.run(), made.run());
         assert_eq!(opened.run().reading().on_error, OnError::Skip);
+        // Traces that are judged are read whole.
+        assert_eq!(opened.run().reading().held_out, 0);
         assert_eq!(std::fs::read_to_string(opened.config()).unwrap(), config::DEFAULT_PCAP);
         let cells = opened.configuration().unwrap();
         assert_eq!(cells[0].config.length, TrainingLength::Epochs(3));

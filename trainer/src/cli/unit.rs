@@ -15,7 +15,7 @@ use crate::{GeneratorError, WorkFolder, device};
 #[command(after_help = "\
 Examples:
   ns-train train --input capture.pcap --config grid.json --work run --plan-only
-  ns-train status --work run                            the units, and which are ready
+  ns-train status --work run                          the units, and which are ready
   ns-train unit --work run sample_len=5/chunk-0       on any machine that sees the folder
 A unit is ready when all its inputs are there, and done when all its outputs are: `units/plan.json`
 names them. A unit that was killed goes on from its last checkpoint when it is started again.")]

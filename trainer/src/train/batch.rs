@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::arrays::{Array, Arrays, ArraysError};
+use crate::arrays::{Array, Arrays};
+use crate::work::WorkError;
 
 use super::error::TrainError;
 use super::packed::Packed;
@@ -133,7 +134,7 @@ impl Samples {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn write(&self, path: &Path) -> Result<(), ArraysError> {
+    pub fn write(&self, path: &Path) -> Result<(), WorkError> {
         let (attribute_numbers, _, attributes) = self.attributes.parts();
         let (record_numbers, record_count, records) = self.records.parts();
         let about = About {
@@ -158,9 +159,9 @@ impl Samples {
     ///
     /// # Errors
     /// The file cannot be read, or is not as it was written.
-    pub fn read(path: &Path) -> Result<Samples, ArraysError> {
+    pub fn read(path: &Path) -> Result<Samples, WorkError> {
         let (mut arrays, about) = Arrays::read::<About>(path)?;
-        let damaged = |reason: String| ArraysError::Damaged { path: path.to_owned(), reason };
+        let damaged = |reason: String| WorkError::Damaged { path: path.to_owned(), reason };
         let missing = || damaged("an array is missing".to_owned());
         let ends = arrays.take_u64("ends").ok_or_else(missing)?;
         let ends: Vec<usize> =

@@ -6,7 +6,8 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::arrays::{Arrays, ArraysError};
+use crate::arrays::Arrays;
+use crate::work::WorkError;
 
 /// How far a training is, beside its weights. All chance is drawn from streams that
 /// are named by seed and iteration or pass, so these numbers are their state too.
@@ -51,7 +52,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn write(&self, path: &Path, more: &impl Serialize) -> Result<(), ArraysError> {
+    pub fn write(&self, path: &Path, more: &impl Serialize) -> Result<(), WorkError> {
         let mut arrays = Arrays::default();
         arrays.put_all("parameter", &self.parameters);
         arrays.put_all("statistic", &self.statistics);
@@ -64,7 +65,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// It cannot be read, or is not as it was written.
-    pub fn read<T: DeserializeOwned>(path: &Path) -> Result<(Checkpoint, T), ArraysError> {
+    pub fn read<T: DeserializeOwned>(path: &Path) -> Result<(Checkpoint, T), WorkError> {
         let (mut arrays, about) = Arrays::read::<About<T>>(path)?;
         let averaged = arrays.take_all("averaged");
         let checkpoint = Checkpoint {

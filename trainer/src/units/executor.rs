@@ -42,15 +42,6 @@ pub struct Progress {
     pub elapsed: Duration,
 }
 
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Everything that could be done is done.
-    Done,
-    /// It was stopped, and can go on.
-    Stopped,
-}
-
 /// Does the units of a plan. [`Local`] does them in threads of this process; one for
 /// a cluster would start `ns-train unit` on other machines.
 pub trait Executor {
@@ -64,7 +55,7 @@ pub trait Executor {
         work: &WorkFolder,
         plan: &Plan,
         watch: &mut (dyn FnMut(&Progress) -> bool + Send),
-    ) -> Result<Outcome, UnitError>;
+    ) -> Result<Ended, UnitError>;
 }
 
 /// As many units at a time as there are cores, and cores shared out where there are more.
@@ -108,7 +99,7 @@ impl Executor for Local {
         work: &WorkFolder,
         plan: &Plan,
         watch: &mut (dyn FnMut(&Progress) -> bool + Send),
-    ) -> Result<Outcome, UnitError> {
+    ) -> Result<Ended, UnitError> {
         // What failed once may do better now: a disk has room again, a file was put back.
         for unit in &plan.units {
             let _ = std::fs::remove_file(work.path().join(unit.failure()));
@@ -149,8 +140,8 @@ impl Executor for Local {
         let board = shared.board.into_inner().unwrap_or_else(PoisonError::into_inner);
         match board.error {
             Some(error) => Err(error),
-            None if shared.stop.load(Ordering::Relaxed) => Ok(Outcome::Stopped),
-            None => Ok(Outcome::Done),
+            None if shared.stop.load(Ordering::Relaxed) => Ok(Ended::Stopped),
+            None => Ok(Ended::Done),
         }
     }
 }

@@ -12,8 +12,7 @@ use super::score::{self, Scored};
 use super::{Facts, Plan, Standing, UnitError, train};
 use crate::curve::{self, Point};
 use crate::export::{self, ChunkModel};
-use crate::files::write_whole;
-use crate::work::WorkFolder;
+use crate::work::{WorkError, WorkFolder, write_json};
 
 /// Puts the networks of a model's chunks into a bundle.
 pub(super) fn bundle(work: &WorkFolder, plan: &Plan, cell: usize) -> Result<(), UnitError> {
@@ -21,7 +20,7 @@ pub(super) fn bundle(work: &WorkFolder, plan: &Plan, cell: usize) -> Result<(), 
     let generators = (0..plan.chunks).map(|chunk| {
         train::generator_so_far(work, &plan.cells[cell].name, chunk).ok_or_else(|| {
             let reason = format!("chunk {chunk} has no generator");
-            UnitError::Damaged { path: work.units().join(&plan.cells[cell].name), reason }
+            WorkError::Damaged { path: work.units().join(&plan.cells[cell].name), reason }
         })
     });
     let made = assemble(work, plan, facts, cell, generators.collect::<Result<_, _>>()?)?;
@@ -98,10 +97,7 @@ pub(super) fn score(work: &WorkFolder, plan: &Plan, cell: usize) -> Result<(), U
             score::of_bundle(work, &facts, &config, bundle, iterations, &folder)?
         }
     };
-    let path = cell_file(work, plan, cell, SCORE);
-    let fail = |source| UnitError::Write { path: path.clone(), source };
-    let text = serde_json::to_string_pretty(&scored).map_err(|error| fail(error.into()))?;
-    write_whole(&path, (text + "\n").as_bytes()).map_err(fail)
+    Ok(write_json(&cell_file(work, plan, cell, SCORE), &scored)?)
 }
 
 /// What `units/chosen.json` says.
@@ -131,7 +127,7 @@ pub(super) fn choose(work: &WorkFolder, plan: &Plan) -> Result<(), UnitError> {
         let score = cell_file(work, plan, cell, SCORE);
         let score = match std::fs::read(&score) {
             Ok(text) => Some(serde_json::from_slice(&text).map_err(|error| {
-                UnitError::Damaged { path: score.clone(), reason: error.to_string() }
+                WorkError::Damaged { path: score.clone(), reason: error.to_string() }
             })?),
             Err(_) => None,
         };
@@ -167,11 +163,7 @@ pub(super) fn choose(work: &WorkFolder, plan: &Plan) -> Result<(), UnitError> {
     bundle.with_provenance(provenance)?.write(&work.model())?;
     let name = plan.cells[cell].name.clone();
     curve::write(&work.metrics(), &joined_curve(work, &name, plan.chunks)?)?;
-    let path = work.path().join(CHOSEN);
-    let fail = |source| UnitError::Write { path: path.clone(), source };
-    let chosen = Chosen { cell: name, score, failed };
-    let text = serde_json::to_string_pretty(&chosen).map_err(|error| fail(error.into()))?;
-    write_whole(&path, (text + "\n").as_bytes()).map_err(fail)
+    Ok(write_json(&work.path().join(CHOSEN), &Chosen { cell: name, score, failed })?)
 }
 
 /// The curves of a model's chunks, one after another.

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::UnitError;
 use super::score::Scored;
-use crate::arrays::{Array, Arrays, ArraysError};
+use crate::arrays::{Array, Arrays};
 use crate::model::weights::GeneratorWeights;
+use crate::work::WorkError;
 
 /// What is known of a generator beside its weights.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,19 +27,19 @@ pub(super) fn write(
     path: &Path,
     generator: &GeneratorWeights,
     made: &Made,
-) -> Result<(), UnitError> {
+) -> Result<(), WorkError> {
     let mut arrays = Arrays::default();
     for (name, _, values) in generator.tensors() {
         arrays.put(name, Array::F32(values.to_vec()));
     }
-    Ok(arrays.write(path, made)?)
+    arrays.write(path, made)
 }
 
 /// Reads one.
-pub(super) fn read(path: &Path) -> Result<(GeneratorWeights, Made), UnitError> {
+pub(super) fn read(path: &Path) -> Result<(GeneratorWeights, Made), WorkError> {
     let (mut arrays, made) = Arrays::read(path)?;
     let generator = GeneratorWeights::from_tensors(|name| arrays.take_f32(name));
-    let generator = generator.ok_or_else(|| ArraysError::Damaged {
+    let generator = generator.ok_or_else(|| WorkError::Damaged {
         path: path.to_owned(),
         reason: "its tensors are not those of a generator".to_owned(),
     })?;

@@ -15,7 +15,7 @@ mod score;
 pub mod status;
 mod train;
 
-pub use executor::{Executor, Local, Outcome, Progress};
+pub use executor::{Executor, Local, Progress};
 pub(crate) use finish::{clean, so_far};
 pub use plan::{Plan, PlannedCell, Standing, Task, Unit};
 pub(crate) use prepared::{Facts, HeldOut};
@@ -27,7 +27,6 @@ use std::time::Duration;
 use candle_core::Device;
 use ns_model_format::BundleError;
 
-use crate::arrays::ArraysError;
 use crate::evaluate::EvaluateError;
 use crate::files::write_whole;
 use crate::fit::FitError;
@@ -77,30 +76,6 @@ pub enum UnitError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A file cannot be read.
-    #[error("cannot read `{}`", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// A file cannot be written.
-    #[error("cannot write `{}`", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// A file that is not what was written.
-    #[error("`{}` is damaged: {reason}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// Nothing can be chosen.
     #[error("no model was trained to its end{}", causes(failures))]
     NoModel {
@@ -110,10 +85,7 @@ pub enum UnitError {
     /// Training.
     #[error(transparent)]
     Train(#[from] TrainError),
-    /// Arrays.
-    #[error(transparent)]
-    Arrays(#[from] ArraysError),
-    /// The work folder.
+    /// A file of the work folder.
     #[error(transparent)]
     Work(#[from] WorkError),
     /// The bundle.
@@ -146,10 +118,7 @@ impl UnitError {
     pub fn is_output(&self) -> bool {
         matches!(
             self,
-            UnitError::Write { .. }
-                | UnitError::Arrays(ArraysError::Write { .. })
-                | UnitError::Work(WorkError::Write { .. })
-                | UnitError::Bundle(BundleError::Io { .. })
+            UnitError::Work(WorkError::Write { .. }) | UnitError::Bundle(BundleError::Io { .. })
         )
     }
 
@@ -171,10 +140,10 @@ pub struct Means<'a> {
     pub time: Option<Duration>,
 }
 
-/// How a unit ended.
+/// How a unit, or a run of them, ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Its outputs are there.
+    /// Its outputs are there; of a run, of all units whose training did not fail.
     Done,
     /// It was stopped; what it had done is kept, and it can go on.
     Stopped,

@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::UnitError;
 use super::prepared::Facts;
 use crate::config::{Cell, Resolved, TrainingLength};
-use crate::files::write_whole;
-use crate::work::WorkFolder;
+use crate::work::{WorkError, WorkFolder, write_json};
 
 const PLAN: &str = "plan.json";
 const VERSION: u32 = 1;
@@ -174,22 +173,19 @@ impl Plan {
     }
 
     /// Writes the plan of a folder.
-    pub(crate) fn write(&self, work: &WorkFolder) -> Result<(), UnitError> {
-        let path = work.units().join(PLAN);
-        let fail = |source| UnitError::Write { path: path.clone(), source };
-        let text = serde_json::to_string_pretty(self).map_err(|error| fail(error.into()))?;
-        write_whole(&path, (text + "\n").as_bytes()).map_err(fail)
+    pub(crate) fn write(&self, work: &WorkFolder) -> Result<(), WorkError> {
+        write_json(&work.units().join(PLAN), self)
     }
 
     /// Reads the plan of a folder.
     ///
     /// # Errors
     /// There is none, or it is damaged.
-    pub fn read(work: &WorkFolder) -> Result<Plan, UnitError> {
+    pub fn read(work: &WorkFolder) -> Result<Plan, WorkError> {
         let path = work.units().join(PLAN);
         let text = std::fs::read_to_string(&path)
-            .map_err(|source| UnitError::Read { path: path.clone(), source })?;
-        let damaged = |reason: String| UnitError::Damaged { path: path.clone(), reason };
+            .map_err(|source| WorkError::Read { path: path.clone(), source })?;
+        let damaged = |reason: String| WorkError::Damaged { path: path.clone(), reason };
         let plan: Plan = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
         let fits = |unit: &Unit| match unit.task {
             Task::Train { cell, chunk } => cell < plan.cells.len() && chunk < plan.chunks,
@@ -285,7 +281,7 @@ pub(super) const GENERATOR: &str = "generator.safetensors";
 pub(super) const MODEL: &str = "model.ns";
 /// How good it is.
 pub(super) const SCORE: &str = "score.json";
-/// The bundle of the run, before it takes its place.
+/// Which model is the result of the run; it is written after the bundle.
 pub(super) const CHOSEN: &str = "units/chosen.json";
 
 /// Iterations of a chunk.

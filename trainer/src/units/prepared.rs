@@ -7,11 +7,12 @@ use ns_model_format::chunks::HandedOver;
 use ns_model_format::manifest::Timeline;
 use serde::{Deserialize, Serialize};
 
-use super::{Plan, UnitError};
+use super::Plan;
 use crate::files::write_whole;
 use crate::fit::Prepared;
 use crate::ingest::NotUsed;
 use crate::train::Samples;
+use crate::work::WorkError;
 
 /// What units need of an input beside its samples: `units/prepared/prepared.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,7 +52,7 @@ impl Facts {
         prepared: Prepared,
         held_out: Option<HeldOut>,
         folder: &Path,
-    ) -> Result<Facts, UnitError> {
+    ) -> Result<Facts, WorkError> {
         let dataset = prepared.dataset;
         let facts = Facts {
             input: prepared.input,
@@ -68,18 +69,18 @@ impl Facts {
         }
         // Last: where it is, the rest is.
         let path = folder.join(Facts::FILE);
-        let fail = |source| UnitError::Write { path: path.clone(), source };
+        let fail = |source| WorkError::Write { path: path.clone(), source };
         let text = serde_json::to_string(&facts).map_err(|error| fail(error.into()))?;
         write_whole(&path, text.as_bytes()).map_err(fail)?;
         Ok(facts)
     }
 
     /// Reads them back.
-    pub(crate) fn read(folder: &Path) -> Result<Facts, UnitError> {
+    pub(crate) fn read(folder: &Path) -> Result<Facts, WorkError> {
         let path = folder.join(Facts::FILE);
         let text = std::fs::read(&path)
-            .map_err(|source| UnitError::Read { path: path.clone(), source })?;
-        let damaged = |reason: String| UnitError::Damaged { path: path.clone(), reason };
+            .map_err(|source| WorkError::Read { path: path.clone(), source })?;
+        let damaged = |reason: String| WorkError::Damaged { path: path.clone(), reason };
         let mut facts: Facts =
             serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
         facts.schema.link().map_err(damaged)?;
@@ -97,21 +98,21 @@ impl Facts {
             Some(HeldOut { share, .. }) if !(*share > 0.0 && *share <= 1.0) => "no such share",
             _ => return Ok(facts),
         };
-        Err(UnitError::Damaged { path, reason: reason.to_owned() })
+        Err(WorkError::Damaged { path, reason: reason.to_owned() })
     }
 
     /// Whether they are those of a plan.
-    pub(crate) fn fit(&self, plan: &Plan, folder: &Path) -> Result<(), UnitError> {
+    pub(crate) fn fit(&self, plan: &Plan, folder: &Path) -> Result<(), WorkError> {
         let (found, chunks) = (self.samples.len(), plan.chunks);
         if found == chunks {
             return Ok(());
         }
         let reason = format!("it has {found} chunks, the plan has {chunks}");
-        Err(UnitError::Damaged { path: folder.join(Facts::FILE), reason })
+        Err(WorkError::Damaged { path: folder.join(Facts::FILE), reason })
     }
 
     /// Reads a chunk's samples.
-    pub(crate) fn samples(folder: &Path, chunk: usize) -> Result<Samples, UnitError> {
-        Ok(Samples::read(&folder.join(Facts::samples_file(chunk)))?)
+    pub(crate) fn samples(folder: &Path, chunk: usize) -> Result<Samples, WorkError> {
+        Samples::read(&folder.join(Facts::samples_file(chunk)))
     }
 }

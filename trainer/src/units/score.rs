@@ -110,7 +110,7 @@ pub(super) fn of_bundle(
         synthetic: vec![synthetic.clone()],
         train: Vec::new(),
     };
-    let reading = crate::ingest::Reading { held_out: 0, ..work.run().reading() };
+    let reading = work.run().reading();
     let options = Options { splits: SPLITS, seed: work.run().seed, baseline: false };
     let compared = evaluate::inputs::compare(&sides, &fields, reading, options, &mut |_, _| {});
     let _ = std::fs::remove_file(&synthetic);

@@ -13,12 +13,11 @@ use super::generators::{self, Made};
 use super::plan::{GENERATOR, TRAINED};
 use super::score::{self, Scored};
 use super::{Ended, Facts, Means, Plan, Unit, UnitError};
-use crate::arrays::ArraysError;
 use crate::config::Resolved;
 use crate::curve::{Curve, Point};
 use crate::model::weights::GeneratorWeights;
 use crate::train::{Checkpoint, Losses, TrainError, Trainer};
-use crate::work::WorkFolder;
+use crate::work::{WorkError, WorkFolder};
 
 /// Scores and marks are taken so often in a training.
 const MARKS: u64 = 10;
@@ -185,7 +184,7 @@ pub(super) fn run(
     let folder = folder(work, &planned.name, chunk);
     let fail = |path: &Path| {
         let path = path.to_owned();
-        move |source| UnitError::Write { path, source }
+        move |source| WorkError::Write { path, source }
     };
     let config = work.cell(&planned.name)?;
     std::fs::create_dir_all(&folder.0).map_err(fail(&folder.0))?;
@@ -328,7 +327,7 @@ fn resume(folder: &Folder, trainer: &mut Trainer, record: &mut Record) -> Result
                 return Ok(());
             }
             // The one before it may be whole.
-            Err(ArraysError::Damaged { .. }) => {}
+            Err(WorkError::Damaged { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -486,7 +485,7 @@ impl Training<'_> {
         self.trainer.checkpoint()?.write(&path, &self.record)?;
         let kept = self.work.run().keep_checkpoints.max(1) as usize;
         for path in self.folder.checkpoints().into_iter().skip(kept) {
-            std::fs::remove_file(&path).map_err(|source| UnitError::Write { path, source })?;
+            std::fs::remove_file(&path).map_err(|source| WorkError::Write { path, source })?;
         }
         Ok(())
     }
