@@ -27,6 +27,7 @@ use crate::worker::Worker;
 /// Batches that a worker may be ahead of the merge.
 const BATCHES_AHEAD: usize = 4;
 const MOST_WORKERS: usize = 1024;
+const MOST_PARTS: u64 = 1 << 16;
 const MOST_TRIES: usize = 1_000_000;
 const MOST_SLOTS: usize = 1 << 16;
 /// The queue numbers its places with 32 bits and may outgrow its cap twofold.
@@ -67,6 +68,10 @@ pub struct GenerateOptions {
     /// Flows with these attributes, one after another, and round again where
     /// more are asked for; without any limit above, each once.
     pub attributes: Option<Arc<GivenFlows>>,
+    /// Only part of the run's flows: with `(k, n)` those whose numbers leave `k` when
+    /// divided by `n`. The `n` parts together, merged in the order that events have,
+    /// are the run.
+    pub part: (u64, u64),
     /// The ONNX Runtime library; see [`crate::locate::locate`] for where it is
     /// looked for otherwise.
     pub onnxruntime: Option<PathBuf>,
@@ -87,13 +92,18 @@ impl Default for GenerateOptions {
             conditions: Vec::new(),
             condition_tries: 1_000,
             attributes: None,
+            part: (0, 1),
             onnxruntime: None,
         }
     }
 }
 
 impl GenerateOptions {
-    fn check(&self) -> Result<(), RuntimeError> {
+    /// Checks that every option is in its range, before anything is loaded.
+    ///
+    /// # Errors
+    /// One is not.
+    pub fn check(&self) -> Result<(), RuntimeError> {
         let within = |option, found: usize, most: usize, expected| {
             if (1..=most).contains(&found) {
                 return Ok(());
@@ -105,6 +115,11 @@ impl GenerateOptions {
         within("queue_cap", self.queue_cap, MOST_QUEUED, "1 to 268435456")?;
         within("condition_tries", self.condition_tries as usize, MOST_TRIES, "1 to 1000000")?;
         within("max_flow_records", self.max_flow_records as usize, usize::MAX, "1 or more")?;
+        let (part, parts) = self.part;
+        if part >= parts || parts > MOST_PARTS {
+            let (found, expected) = (format!("{part} of {parts}"), "0 of 1 to 65535 of 65536");
+            return Err(RuntimeError::Option { option: "part", found, expected });
+        }
         if !(1e-6..=1e6).contains(&self.flow_rate) {
             let found = self.flow_rate.to_string();
             let expected = "0.000001 to 1000000";
@@ -203,12 +218,13 @@ pub(crate) fn start<N: Networks, R: Render>(
     ));
     let stop = Arc::new(AtomicBool::new(false));
     let count = networks.len() as u64;
+    let (part, parts) = options.part;
     let mut workers = networks.into_iter().zip(0..).map(|(networks, number)| {
         let arrivals = Arrivals::new(
             process.clone(),
             options.seed,
             options.flow_rate,
-            (number, count),
+            (part + number * parts, count * parts),
             options.arrivals_end(process.span_ns()),
         )
         .of_given(plan.given());

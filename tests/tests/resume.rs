@@ -273,7 +273,7 @@ fn a_grid_in_chunks_is_trained_by_one_command_or_unit_by_unit() {
     // What another process is at is seen, and left to it.
     let at = folder.join("parts/units/sample_len=1/chunk-0");
     std::fs::create_dir_all(&at).expect("made");
-    let lock = std::fs::File::create(at.join("lock")).expect("made");
+    let lock = std::fs::File::create(at.join("trained.lock")).expect("made");
     lock.lock().expect("locked");
     let found = status(folder, "parts");
     assert_eq!(

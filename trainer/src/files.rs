@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 /// What an error is about that comes from writing this file.
 #[derive(Debug)]
 pub(crate) struct CannotWrite(pub(crate) PathBuf);
@@ -40,6 +42,19 @@ pub(crate) fn check_writable(path: &Path) -> std::io::Result<()> {
         return Err(std::io::ErrorKind::IsADirectory.into());
     }
     beside(path).map(drop)
+}
+
+/// SHA-256 of a file's contents, in lower-case hexadecimal.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn sha256(path: &Path) -> std::io::Result<String> {
+    Ok(hexadecimal(&Sha256::digest(std::fs::read(path)?)))
+}
+
+/// Bytes in lower-case hexadecimal.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Writes a file beside its place and moves it there.

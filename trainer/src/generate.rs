@@ -1,7 +1,7 @@
 //! From a bundle to a file, through the runtime: what `ns-replay` does, for
 //! programs that train as well.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,7 +10,9 @@ use ns_model_format::schema::TraceKind;
 use ns_runtime::drive::{Control, DriveError, Limits, drive};
 use ns_runtime::pace::Pace;
 use ns_runtime::packets::PacketError;
-use ns_runtime::sink::{CsvSink, DEFAULT_SNAPLEN, Item, PcapSink, Target};
+use ns_runtime::sink::{
+    CsvFormat, DEFAULT_SNAPLEN, FileSink, Format, Item, PartSink, PcapFormat, Target,
+};
 use ns_runtime::stats::{Report, SelectionReport};
 use ns_runtime::{
     GenerateOptions, Generator, PacketOptions, PacketRender, Render, RowRender, RuntimeError, Sink,
@@ -68,35 +70,82 @@ pub fn generate(
     options: GenerateOptions,
     watch: impl FnMut(&Generating) -> bool,
 ) -> Result<Report, GenerateError> {
+    into(&bundle, &Out::Whole(Target::File(out.to_owned())), options, watch)
+}
+
+/// Generates the part of a run that [`GenerateOptions::part`] names, to be merged by
+/// [`ns_runtime::sink::merge_parts`]. When `watch` returns false there is no file.
+///
+/// # Errors
+/// As [`generate`].
+pub fn generate_part(
+    bundle: &Arc<Bundle>,
+    out: &Path,
+    options: GenerateOptions,
+    watch: impl FnMut(&Generating) -> bool,
+) -> Result<Report, GenerateError> {
+    into(bundle, &Out::Part(out.to_owned()), options, watch)
+}
+
+/// Where records go.
+enum Out {
+    Whole(Target),
+    Part(PathBuf),
+}
+
+impl Out {
+    fn begin<T: Item, F: Format<T> + 'static>(
+        &self,
+        format: F,
+    ) -> Result<Box<dyn Sink<T>>, SinkError> {
+        Ok(match self {
+            Out::Whole(target) => Box::new(FileSink::begin(target, format)?),
+            Out::Part(path) => Box::new(PartSink::begin(path, format)?),
+        })
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Out::Whole(target) => format!("`{target}`"),
+            Out::Part(path) => format!("`{}`", path.display()),
+        }
+    }
+}
+
+fn into(
+    bundle: &Arc<Bundle>,
+    out: &Out,
+    options: GenerateOptions,
+    watch: impl FnMut(&Generating) -> bool,
+) -> Result<Report, GenerateError> {
     let manifest = bundle.manifest();
-    let (schema, target) = (&manifest.schema, Target::File(out.to_owned()));
+    let schema = &manifest.schema;
     let given_origin_ns = options.attributes.as_ref().and_then(|given| given.origin_ns());
     let origin_ns = given_origin_ns.unwrap_or(manifest.timeline.origin_ns);
     if schema.kind == TraceKind::Packets {
         let packets = PacketOptions { seed: options.seed, ..PacketOptions::default() };
         let payload = packets.payload.clone();
         let render = PacketRender::new(schema, packets)?;
-        let sink = || PcapSink::create(&target, payload, DEFAULT_SNAPLEN, origin_ns);
-        return run(&bundle, options, render, sink, watch, (&target, "packets"));
+        let format = PcapFormat { payload, snaplen: DEFAULT_SNAPLEN, origin_ns };
+        return run(bundle, options, render, format, watch, (out, "packets"));
     }
     let render = RowRender::new(schema, origin_ns);
-    let header = render.header();
-    let sink = || CsvSink::create(&target, &header);
-    run(&bundle, options, render, sink, watch, (&target, "records"))
+    let format = CsvFormat { header: render.header() };
+    run(bundle, options, render, format, watch, (out, "records"))
 }
 
-fn run<R, S>(
+fn run<R, F>(
     bundle: &Arc<Bundle>,
     options: GenerateOptions,
     render: R,
-    sink: impl FnOnce() -> Result<S, SinkError>,
+    format: F,
     mut watch: impl FnMut(&Generating) -> bool,
-    (target, noun): (&Target, &'static str),
+    (out, noun): (&Out, &'static str),
 ) -> Result<Report, GenerateError>
 where
     R: Render,
     R::Item: Item,
-    S: Sink<R::Item>,
+    F: Format<R::Item> + 'static,
 {
     let end = End::of(&options, bundle.manifest().timeline.arrivals.span_ns());
     let (seed, conditions) = (options.seed, options.conditions.clone());
@@ -115,11 +164,11 @@ where
             }
         }
     });
-    let mut sink = sink()?;
+    let mut sink = out.begin(format)?;
     let (driven, result) =
-        drive(events, &mut sink, Pace::TopSpeed, false, Limits::default(), &control);
+        drive(events, &mut *sink, Pace::TopSpeed, false, Limits::default(), &control);
     result?;
-    let mut report = Report::new(&driven, seed, format!("`{target}`"), noun);
+    let mut report = Report::new(&driven, seed, out.name(), noun);
     if !conditions.is_empty() {
         let conditions = conditions.iter().map(ToString::to_string).collect();
         report.selection = Some(SelectionReport::new(conditions, &stats.read()));
@@ -136,8 +185,10 @@ struct End {
 
 impl End {
     fn of(options: &GenerateOptions, span_ns: u64) -> End {
+        let of_part = |flows: u64| flows.div_ceil(options.part.1.max(1));
         let given = options.attributes.as_ref().map(|given| given.len() as u64);
-        match (options.flows, options.duration_ns) {
+        let (given, flows) = (given.map(of_part), options.flows.map(of_part));
+        match (flows, options.duration_ns) {
             (None, None) if options.forever => End { flows: None, time_ns: None },
             (None, None) if given.is_some() => End { flows: given, time_ns: None },
             (None, None) => End { flows: None, time_ns: Some(span_ns) },

@@ -28,10 +28,11 @@ use crate::init;
 use crate::input::is_capture;
 use crate::split::write_held_out;
 use crate::units::{
-    self, Ended, Executor, Facts, HeldOut, Local, Plan, Progress, Standing, Task, UnitError,
+    self, Ended, Executor, Facts, Happened, HeldOut, Local, Plan, PlannedTrace, Progress, Standing,
+    Task, UnitError,
 };
 use crate::visualize;
-use crate::work::{Run, WorkError, WorkFolder, folder_of_config, write_json};
+use crate::work::{GENERATION, Run, WorkError, WorkFolder, folder_of_config, write_json};
 
 /// A model that was trained into a work folder.
 #[derive(Debug)]
@@ -330,6 +331,12 @@ impl Generator {
     pub fn check(&self, work: impl AsRef<Path>) -> Result<(), GeneratorError> {
         let (inputs, work) = (self.checked_inputs()?, work.as_ref());
         WorkFolder::check(work, self.config().overwrite, inputs)?;
+        if let Ok(folder) = WorkFolder::open(work)
+            && let Ok(plan) = Plan::read(&folder)
+            && let Some(unit) = units::status::running(&folder, &plan)
+        {
+            return Err(UnitError::Locked { unit: unit.name.clone() }.into());
+        }
         if self.reading.held_out > 0 {
             self.check_generation()?;
         }
@@ -544,8 +551,13 @@ impl Generator {
             device: self.open_device()?,
             threads: self.threads.unwrap_or_else(cores),
             time: self.max_time,
+            onnxruntime: self.generation.as_ref().and_then(|options| options.onnxruntime.clone()),
         };
-        let stopped = local.run(&work, plan, watch)? == Ended::Stopped;
+        let mut watch = |happened: &Happened| match happened {
+            Happened::Trained(progress) => watch(progress),
+            Happened::Generated(_) => true,
+        };
+        let stopped = local.run(&work, plan, &mut watch)? == Ended::Stopped;
         match stopped {
             true => {
                 units::so_far(&work, plan)?;
@@ -597,6 +609,77 @@ impl Generator {
             work.remove_evaluation()?;
         }
         Ok(result?)
+    }
+
+    /// Plans to generate a work folder's synthetic trace in parts, which are units of
+    /// work as those of training are, or finds the plan of the same trace that was begun.
+    ///
+    /// # Errors
+    /// As [`Generator::generate`]; parts of another trace are there, and may not be
+    /// written over.
+    pub fn plan_parts(
+        &self,
+        work: impl AsRef<Path>,
+        parts: u64,
+    ) -> Result<(WorkFolder, Plan), GeneratorError> {
+        let work = WorkFolder::open(work)?;
+        let synthetic = work.synthetic();
+        let overwrite = self.config().overwrite;
+        if synthetic.symlink_metadata().is_ok() && !overwrite {
+            return Err(WorkError::Exists { path: synthetic }.into());
+        }
+        let mut options = self.generation.clone().unwrap_or_default();
+        options.part = (0, parts);
+        options.check()?;
+        let seed = if self.generation.is_some() { options.seed } else { work.run().seed };
+        let model_sha256 = units::model_sha256(&work)?;
+        let trace = PlannedTrace { model_sha256, seed, flows: options.flows, parts };
+        let plan = Plan::of_trace(&work, trace);
+        if Plan::generation_exists(&work) {
+            let begun = Plan::read_generation(&work)?;
+            if let Some(unit) = units::status::running(&work, &begun) {
+                return Err(UnitError::Locked { unit: unit.name.clone() }.into());
+            }
+            if begun == plan {
+                return Ok((work, plan));
+            }
+            if !overwrite {
+                return Err(GeneratorError::OtherParts { folder: work.generation() });
+            }
+            work.remove_folder(GENERATION)?;
+        }
+        std::fs::create_dir_all(work.generation())
+            .map_err(|source| WorkError::Write { path: work.generation(), source })?;
+        plan.write(&work)?;
+        Ok((work, plan))
+    }
+
+    /// Generates a work folder's synthetic trace in parts, as many at once as there are
+    /// threads: the same bytes as [`Generator::generate`] gives. Parts that are there
+    /// from a run that was stopped are not generated again.
+    ///
+    /// # Errors
+    /// As [`Generator::plan_parts`]; no ONNX Runtime; a file that cannot be written.
+    pub fn generate_parts_with(
+        &self,
+        work: impl AsRef<Path>,
+        parts: u64,
+        mut watch: impl FnMut(&Generating) -> bool + Send,
+    ) -> Result<Ended, GeneratorError> {
+        self.check_generation()?;
+        let (work, plan) = self.plan_parts(work, parts)?;
+        let options = self.generation.clone().unwrap_or_default();
+        let mut local = Local {
+            device: Device::Cpu,
+            threads: options.threads,
+            time: None,
+            onnxruntime: options.onnxruntime,
+        };
+        let mut watch = |happened: &Happened| match happened {
+            Happened::Generated(made) => watch(made),
+            Happened::Trained(_) => true,
+        };
+        Ok(local.run(&work, &plan, &mut watch)?)
     }
 
     /// Trains into a work folder, and generates a synthetic trace there.

@@ -20,7 +20,11 @@ const UNFINISHED: [&str; 2] = ["synthetic.pcap.part", "synthetic.csv.part"];
 const EVALUATION: &str = "evaluation.json";
 const REPORT: &str = "report.html";
 const PLOTS: &str = "plots";
-const UNITS: &str = "units";
+pub(crate) const UNITS: &str = "units";
+/// The parts of a trace, while it is generated in parts.
+pub(crate) const GENERATION: &str = "generation";
+/// What is a folder.
+const FOLDERS: [&str; 3] = [PLOTS, UNITS, GENERATION];
 
 /// How often a checkpoint is written if nothing else is said, in seconds.
 pub(crate) const CHECKPOINT_S: f64 = 60.0;
@@ -309,11 +313,12 @@ impl WorkFolder {
         std::fs::create_dir_all(path).map_err(fail(path))?;
         // The old `run.json` stays until the new one takes its place: without
         // one, the folder would not be ours.
-        for name in names().filter(|&name| ![RUN, PLOTS, UNITS].contains(&name)) {
+        for name in names().filter(|&name| name != RUN && !FOLDERS.contains(&name)) {
             remove_file(&path.join(name)).map_err(fail(&path.join(name)))?;
         }
         work.remove_plots().map_err(fail(&work.plots()))?;
-        work.remove_units().map_err(fail(&work.units()))?;
+        work.remove_folder(UNITS)?;
+        work.remove_folder(GENERATION)?;
         write_json(&work.path.join(RUN), &work.run)?;
         write_whole(&work.config(), config.as_bytes()).map_err(fail(&work.config()))?;
         Ok(work)
@@ -402,6 +407,12 @@ impl WorkFolder {
         self.path.join(UNITS)
     }
 
+    /// The folder of a trace that is generated in parts, until it is whole.
+    #[must_use]
+    pub fn generation(&self) -> PathBuf {
+        self.path.join(GENERATION)
+    }
+
     /// The encoded input, while training is not done.
     pub(crate) fn prepared(&self) -> PathBuf {
         self.units().join("prepared")
@@ -455,8 +466,7 @@ impl WorkFolder {
     pub(crate) fn remove(self) -> Result<(), WorkError> {
         let remove = || -> std::io::Result<()> {
             self.remove_plots()?;
-            self.remove_units()?;
-            for name in names().filter(|&name| name != PLOTS && name != UNITS) {
+            for name in names().filter(|&name| !FOLDERS.contains(&name)) {
                 remove_file(&self.path.join(name))?;
             }
             match std::fs::remove_dir(&self.path) {
@@ -464,15 +474,20 @@ impl WorkFolder {
                 _ => Ok(()),
             }
         };
+        self.remove_folder(UNITS)?;
+        self.remove_folder(GENERATION)?;
         remove().map_err(|source| WorkError::Write { path: self.path.clone(), source })
     }
 
-    fn remove_units(&self) -> std::io::Result<()> {
+    /// Removes one of its folders with all that is in it.
+    pub(crate) fn remove_folder(&self, name: &str) -> Result<(), WorkError> {
+        let path = self.path.join(name);
         // A link may lead to a folder that is not ours.
-        match self.units().symlink_metadata() {
-            Ok(found) if found.is_dir() => std::fs::remove_dir_all(self.units()),
+        let removed = match path.symlink_metadata() {
+            Ok(found) if found.is_dir() => std::fs::remove_dir_all(&path),
             _ => Ok(()),
-        }
+        };
+        removed.map_err(|source| WorkError::Write { path, source })
     }
 
     /// Removes the pictures, and their folder if nothing else is in it.
@@ -497,7 +512,7 @@ impl WorkFolder {
 
 /// All names that are ours.
 fn names() -> impl Iterator<Item = &'static str> {
-    let files = [RUN, CONFIG, METRICS, MODEL, EVALUATION, REPORT, PLOTS, UNITS];
+    let files = [RUN, CONFIG, METRICS, MODEL, EVALUATION, REPORT, PLOTS, UNITS, GENERATION];
     files.into_iter().chain(SYNTHETIC).chain(UNFINISHED)
 }
 

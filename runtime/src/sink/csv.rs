@@ -1,15 +1,31 @@
 //! A CSV: a line of names, then a line a record.
 
-use super::output::{Output, Target};
-use super::{Sent, Sink, SinkError};
+use super::SinkError;
+use super::file::{FileSink, Format};
+use super::output::Target;
 use crate::render::Event;
 
-/// Writes rows as a CSV.
-#[derive(Debug)]
-pub struct CsvSink {
-    output: Output,
-    sent: Sent,
+/// Rows as lines of a CSV.
+#[derive(Clone, Debug)]
+pub struct CsvFormat {
+    /// The line of names, without its end.
+    pub header: String,
 }
+
+impl Format<Box<str>> for CsvFormat {
+    fn header(&self) -> Vec<u8> {
+        format!("{}\n", self.header).into_bytes()
+    }
+
+    #[inline]
+    fn append(&self, event: &Event<Box<str>>, out: &mut Vec<u8>) {
+        out.extend_from_slice(event.item.as_bytes());
+        out.push(b'\n');
+    }
+}
+
+/// Writes rows as a CSV.
+pub type CsvSink = FileSink<CsvFormat>;
 
 impl CsvSink {
     /// Begins the file with `header`.
@@ -17,34 +33,6 @@ impl CsvSink {
     /// # Errors
     /// The file cannot be made or written.
     pub fn create(target: &Target, header: &str) -> Result<CsvSink, SinkError> {
-        let mut output = Output::create(target)?;
-        output.buffer.extend_from_slice(header.as_bytes());
-        output.buffer.push(b'\n');
-        output.end_record()?;
-        Ok(CsvSink { output, sent: Sent::default() })
-    }
-}
-
-impl Sink<Box<str>> for CsvSink {
-    fn write(&mut self, events: &[Event<Box<str>>]) -> Result<(), SinkError> {
-        for event in events {
-            self.output.buffer.extend_from_slice(event.item.as_bytes());
-            self.output.buffer.push(b'\n');
-            self.output.end_record()?;
-            self.sent.count(event);
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), SinkError> {
-        self.output.flush()
-    }
-
-    fn finish(&mut self) -> Result<(), SinkError> {
-        self.output.finish()
-    }
-
-    fn sent(&self) -> Sent {
-        self.sent
+        FileSink::begin(target, CsvFormat { header: header.to_owned() })
     }
 }

@@ -1,17 +1,21 @@
 //! Where records go, behind one trait.
 
 mod csv;
+mod file;
 mod interface;
 mod null;
 mod output;
+mod part;
 mod pcap;
 mod raw;
 
-pub use csv::CsvSink;
+pub use csv::{CsvFormat, CsvSink};
+pub use file::{FileSink, Format, PartSink};
 pub use interface::{Interface, InterfaceSink, Oversize, interface_names};
 pub use null::NullSink;
 pub use output::Target;
-pub use pcap::{DEFAULT_SNAPLEN, PcapSink};
+pub use part::{MergeError, Merged, merge_parts};
+pub use pcap::{DEFAULT_SNAPLEN, PcapFormat, PcapSink};
 
 use std::path::PathBuf;
 

@@ -3,8 +3,9 @@
 use pcap_file::pcap::PcapHeader;
 use pcap_file::{DataLink, Endianness, TsResolution};
 
-use super::output::{Output, Target};
-use super::{Sent, Sink, SinkError};
+use super::SinkError;
+use super::file::{FileSink, Format};
+use super::output::Target;
 use crate::packets::{Frame, Payload};
 use crate::render::Event;
 
@@ -14,20 +15,54 @@ pub const DEFAULT_SNAPLEN: u32 = 96;
 /// above it, so it is libpcap's largest, not the length to which we cut.
 const FILE_SNAPLEN: u32 = 262_144;
 
-/// Writes frames as a PCAP.
-#[derive(Debug)]
-pub struct PcapSink {
-    output: Output,
-    payload: Payload,
-    snaplen: usize,
-    origin_ns: i64,
-    sent: Sent,
+/// Frames as records of a PCAP.
+#[derive(Clone, Debug)]
+pub struct PcapFormat {
+    /// The one that the frames were rendered with.
+    pub payload: Payload,
+    /// Frames are cut to so many bytes, with their true length beside.
+    pub snaplen: u32,
+    /// When the run begins, in nanoseconds since the epoch.
+    pub origin_ns: i64,
 }
 
+impl Format<Frame> for PcapFormat {
+    fn header(&self) -> Vec<u8> {
+        let header = PcapHeader {
+            snaplen: FILE_SNAPLEN,
+            datalink: DataLink::ETHERNET,
+            ts_resolution: TsResolution::MicroSecond,
+            endianness: Endianness::Little,
+            ..PcapHeader::default()
+        };
+        let mut bytes = Vec::new();
+        // Memory takes everything.
+        let _ = header.write_to(&mut bytes);
+        bytes
+    }
+
+    #[inline]
+    fn append(&self, event: &Event<Frame>, out: &mut Vec<u8>) {
+        let time_ns = i128::from(self.origin_ns) + i128::from(event.time_ns);
+        let time_us = (time_ns / 1000).max(0) as u64;
+        let seconds = u32::try_from(time_us / 1_000_000).unwrap_or(u32::MAX);
+        let len = event.item.len();
+        let snaplen = self.snaplen.min(FILE_SNAPLEN) as usize;
+        let mut header = [0; 16];
+        let parts = [seconds, (time_us % 1_000_000) as u32, len.min(snaplen) as u32, len as u32];
+        for (to, from) in header.chunks_exact_mut(4).zip(parts) {
+            to.copy_from_slice(&from.to_le_bytes());
+        }
+        out.extend_from_slice(&header);
+        event.item.append_to(&self.payload, snaplen, out);
+    }
+}
+
+/// Writes frames as a PCAP.
+pub type PcapSink = FileSink<PcapFormat>;
+
 impl PcapSink {
-    /// Begins the file. Frames are cut to `snaplen` bytes, with their true
-    /// length beside; the run begins at `origin_ns`, in nanoseconds since the
-    /// epoch. `payload` is the one that the frames were rendered with.
+    /// Begins the file; see [`PcapFormat`].
     ///
     /// # Errors
     /// The file cannot be made or written.
@@ -37,55 +72,6 @@ impl PcapSink {
         snaplen: u32,
         origin_ns: i64,
     ) -> Result<PcapSink, SinkError> {
-        let mut output = Output::create(target)?;
-        let header = PcapHeader {
-            snaplen: FILE_SNAPLEN,
-            datalink: DataLink::ETHERNET,
-            ts_resolution: TsResolution::MicroSecond,
-            endianness: Endianness::Little,
-            ..PcapHeader::default()
-        };
-        header.write_to(&mut output.buffer).map_err(|error| SinkError::Output {
-            action: "write",
-            path: target.to_string().into(),
-            source: std::io::Error::other(error),
-        })?;
-        output.end_record()?;
-        let snaplen = snaplen.min(FILE_SNAPLEN) as usize;
-        Ok(PcapSink { output, payload, snaplen, origin_ns, sent: Sent::default() })
-    }
-}
-
-impl Sink<Frame> for PcapSink {
-    fn write(&mut self, events: &[Event<Frame>]) -> Result<(), SinkError> {
-        for event in events {
-            let time_ns = i128::from(self.origin_ns) + i128::from(event.time_ns);
-            let time_us = (time_ns / 1000).max(0) as u64;
-            let seconds = u32::try_from(time_us / 1_000_000).unwrap_or(u32::MAX);
-            let len = event.item.len();
-            let mut header = [0; 16];
-            let parts =
-                [seconds, (time_us % 1_000_000) as u32, len.min(self.snaplen) as u32, len as u32];
-            for (to, from) in header.chunks_exact_mut(4).zip(parts) {
-                to.copy_from_slice(&from.to_le_bytes());
-            }
-            self.output.buffer.extend_from_slice(&header);
-            event.item.append_to(&self.payload, self.snaplen, &mut self.output.buffer);
-            self.output.end_record()?;
-            self.sent.count(event);
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), SinkError> {
-        self.output.flush()
-    }
-
-    fn finish(&mut self) -> Result<(), SinkError> {
-        self.output.finish()
-    }
-
-    fn sent(&self) -> Sent {
-        self.sent
+        FileSink::begin(target, PcapFormat { payload, snaplen, origin_ns })
     }
 }

@@ -70,6 +70,16 @@ pub enum GeneratorError {
         /// The work folder.
         work: PathBuf,
     },
+    /// A trace was begun in parts, with another model, seed, length or number of parts.
+    #[error(
+        "`{}` has parts of another trace; generate that one to its end, or begin anew with \
+         `--overwrite`",
+        folder.display()
+    )]
+    OtherParts {
+        /// Where they are.
+        folder: PathBuf,
+    },
     /// What a training was begun with is not what it is to go on with.
     #[error(
         "`{}` was trained otherwise so far: {}; undo that, or begin anew with `--overwrite`",

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::IngestError;
 use super::source::Source;
+use crate::files::hexadecimal;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
@@ -122,10 +123,6 @@ pub fn digest(files: &[PathBuf]) -> Result<String, IngestError> {
     };
     let digests = files.iter().map(of).collect::<Result<Vec<_>, IngestError>>()?;
     Ok(joined_digest(&digests))
-}
-
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use std::thread::JoinHandle;
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
-use super::files::{hexadecimal, is_gzip};
+use super::files::is_gzip;
+use crate::files::hexadecimal;
 
 /// Bytes that the reading thread hands over at once.
 const BLOCK: usize = 256 << 10;

@@ -1,16 +1,16 @@
 //! Who does the units of a plan: here, threads of this process.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
 
-use super::train::Step;
-use super::{Ended, Means, Plan, Standing, Task, Unit, UnitError, run_unit};
+use super::{Ended, Means, Plan, Standing, Step, Task, Trained, Unit, UnitError, run_unit};
 use crate::curve;
+use crate::generate::Generating;
 use crate::train::Losses;
 use crate::work::WorkFolder;
 
@@ -42,10 +42,20 @@ pub struct Progress {
     pub elapsed: Duration,
 }
 
+/// What a unit of a run has just done.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Happened {
+    /// An iteration of training.
+    Trained(Progress),
+    /// Records were generated, or merged: how many, all parts together.
+    Generated(Generating),
+}
+
 /// Does the units of a plan. [`Local`] does them in threads of this process; one for
 /// a cluster would start `ns-train unit` on other machines.
 pub trait Executor {
-    /// Does what is not done yet. `watch` is told of every iteration; when it returns
+    /// Does what is not done yet. `watch` is told of every step; when it returns
     /// false, all units stop where they are, so that they can go on from there.
     ///
     /// # Errors
@@ -54,7 +64,7 @@ pub trait Executor {
         &mut self,
         work: &WorkFolder,
         plan: &Plan,
-        watch: &mut (dyn FnMut(&Progress) -> bool + Send),
+        watch: &mut (dyn FnMut(&Happened) -> bool + Send),
     ) -> Result<Ended, UnitError>;
 }
 
@@ -67,6 +77,8 @@ pub struct Local {
     pub threads: usize,
     /// Time for all of it, if it is limited.
     pub time: Option<Duration>,
+    /// The ONNX Runtime library, where it is not in one of the usual places.
+    pub onnxruntime: Option<PathBuf>,
 }
 
 /// What the threads of a run share.
@@ -77,7 +89,7 @@ struct Shared<'a> {
     board: Mutex<Board>,
     changed: Condvar,
     stop: AtomicBool,
-    watch: Mutex<&'a mut (dyn FnMut(&Progress) -> bool + Send)>,
+    watch: Mutex<&'a mut (dyn FnMut(&Happened) -> bool + Send)>,
     begin: Instant,
 }
 
@@ -90,6 +102,8 @@ struct Board {
     /// Iterations done in each unit, and in this sitting.
     iterations: Vec<u64>,
     done_now: u64,
+    /// What each part that is generated has come to.
+    generated: Vec<Option<Generating>>,
     error: Option<UnitError>,
 }
 
@@ -98,7 +112,7 @@ impl Executor for Local {
         &mut self,
         work: &WorkFolder,
         plan: &Plan,
-        watch: &mut (dyn FnMut(&Progress) -> bool + Send),
+        watch: &mut (dyn FnMut(&Happened) -> bool + Send),
     ) -> Result<Ended, UnitError> {
         // What failed once may do better now: a disk has room again, a file was put back.
         for unit in &plan.units {
@@ -119,6 +133,7 @@ impl Executor for Local {
             free: self.threads.max(1),
             iterations: plan.units.iter().map(|unit| iterations_so_far(work, plan, unit)).collect(),
             done_now: 0,
+            generated: vec![None; plan.units.len()],
             error: None,
         };
         let shared = Shared {
@@ -133,8 +148,8 @@ impl Executor for Local {
         std::thread::scope(|scope| {
             for _ in 0..at_once {
                 let (shared, ends) = (&shared, &ends);
-                let (device, time) = (&self.device, time);
-                scope.spawn(move || work_off(shared, device, time, ends));
+                let local = &*self;
+                scope.spawn(move || work_off(shared, local, time, ends));
             }
         });
         let board = shared.board.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -147,12 +162,7 @@ impl Executor for Local {
 }
 
 /// Does units until none can be done any more.
-fn work_off(
-    shared: &Shared<'_>,
-    device: &Device,
-    time: Option<(Duration, Duration)>,
-    ends: &[f64],
-) {
+fn work_off(shared: &Shared<'_>, local: &Local, time: Option<(Duration, Duration)>, ends: &[f64]) {
     while let Some((index, threads)) = take(shared) {
         let unit = &shared.plan.units[index];
         // A unit has until its part of the time is over.
@@ -161,7 +171,8 @@ fn work_off(
             left + trained_for(shared.work, shared.plan, unit)
         });
         let mut watch = |step: &Step| step_done(shared, index, step);
-        let means = Means { device, threads, time };
+        let (device, onnxruntime) = (&local.device, local.onnxruntime.as_deref());
+        let means = Means { device, threads, time, onnxruntime };
         let run = || run_unit(shared.work, shared.plan, unit, means, &mut watch);
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
         let mut board = lock(&shared.board);
@@ -220,9 +231,34 @@ fn take(shared: &Shared<'_>) -> Option<(usize, usize)> {
     }
 }
 
-/// Tells of an iteration; whether to go on.
+/// Tells of a step; whether to go on.
 fn step_done(shared: &Shared<'_>, index: usize, step: &Step) -> bool {
-    let Task::Train { cell, chunk } = shared.plan.units[index].task else { return true };
+    let happened = match (step, shared.plan.units[index].task) {
+        (Step::Trained(trained), Task::Train { cell, chunk }) => {
+            Happened::Trained(trained_in_all(shared, index, (cell, chunk), trained))
+        }
+        (Step::Generated(part), Task::Generate { .. }) => {
+            Happened::Generated(generated_in_all(shared, index, *part))
+        }
+        (Step::Generated(merged), _) => Happened::Generated(*merged),
+        (Step::Trained(_), _) => return true,
+    };
+    if shared.stop.load(Ordering::Relaxed) {
+        return false;
+    }
+    let go_on = (lock(&shared.watch))(&happened);
+    if !go_on {
+        shared.stop.store(true, Ordering::Relaxed);
+    }
+    go_on
+}
+
+fn trained_in_all(
+    shared: &Shared<'_>,
+    index: usize,
+    (cell, chunk): (usize, usize),
+    step: &Trained,
+) -> Progress {
     let (iteration, done_now) = {
         let mut board = lock(&shared.board);
         board.iterations[index] = step.iteration;
@@ -230,7 +266,7 @@ fn step_done(shared: &Shared<'_>, index: usize, step: &Step) -> bool {
         let all = board.iterations.iter().fold(0_u64, |sum, &n| sum.saturating_add(n));
         (all, board.done_now)
     };
-    let progress = Progress {
+    Progress {
         cell,
         cells: shared.plan.cells.len(),
         chunk,
@@ -242,15 +278,28 @@ fn step_done(shared: &Shared<'_>, index: usize, step: &Step) -> bool {
         batch_size: step.batch_size,
         losses: step.losses,
         elapsed: shared.begin.elapsed(),
-    };
-    if shared.stop.load(Ordering::Relaxed) {
-        return false;
     }
-    let go_on = (lock(&shared.watch))(&progress);
-    if !go_on {
-        shared.stop.store(true, Ordering::Relaxed);
+}
+
+fn generated_in_all(shared: &Shared<'_>, index: usize, part: Generating) -> Generating {
+    let mut board = lock(&shared.board);
+    board.generated[index] = Some(part);
+    let mut all = Generating { records: 0, flows: 0, share: None };
+    let mut shares = 0.0;
+    for (unit, part) in shared.plan.units.iter().zip(&board.generated) {
+        if let Some(part) = part {
+            all.records += part.records;
+            all.flows += part.flows;
+            shares += part.share.unwrap_or(0.0);
+        } else if let Task::Generate { .. } = unit.task
+            && shared.plan.standing(shared.work, unit) == Standing::Done
+        {
+            shares += 1.0;
+        }
     }
-    go_on
+    let parts = shared.plan.trace.as_ref().map_or(1, |trace| trace.parts.max(1));
+    all.share = part.share.map(|_| shares / parts as f64);
+    all
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -296,11 +345,13 @@ fn spent(work: &WorkFolder, plan: &Plan, at_once: usize) -> Duration {
 
 /// How many units can be under way at once.
 fn widest(plan: &Plan) -> usize {
-    let trains = plan.units.iter().filter(|unit| matches!(unit.task, Task::Train { .. }));
-    let mut levels = [0_usize; 2];
-    for unit in trains {
-        let waits = unit.inputs.len() > 2;
-        levels[usize::from(waits)] += 1;
+    let mut levels = [0_usize; 3];
+    for unit in &plan.units {
+        match unit.task {
+            Task::Train { .. } => levels[usize::from(unit.inputs.len() > 2)] += 1,
+            Task::Generate { .. } => levels[2] += 1,
+            _ => {}
+        }
     }
     // While the first chunk of one model trains, later ones of another may.
     levels.into_iter().max().unwrap_or(1).max(1)
@@ -369,7 +420,7 @@ mod tests {
             unit("c", 10, &["a"]),
             unit("d", 10, &["a"]),
         ];
-        let plan = Plan { version: 1, cells: Vec::new(), chunks: 4, units };
+        let plan = Plan { version: 1, cells: Vec::new(), chunks: 4, trace: None, units };
         assert_eq!(ends(&plan, 1), [40.0, 50.0, 60.0, 70.0].map(|end| end / 70.0));
         assert_eq!(ends(&plan, 2), [40.0, 50.0, 50.0, 60.0].map(|end| end / 60.0));
         assert_eq!(ends(&plan, 9), [40.0, 50.0, 50.0, 50.0].map(|end| end / 50.0));

@@ -8,6 +8,7 @@
 
 mod executor;
 mod finish;
+mod generate;
 mod generators;
 mod plan;
 mod prepared;
@@ -15,22 +16,25 @@ mod score;
 pub mod status;
 mod train;
 
-pub use executor::{Executor, Local, Progress};
+pub use executor::{Executor, Happened, Local, Progress};
 pub(crate) use finish::{clean, so_far};
-pub use plan::{Plan, PlannedCell, Standing, Task, Unit};
+pub(crate) use generate::model_sha256;
+pub use plan::{Plan, PlannedCell, PlannedTrace, Standing, Task, Unit};
 pub(crate) use prepared::{Facts, HeldOut};
-pub use train::{Step, Watch};
+pub use train::Trained;
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use ns_model_format::BundleError;
+use ns_runtime::sink::MergeError;
 
 use crate::evaluate::EvaluateError;
 use crate::files::write_whole;
 use crate::fit::FitError;
-use crate::generate::GenerateError;
+use crate::generate::{GenerateError, Generating};
 use crate::train::TrainError;
 use crate::work::{WorkError, WorkFolder};
 
@@ -94,6 +98,17 @@ pub enum UnitError {
     /// Generation of what is judged.
     #[error("cannot generate flows to judge the model by")]
     Generate(#[source] Box<GenerateError>),
+    /// A part of a trace.
+    #[error(transparent)]
+    Part(#[from] Box<GenerateError>),
+    /// The parts of a trace as one.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    /// Parts that were begun from another model.
+    #[error(
+        "the model has changed since generation in parts was begun; begin it anew with --overwrite"
+    )]
+    OtherModel,
     /// Judging.
     #[error("cannot judge the model by the flows held out")]
     Evaluate(#[source] Box<EvaluateError>),
@@ -118,8 +133,10 @@ impl UnitError {
     pub fn is_output(&self) -> bool {
         matches!(
             self,
-            UnitError::Work(WorkError::Write { .. }) | UnitError::Bundle(BundleError::Io { .. })
-        )
+            UnitError::Work(WorkError::Write { .. })
+                | UnitError::Bundle(BundleError::Io { .. })
+                | UnitError::Merge(MergeError::Sink(_))
+        ) || matches!(self, UnitError::Part(error) if matches!(**error, GenerateError::Sink(_)))
     }
 
     /// Whether training failed: other units of the run may still be done.
@@ -138,7 +155,22 @@ pub struct Means<'a> {
     pub threads: usize,
     /// Time to train for, what was trained before included.
     pub time: Option<Duration>,
+    /// The ONNX Runtime library, where it is not in one of the usual places.
+    pub onnxruntime: Option<&'a Path>,
 }
+
+/// What a unit has just done.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Step {
+    /// An iteration of training.
+    Trained(Trained),
+    /// Records generated, or merged: how many so far.
+    Generated(Generating),
+}
+
+/// Told of every step; says whether to go on.
+pub type Watch<'a> = dyn FnMut(&Step) -> bool + 'a;
 
 /// How a unit, or a run of them, ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,6 +204,11 @@ pub fn run_unit(
         }
         Standing::Ready | Standing::Failed => {}
     }
+    let lock = lock(work, unit)?;
+    // Whoever had it may have done the unit, and then the file that is locked has no name.
+    if plan.standing(work, unit) == Standing::Done {
+        return Ok(Ended::Done);
+    }
     let ended = crate::train::on_threads(means.threads, || match unit.task {
         Task::Train { cell, chunk } => train::run(work, plan, unit, (cell, chunk), means, watch),
         Task::Bundle { cell } => finish::bundle(work, plan, cell).map(|()| Ended::Done),
@@ -180,11 +217,37 @@ pub fn run_unit(
             finish::clean(work, plan);
             Ended::Done
         }),
+        Task::Generate { part } => generate::part(work, plan, unit, part, means, watch),
+        Task::Merge => generate::merge(work, unit, watch),
     });
+    if matches!(ended, Ok(Ended::Done)) {
+        let _ = std::fs::remove_file(work.path().join(unit.lock()));
+    }
+    drop(lock);
     if let Err(error) = &ended
         && error.is_training()
     {
         let _ = write_whole(&failure, format!("{error}\n").as_bytes());
     }
     ended
+}
+
+/// Keeps other processes from a unit as long as the file is open.
+fn lock(work: &WorkFolder, unit: &Unit) -> Result<File, UnitError> {
+    // Who only looks how it stands holds the lock for an instant.
+    const WAIT: Duration = Duration::from_secs(2);
+    let path = work.path().join(unit.lock());
+    let fail = |source| WorkError::Write { path: path.clone(), source };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(fail)?;
+    }
+    let lock = File::create(&path).map_err(fail)?;
+    let deadline = Instant::now() + WAIT;
+    while lock.try_lock().is_err() {
+        if Instant::now() >= deadline {
+            return Err(UnitError::Locked { unit: unit.name.clone() });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(lock)
 }

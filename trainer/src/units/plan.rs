@@ -8,13 +8,16 @@ use serde::{Deserialize, Serialize};
 use super::UnitError;
 use super::prepared::Facts;
 use crate::config::{Cell, Resolved, TrainingLength};
-use crate::work::{WorkError, WorkFolder, write_json};
+use crate::work::{GENERATION, UNITS, WorkError, WorkFolder, write_json};
 
 const PLAN: &str = "plan.json";
+/// What units of generation are called, before a slash.
+const GENERATE: &str = "generate";
 const VERSION: u32 = 1;
 const MOST_CHUNKS: usize = 10_000;
 
-/// A run as units of work: `units/plan.json`. Files are named from the work folder.
+/// A run as units of work: `units/plan.json` for training, `generation/plan.json` for
+/// generation in parts. Files are named from the work folder.
 ///
 /// A unit can run once all its inputs exist, and has run when all its outputs do.
 /// Nothing else orders them, so any scheduler can run them, on any machine that sees
@@ -28,8 +31,25 @@ pub struct Plan {
     pub cells: Vec<PlannedCell>,
     /// Chunks of the span.
     pub chunks: usize,
+    /// What is generated, if this is a plan of generation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<PlannedTrace>,
     /// The units, each after those that make its inputs.
     pub units: Vec<Unit>,
+}
+
+/// A trace that is generated in parts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedTrace {
+    /// Of the model's file: parts of one trace come from one model.
+    pub model_sha256: String,
+    /// The run's seed.
+    pub seed: u64,
+    /// So many flows; without it, those of one trained span.
+    pub flows: Option<u64>,
+    /// Parts, each with every so-many-th flow.
+    pub parts: u64,
 }
 
 /// A model of a plan.
@@ -80,6 +100,13 @@ pub enum Task {
     },
     /// Chooses the bundle that is the result. Models whose training failed are left out.
     Choose,
+    /// Generates a part of a trace.
+    Generate {
+        /// The part.
+        part: u64,
+    },
+    /// Merges the parts into the trace.
+    Merge,
 }
 
 /// How a unit stands.
@@ -163,7 +190,31 @@ impl Plan {
             // A Resolved is plain data with string keys: it always serializes.
             config: serde_json::to_value(&cell.config).unwrap_or_default(),
         });
-        Plan { version: VERSION, cells: cells.collect(), chunks, units }
+        Plan { version: VERSION, cells: cells.collect(), chunks, trace: None, units }
+    }
+
+    /// The plan of a trace in parts. Where flows span chunks, every part carries its
+    /// flows through all of them, so parts need nothing of one another.
+    pub(crate) fn of_trace(work: &WorkFolder, trace: PlannedTrace) -> Plan {
+        let folder = Path::new(GENERATION);
+        let inside = |path: &Path| path.strip_prefix(work.path()).unwrap_or(path).to_owned();
+        let part = |part: u64| folder.join(format!("part-{part}"));
+        let generate = |number: u64| Unit {
+            name: format!("{GENERATE}/part-{number}"),
+            task: Task::Generate { part: number },
+            inputs: vec![inside(&work.model())],
+            outputs: vec![part(number)],
+            iterations: 0,
+        };
+        let merge = Unit {
+            name: format!("{GENERATE}/merge"),
+            task: Task::Merge,
+            inputs: (0..trace.parts).map(part).collect(),
+            outputs: vec![folder.join(inside(&work.synthetic()))],
+            iterations: 0,
+        };
+        let units = (0..trace.parts).map(generate).chain([merge]).collect();
+        Plan { version: VERSION, cells: Vec::new(), chunks: 0, trace: Some(trace), units }
     }
 
     /// Whether a folder has a plan: whether training into it was begun.
@@ -172,17 +223,44 @@ impl Plan {
         work.units().join(PLAN).exists()
     }
 
-    /// Writes the plan of a folder.
-    pub(crate) fn write(&self, work: &WorkFolder) -> Result<(), WorkError> {
-        write_json(&work.units().join(PLAN), self)
+    /// Whether generation in parts was begun in a folder and is not done.
+    #[must_use]
+    pub fn generation_exists(work: &WorkFolder) -> bool {
+        work.generation().join(PLAN).exists()
     }
 
-    /// Reads the plan of a folder.
+    /// Writes the plan of a folder.
+    pub(crate) fn write(&self, work: &WorkFolder) -> Result<(), WorkError> {
+        let folder = if self.trace.is_some() { work.generation() } else { work.units() };
+        write_json(&folder.join(PLAN), self)
+    }
+
+    /// Reads the plan of a folder's training.
     ///
     /// # Errors
     /// There is none, or it is damaged.
     pub fn read(work: &WorkFolder) -> Result<Plan, WorkError> {
-        let path = work.units().join(PLAN);
+        Plan::read_file(work.units().join(PLAN))
+    }
+
+    /// Reads the plan of a folder's generation in parts.
+    ///
+    /// # Errors
+    /// As [`Plan::read`].
+    pub fn read_generation(work: &WorkFolder) -> Result<Plan, WorkError> {
+        Plan::read_file(work.generation().join(PLAN))
+    }
+
+    /// Reads the plan that a unit of this name would be in.
+    ///
+    /// # Errors
+    /// As [`Plan::read`].
+    pub fn read_with(work: &WorkFolder, unit: &str) -> Result<Plan, WorkError> {
+        let generation = unit.split('/').next() == Some(GENERATE) && Plan::generation_exists(work);
+        if generation { Plan::read_generation(work) } else { Plan::read(work) }
+    }
+
+    fn read_file(path: PathBuf) -> Result<Plan, WorkError> {
         let text = std::fs::read_to_string(&path)
             .map_err(|source| WorkError::Read { path: path.clone(), source })?;
         let damaged = |reason: String| WorkError::Damaged { path: path.clone(), reason };
@@ -190,13 +268,15 @@ impl Plan {
         let fits = |unit: &Unit| match unit.task {
             Task::Train { cell, chunk } => cell < plan.cells.len() && chunk < plan.chunks,
             Task::Bundle { cell } | Task::Score { cell } => cell < plan.cells.len(),
-            Task::Choose => true,
+            Task::Choose => plan.trace.is_none(),
+            Task::Generate { part } => plan.trace.as_ref().is_some_and(|t| part < t.parts),
+            Task::Merge => plan.trace.is_some(),
         };
         if let Some(unit) = plan.units.iter().find(|unit| !fits(unit)) {
-            return Err(damaged(format!("`{}` is of a model that is not in it", unit.name)));
+            return Err(damaged(format!("`{}` is of something that is not in it", unit.name)));
         }
         let known = plan.version == VERSION && plan.chunks <= MOST_CHUNKS;
-        if !known || plan.cells.is_empty() {
+        if !known || plan.cells.is_empty() != plan.trace.is_some() {
             return Err(damaged("it is of another version, or of no model".to_owned()));
         }
         let mut made: HashSet<&Path> = HashSet::new();
@@ -212,14 +292,19 @@ impl Plan {
             made.extend(unit.outputs.iter().map(PathBuf::as_path));
         }
         // A plan may come from elsewhere; what it names stays inside its folder.
+        let root = if plan.trace.is_some() { GENERATION } else { UNITS };
         let inside = |path: &Path| {
-            path.starts_with("units")
+            path.starts_with(root)
                 && path.components().all(|part| matches!(part, Component::Normal(_)))
         };
-        let paths = plan.units.iter().flat_map(|unit| unit.inputs.iter().chain(&unit.outputs));
+        // A bundle that training put elsewhere is read, where the folder says it is.
+        let paths = plan.units.iter().flat_map(|unit| {
+            let inputs = unit.inputs.iter().filter(|_| !matches!(unit.task, Task::Generate { .. }));
+            inputs.chain(&unit.outputs)
+        });
         let cells = plan.cells.iter().map(|cell| Path::new("units").join(&cell.name));
         match paths.cloned().chain(cells).find(|path| !inside(path)) {
-            Some(path) => Err(damaged(format!("`{}` is not inside `units`", path.display()))),
+            Some(path) => Err(damaged(format!("`{}` is not inside `{root}`", path.display()))),
             None => Ok(plan),
         }
     }
@@ -265,10 +350,19 @@ impl Plan {
 impl Unit {
     /// Where it is said why it failed.
     pub(crate) fn failure(&self) -> PathBuf {
+        self.beside("failed")
+    }
+
+    /// Its lock, held while it is done.
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.beside("lock")
+    }
+
+    fn beside(&self, extension: &str) -> PathBuf {
         let output = self.outputs.first().map_or(Path::new(""), PathBuf::as_path);
         match self.task {
-            Task::Choose => "units/choose.failed".into(),
-            _ => output.with_extension("failed"),
+            Task::Choose => Path::new(UNITS).join("choose").with_extension(extension),
+            _ => output.with_extension(extension),
         }
     }
 }
@@ -329,7 +423,7 @@ mod tests {
         let plan = |name: &str, unit: Unit| {
             let cells =
                 vec![PlannedCell { name: name.to_owned(), config: serde_json::Value::Null }];
-            Plan { version: 1, cells, chunks: 1, units: vec![unit] }
+            Plan { version: 1, cells, chunks: 1, trace: None, units: vec![unit] }
         };
         let good = plan("model", unit(0, "units/model/model.ns"));
         good.write(&work).unwrap();
@@ -340,7 +434,7 @@ mod tests {
             (plan("/tmp", unit(0, "units/x")), "`/tmp` is not inside"),
             (plan("a", unit(0, "units/../../x")), "`units/../../x` is not inside"),
             (plan("a", unit(0, "/etc/x")), "`/etc/x` is not inside"),
-            (plan("a", unit(1, "units/x")), "a model that is not in it"),
+            (plan("a", unit(1, "units/x")), "something that is not in it"),
         ] {
             bad.write(&work).unwrap();
             let error = Plan::read(&work).unwrap_err().to_string();

@@ -74,7 +74,7 @@ pub struct UnitStatus {
 pub fn read(work: &WorkFolder) -> Result<Status, UnitError> {
     let plan = Plan::read(work)?;
     let over = work.path().join(CHOSEN).exists();
-    let units: Vec<UnitStatus> =
+    let mut units: Vec<UnitStatus> =
         plan.units.iter().map(|unit| of_unit(work, &plan, unit, over)).collect();
     let any = |state: State| units.iter().any(|unit| unit.state == state);
     let state = match () {
@@ -96,7 +96,16 @@ pub fn read(work: &WorkFolder) -> Result<Status, UnitError> {
         .sum();
     let left_s = (state == State::Running && rate > 0.0)
         .then(|| iterations.saturating_sub(iteration) as f64 / rate);
+    if Plan::generation_exists(work) {
+        let plan = Plan::read_generation(work)?;
+        units.extend(plan.units.iter().map(|unit| of_unit(work, &plan, unit, false)));
+    }
     Ok(Status { state, iteration, iterations, left_s, units })
+}
+
+/// The first unit of a plan that a process is at, if there is one.
+pub(crate) fn running<'a>(work: &WorkFolder, plan: &'a Plan) -> Option<&'a Unit> {
+    plan.units.iter().find(|unit| is_locked(work, unit))
 }
 
 fn of_unit(work: &WorkFolder, plan: &Plan, unit: &Unit, over: bool) -> UnitStatus {
@@ -109,7 +118,7 @@ fn of_unit(work: &WorkFolder, plan: &Plan, unit: &Unit, over: bool) -> UnitStatu
         Standing::Done => State::Done,
         Standing::Lost if over => State::Failed,
         _ if over => State::Done,
-        _ if is_locked(work, plan, unit) => State::Running,
+        _ if is_locked(work, unit) => State::Running,
         Standing::Ready if begun => State::Stopped,
         Standing::Ready => State::Ready,
         Standing::Waiting | Standing::Lost => State::Waiting,
@@ -142,10 +151,9 @@ fn of_unit(work: &WorkFolder, plan: &Plan, unit: &Unit, over: bool) -> UnitStatu
     }
 }
 
-/// Whether a process trains it.
-fn is_locked(work: &WorkFolder, plan: &Plan, unit: &Unit) -> bool {
-    let Task::Train { cell, chunk } = unit.task else { return false };
-    let file = File::open(train::lock_file(work, &plan.cells[cell].name, chunk));
+/// Whether a process is at it.
+fn is_locked(work: &WorkFolder, unit: &Unit) -> bool {
+    let file = File::open(work.path().join(unit.lock()));
     file.is_ok_and(|file| file.try_lock_shared().is_err())
 }
 

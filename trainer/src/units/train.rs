@@ -1,7 +1,6 @@
 //! The unit that trains: a chunk's networks, from nothing or from the first chunk's,
 //! with checkpoints to go on from, and of what it passes through the best.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::generators::{self, Made};
 use super::plan::{GENERATOR, TRAINED};
 use super::score::{self, Scored};
-use super::{Ended, Facts, Means, Plan, Unit, UnitError};
+use super::{Ended, Facts, Means, Plan, Step, Unit, UnitError, Watch};
 use crate::config::Resolved;
 use crate::curve::{Curve, Point};
 use crate::model::weights::GeneratorWeights;
@@ -30,12 +29,9 @@ const MOST_LOSS: f32 = 1e7;
 /// So many collapsed scores in a row end a training.
 const MOST_COLLAPSED: usize = 3;
 
-/// Told after every iteration; says whether to go on.
-pub type Watch<'a> = dyn FnMut(&Step) -> bool + 'a;
-
-/// An iteration of a unit.
+/// An iteration of training.
 #[derive(Clone, Copy, Debug)]
-pub struct Step {
+pub struct Trained {
     /// Iterations done in the unit.
     pub iteration: u64,
     /// Passes over its samples.
@@ -111,11 +107,6 @@ fn folder(work: &WorkFolder, cell: &str, chunk: usize) -> Folder {
     Folder(work.units().join(cell).join(format!("chunk-{chunk}")))
 }
 
-/// The lock of a chunk's training, held while it runs.
-pub(super) fn lock_file(work: &WorkFolder, cell: &str, chunk: usize) -> PathBuf {
-    folder(work, cell, chunk).0.join("lock")
-}
-
 /// The training curve of a chunk.
 pub(crate) fn curve_file(work: &WorkFolder, cell: &str, chunk: usize) -> PathBuf {
     folder(work, cell, chunk).0.join("metrics.jsonl")
@@ -135,7 +126,7 @@ pub(super) fn generator_so_far(
 /// Removes what is only there to go on from.
 pub(super) fn clean(work: &WorkFolder, cell: &str, chunk: usize) {
     let folder = folder(work, cell, chunk);
-    let rest = [folder.mark(), folder.best(), folder.so_far(), folder.0.join("lock")];
+    let rest = [folder.mark(), folder.best(), folder.so_far()];
     let scored = ["pcap", "csv", "pcap.part", "csv.part"];
     let scored = scored.map(|extension| folder.0.join(format!("{}.{extension}", score::SCORED)));
     for path in folder.checkpoints().into_iter().chain(rest).chain(scored) {
@@ -188,16 +179,6 @@ pub(super) fn run(
     };
     let config = work.cell(&planned.name)?;
     std::fs::create_dir_all(&folder.0).map_err(fail(&folder.0))?;
-    let lock = lock_file(work, &planned.name, chunk);
-    let lock = File::create(&lock).map_err(fail(&lock))?;
-    // Who only looks how it stands holds the lock for an instant.
-    let deadline = Instant::now() + Duration::from_secs(2);
-    while lock.try_lock().is_err() {
-        if Instant::now() >= deadline {
-            return Err(UnitError::Locked { unit: unit.name.clone() });
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
     if unit.outputs.iter().all(|path| work.path().join(path).exists()) {
         return Ok(Ended::Done);
     }
@@ -253,7 +234,6 @@ pub(super) fn run(
     trainer.checkpoint()?.write(&folder.0.join(TRAINED), record)?;
     generators::write(&folder.0.join(GENERATOR), &generator, &made)?;
     drop(training);
-    drop(lock);
     clean(work, &planned.name, chunk);
     Ok(Ended::Done)
 }
@@ -374,7 +354,8 @@ impl Training<'_> {
             }
             let epochs = iteration as f64 / self.per_epoch as f64;
             let batch_size = self.config.model.batch_size;
-            stopped = !watch(&Step { iteration, epochs, batch_size, losses });
+            let trained = Trained { iteration, epochs, batch_size, losses };
+            stopped = !watch(&Step::Trained(trained));
             if let Err(error) = self.pass_by(iteration, every, per_kept) {
                 match error {
                     UnitError::Train(error) => self.go_back(error)?,
