@@ -8,10 +8,12 @@
 //! * [`codec`]: one encoder a file; fit, encode and decode together.
 //! * [`random`]: counter-based random streams, the only source of chance.
 //! * [`schema`]: the fields of a trace, each with its fitted encoder.
+//! * [`autoregressive`]: the variables of an autoregressive model.
 //! * [`arrival`]: when flows start; [`chunks`]: parts of the span with networks of their own.
 //! * [`manifest`] and [`bundle`]: the file `model.ns` (docs/bundle-format.md is normative).
 
 pub mod arrival;
+pub mod autoregressive;
 pub mod bundle;
 pub mod cell;
 pub mod chunks;

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::arrival::ArrivalProcess;
+use crate::autoregressive::Autoregressive;
 use crate::chunks::{Chunks, HandedOver};
 use crate::layout::FoldedLayout;
 use crate::schema::Schema;
 
 /// The format version that this crate writes. It reads this and all before.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 
 /// The contents of `manifest.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,13 +46,18 @@ pub struct FileEntry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
-    /// The model class, `doppelganger`. It says how the graphs were trained;
-    /// how they are run is all in [`Chunk`].
+    /// The model class, `doppelganger` or `autoregressive`. It says how the graphs were
+    /// trained; how they are run is all in [`Chunk`] or [`Autoregressive`].
     pub class: String,
     /// The safetensors file with the generator's weights, in training form.
     pub weights: String,
-    /// One set of graphs a chunk of the trace, in order of time; at least one.
+    /// One set of graphs a chunk of the trace, in order of time; at least one, unless
+    /// the model is autoregressive.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chunks: Vec<Chunk>,
+    /// The graphs of an autoregressive model, for the whole span.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoregressive: Option<Autoregressive>,
 }
 
 /// The graphs that generate one chunk of the trace.
@@ -270,6 +276,9 @@ impl Manifest {
         }
         self.schema.validate().map_err(at("schema"))?;
         self.timeline.arrivals.validate().map_err(at("timeline.arrivals"))?;
+        if let Some(autoregressive) = &self.model.autoregressive {
+            return self.validate_autoregressive(autoregressive);
+        }
         if self.model.chunks.is_empty() || self.model.chunks.len() > MOST_CHUNKS {
             let found = self.model.chunks.len();
             return Err(at("model.chunks")(format!("{found} chunks; expected 1 to {MOST_CHUNKS}")));
@@ -293,6 +302,24 @@ impl Manifest {
             self.validate_chunk(chunk).map_err(at(&place))?;
         }
         Ok(())
+    }
+
+    fn validate_autoregressive(&self, model: &Autoregressive) -> Result<(), (String, String)> {
+        let fail = |reason: String| ("model.autoregressive".to_owned(), reason);
+        if !self.model.chunks.is_empty() || self.timeline.chunks().count() != 1 {
+            return Err(fail("there are chunks beside it".to_owned()));
+        }
+        let schema = &self.schema;
+        if schema.self_norm || schema.segmentation.is_some() || schema.spanning.is_some() {
+            return Err(fail("flows are cut, or on scales of their own".to_owned()));
+        }
+        self.file_exists(&self.model.weights).map_err(fail)?;
+        model
+            .files()
+            .chain([&model.tables])
+            .try_for_each(|file| self.file_exists(file))
+            .map_err(fail)?;
+        model.validate(schema).map_err(fail)
     }
 
     fn file_exists(&self, file: &str) -> Result<(), String> {

@@ -109,6 +109,7 @@ pub(crate) fn chunked_bundle(
         model: Model {
             class: "fake".to_owned(),
             weights: "none".to_owned(),
+            autoregressive: None,
             chunks: (0..chunks)
                 .map(|index| Chunk {
                     handed_over: tags.filter(|_| index > 0).and_then(|_| {

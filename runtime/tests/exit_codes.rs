@@ -78,7 +78,12 @@ fn bundle(kind: TraceKind, path: &Path) {
     let manifest = Manifest {
         format: 1,
         schema,
-        model: Model { class: "none".to_owned(), weights: file.clone(), chunks: vec![chunk] },
+        model: Model {
+            class: "none".to_owned(),
+            weights: file.clone(),
+            chunks: vec![chunk],
+            autoregressive: None,
+        },
         timeline: Timeline {
             origin_ns: 0,
             flows: 2,

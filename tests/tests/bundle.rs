@@ -106,8 +106,8 @@ fn with_manifest(change: impl Fn(&mut serde_json::Value)) -> Vec<u8> {
 
 #[test]
 fn a_newer_format_is_named() {
-    let text = refused(&with_manifest(|manifest| manifest["format"] = 4.into()));
-    assert_eq!(text, "bundle format 4 is newer than the newest known, 3");
+    let text = refused(&with_manifest(|manifest| manifest["format"] = 5.into()));
+    assert_eq!(text, "bundle format 5 is newer than the newest known, 4");
     let text = refused(&with_manifest(|manifest| manifest["format"] = "1".into()));
     assert!(text.starts_with("manifest.json: format: "), "{text}");
 }

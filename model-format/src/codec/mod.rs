@@ -15,6 +15,7 @@ mod nearest;
 mod octets;
 mod optional;
 mod quantile;
+mod tokens;
 mod topk;
 mod word2vec;
 
@@ -26,6 +27,7 @@ pub use float::{FloatCodec, FloatOptions, Range};
 pub use octets::OctetsCodec;
 pub use optional::OptionalCodec;
 pub use quantile::QuantileCodec;
+pub use tokens::{TokenOptions, TokensCodec};
 pub use topk::TopkCodec;
 pub use word2vec::{Word2VecCodec, Word2VecOptions, Word2VecSpace};
 
@@ -140,6 +142,8 @@ codecs! {
     "octets" => Octets(OctetsCodec),
     /// Another encoding, and whether there is a value at all.
     "optional" => Optional(OptionalCodec),
+    /// A token, of values or bins.
+    "tokens" => Tokens(TokensCodec),
     /// An encoding that the program registered.
     "custom" => Custom(CustomCodec),
 }
@@ -302,6 +306,7 @@ impl Codec {
             Codec::Categorical(codec) => Some(codec.choices()),
             Codec::Word2vec(codec) => Some(codec.words()),
             Codec::Topk(codec) => codec.choices(),
+            Codec::Tokens(codec) => codec.choices(),
             Codec::Optional(codec) => codec.inner().choices(),
             _ => None,
         }
@@ -313,6 +318,7 @@ impl Codec {
         match self {
             Codec::Float(codec) => Some(codec.bounds()),
             Codec::Quantile(codec) => Some(codec.bounds()),
+            Codec::Tokens(codec) => codec.bounds(),
             Codec::Bit(codec) if codec.is_int() => {
                 let (least, most) = codec.bounds();
                 Some((least as f64, most as f64))
@@ -330,6 +336,7 @@ impl Codec {
             Codec::Categorical(codec) => codec.choices().contains(&Choice::Missing),
             Codec::Word2vec(codec) => codec.words().contains(&Choice::Missing),
             Codec::Topk(codec) => codec.takes_missing(),
+            Codec::Tokens(codec) => codec.takes_missing(),
             _ => false,
         }
     }

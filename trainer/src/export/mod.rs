@@ -54,8 +54,12 @@ pub fn bundle(
         described.push(Chunk { handed_over: model.handed_over.clone(), ..chunk });
     }
     files.insert(WEIGHTS.to_owned(), safetensors(chunks)?);
-    let model =
-        Model { class: "doppelganger".to_owned(), weights: WEIGHTS.to_owned(), chunks: described };
+    let model = Model {
+        class: "doppelganger".to_owned(),
+        weights: WEIGHTS.to_owned(),
+        chunks: described,
+        autoregressive: None,
+    };
     let manifest = Manifest {
         format: FORMAT_VERSION,
         schema,

@@ -1,0 +1,352 @@
+//! What an autoregressive model is made of, beside its graphs: which variables it
+//! draws, in which order, and what they say.
+//!
+//! A flow is a chain of variables, each a token drawn given those before it: first what
+//! is fixed in the flow, and a plan (how many records, how long, how large), then record
+//! by record a few tokens more, given what an LSTM has seen of the flow, how many records
+//! are left, and how much of the planned time.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{Codec, Encoder, TokensCodec};
+use crate::schema::Schema;
+
+/// Rows of the tables for how many records are left, and have been.
+pub const COUNT_BUCKETS: usize = 32;
+/// Rows of the tables for how much time a gap may take.
+pub const BUDGET_BUCKETS: usize = 64;
+/// A variable has at most so many tokens, and a model so many variables.
+const MOST: usize = 1 << 14;
+
+/// The bucket of a count: each up to 15, then two an octave.
+#[must_use]
+pub fn count_bucket(count: u32) -> usize {
+    if count < 16 {
+        return count as usize;
+    }
+    let half_octaves = (2.0 * (f64::from(count) / 16.0).log2()).floor() as usize;
+    (16 + half_octaves).min(COUNT_BUCKETS - 1)
+}
+
+/// The bucket of the mean gap that is left, in microseconds: two an octave; the last
+/// where no gap is left.
+#[must_use]
+pub fn budget_bucket(left_us: f64, gaps: u32) -> usize {
+    if gaps == 0 {
+        return BUDGET_BUCKETS - 1;
+    }
+    let mean = (left_us / f64::from(gaps)).max(1.0);
+    ((2.0 * mean.log2()).floor() as usize).min(BUDGET_BUCKETS - 2)
+}
+
+/// The model's variables and graphs. Every graph takes and gives `[batch, dim]` of float32.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Autoregressive {
+    /// The safetensors file with the tables that tokens are looked up in.
+    pub tables: String,
+    /// Width of the attribute networks, D.
+    pub units: usize,
+    /// Width of what a flow's variables say to its records, C.
+    pub context: usize,
+    /// Width of the LSTM, H.
+    pub hidden: usize,
+    /// Width of a head, E.
+    pub head: usize,
+    /// The chain of a flow; the first is its start.
+    pub attributes: Vec<Variable>,
+    /// `context [C]` to `gates [4 H + heads x E]`, once a flow.
+    pub context_file: String,
+    /// `x [4 H]`, `h [H]`, `c [H]` to `heads [heads x E]`, `h_next`, `c_next`.
+    pub step_file: String,
+    /// What is drawn for a record, in order; the last is the gap before it.
+    pub heads: Vec<Head>,
+}
+
+/// Something that is drawn once a flow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variable {
+    /// For people.
+    pub name: String,
+    /// Tokens. One more says that the variable does not apply.
+    pub size: usize,
+    /// What the tokens say.
+    pub says: Says,
+    /// When it applies; always, if this is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applies: Option<Applies>,
+    /// `sum [D]` to `logits [size]`; the start, which is given, has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The variables before it that it depends on: table `attributes.I.J` of each,
+    /// `[size + 1, D]`, is added up.
+    pub parents: Vec<usize>,
+}
+
+/// When a variable applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Applies {
+    /// An earlier variable.
+    pub variable: usize,
+    /// Its token.
+    pub token: u32,
+    /// Whether it must be that token, or must not.
+    pub equal: bool,
+}
+
+/// What a variable's tokens say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Says {
+    /// Where in the span the flow starts: bin edges, shares of the span.
+    Start {
+        /// Ascending, one more than tokens.
+        edges: Vec<f32>,
+    },
+    /// An attribute field, or one of its octets.
+    Field {
+        /// The field.
+        field: usize,
+        /// 0, or the octet counted from 1.
+        place: usize,
+    },
+    /// How many records the flow has.
+    Count {
+        /// How counts are tokens.
+        tokens: TokensCodec,
+    },
+    /// Microseconds from its first record to its last.
+    Duration {
+        /// How durations are tokens.
+        tokens: TokensCodec,
+    },
+    /// The mean of a measurement over its records.
+    Mean {
+        /// The measurement field.
+        measurement: usize,
+        /// How means are tokens.
+        tokens: TokensCodec,
+    },
+    /// A measurement that does not change in the flow, or in one direction of it. Where
+    /// there are no such records, the last token says so.
+    Constant {
+        /// The measurement field.
+        measurement: usize,
+        /// Records of which direction, if the flow has two.
+        direction: Option<u8>,
+    },
+}
+
+/// Something that is drawn for every record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Head {
+    /// For people.
+    pub name: String,
+    /// Tokens.
+    pub size: usize,
+    /// What they say.
+    pub says: RecordSays,
+    /// `u [E]` to `logits [size]`.
+    pub file: String,
+}
+
+/// What a head's tokens say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case", deny_unknown_fields)]
+pub enum RecordSays {
+    /// Several measurement fields that take few combinations of values.
+    Joint {
+        /// The fields.
+        fields: Vec<usize>,
+        /// Their tokens, combination by combination.
+        combinations: Vec<Vec<u32>>,
+        /// The attribute variable whose tokens say which combinations there are.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        given: Option<usize>,
+        /// For each token of that variable, the combinations that a first record has.
+        first: Vec<Vec<u32>>,
+        /// And that the others have.
+        later: Vec<Vec<u32>>,
+    },
+    /// A measurement field.
+    Field {
+        /// The field.
+        field: usize,
+    },
+    /// Microseconds since the record before; a flow's first has none.
+    Gap {
+        /// How gaps are tokens.
+        tokens: TokensCodec,
+    },
+}
+
+impl Autoregressive {
+    /// Every graph's file.
+    pub fn files(&self) -> impl Iterator<Item = &String> {
+        let variables = self.attributes.iter().filter_map(|variable| variable.file.as_ref());
+        let heads = self.heads.iter().map(|head| &head.file);
+        variables.chain(heads).chain([&self.context_file, &self.step_file])
+    }
+
+    /// The measurements that are constant in a flow: field, direction, variable.
+    pub fn constants(&self) -> impl Iterator<Item = (usize, Option<u8>, usize)> {
+        self.attributes.iter().enumerate().filter_map(|(at, variable)| match variable.says {
+            Says::Constant { measurement, direction } => Some((measurement, direction, at)),
+            _ => None,
+        })
+    }
+
+    /// Checks that all parts fit one another and the schema.
+    pub(crate) fn validate(&self, schema: &Schema) -> Result<(), String> {
+        let widths = [self.units, self.context, self.hidden, self.head];
+        if widths.iter().any(|width| !(1..=MOST).contains(width)) {
+            return Err(format!("widths {widths:?}; expected 1 to {MOST}"));
+        }
+        if self.attributes.len() > MOST || !(1..=MOST).contains(&self.heads.len()) {
+            return Err("too many variables, or none".to_owned());
+        }
+        let tokens = |codec: &Codec| match codec {
+            Codec::Tokens(codec) => Ok(codec.sizes()),
+            _ => Err("a field is not encoded as `tokens`".to_owned()),
+        };
+        let measurement = |field: usize| match schema.measurements.get(field) {
+            Some(found) => tokens(&found.codec).map(|sizes| sizes[0]),
+            None => Err("a variable is of a measurement that there is not".to_owned()),
+        };
+        let mut told = vec![0; schema.measurements.len()];
+        let mut fields: Vec<Vec<usize>> = vec![Vec::new(); schema.attributes.len()];
+        let mut counts = 0;
+        for (at, variable) in self.attributes.iter().enumerate() {
+            let fail = |reason: &str| Err(format!("variable `{}`: {reason}", variable.name));
+            let size = match &variable.says {
+                Says::Start { edges } => {
+                    let ascending = edges.windows(2).all(|pair| pair[0] < pair[1]);
+                    if at != 0 || !ascending || edges.len() < 2 {
+                        return fail("a start that is not first, or without bins");
+                    }
+                    edges.len() - 1
+                }
+                Says::Field { field, place } => {
+                    let Some(found) = schema.attributes.get(*field) else {
+                        return fail("no such field");
+                    };
+                    let sizes = tokens(&found.codec)?;
+                    fields[*field].push(*place);
+                    sizes.get(*place).copied().unwrap_or(0)
+                }
+                Says::Count { tokens } | Says::Duration { tokens } => {
+                    counts += usize::from(matches!(variable.says, Says::Count { .. }));
+                    tokens.validate()?;
+                    tokens.sizes()[0]
+                }
+                Says::Mean { measurement: field, tokens } => {
+                    measurement(*field)?;
+                    tokens.validate()?;
+                    tokens.sizes()[0]
+                }
+                Says::Constant { measurement: field, .. } => {
+                    let size = measurement(*field)?;
+                    told[*field] = 1;
+                    size + 1
+                }
+            };
+            if variable.size != size || !(1..=MOST).contains(&size) {
+                return fail("another number of tokens than what it says has");
+            }
+            if (at == 0) != variable.file.is_none() {
+                return fail("the first variable, and only it, is given");
+            }
+            let applies = variable.applies.as_ref().map(|applies| applies.variable);
+            if variable.parents.iter().copied().chain(applies).any(|before| before >= at) {
+                return fail("it depends on what is not before it");
+            }
+        }
+        if counts != 1 || !matches!(self.attributes[0].says, Says::Start { .. }) {
+            return Err("the chain needs a start and one count of records".to_owned());
+        }
+        for (field, places) in schema.attributes.iter().zip(&fields) {
+            if !places.iter().copied().eq(0..tokens(&field.codec)?.len()) {
+                return Err(format!("field `{}` is not drawn, or not in order", field.name));
+            }
+        }
+        for (at, head) in self.heads.iter().enumerate() {
+            let fail = |reason: &str| Err(format!("head `{}`: {reason}", head.name));
+            let size = match &head.says {
+                RecordSays::Joint { fields, combinations, given, first, later } => {
+                    let mut sizes = Vec::new();
+                    for &field in fields {
+                        sizes.push(measurement(field)?);
+                        told[field] += 1;
+                    }
+                    let fits = |combination: &Vec<u32>| {
+                        combination.len() == sizes.len()
+                            && combination.iter().zip(&sizes).all(|(&t, &size)| (t as usize) < size)
+                    };
+                    if !combinations.iter().all(fits) {
+                        return fail("a combination of tokens that there are not");
+                    }
+                    let rows = match given {
+                        None => 1,
+                        Some(variable) => match self.attributes.get(*variable) {
+                            Some(variable) => variable.size + 1,
+                            None => return fail("it depends on a variable that there is not"),
+                        },
+                    };
+                    let lists = first.iter().chain(later);
+                    let known =
+                        |list: &Vec<u32>| list.iter().all(|&at| (at as usize) < combinations.len());
+                    if first.len() != rows || later.len() != rows || !lists.into_iter().all(known) {
+                        return fail("lists of combinations that do not fit");
+                    }
+                    combinations.len()
+                }
+                RecordSays::Field { field } => {
+                    let size = measurement(*field)?;
+                    told[*field] += 1;
+                    size
+                }
+                RecordSays::Gap { tokens } => {
+                    if at + 1 != self.heads.len() {
+                        return fail("the gap is drawn last");
+                    }
+                    tokens.validate()?;
+                    tokens.sizes()[0]
+                }
+            };
+            if head.size != size || !(1..=MOST).contains(&size) {
+                return fail("another number of tokens than what it says has");
+            }
+        }
+        if !matches!(self.heads[self.heads.len() - 1].says, RecordSays::Gap { .. }) {
+            return Err("the last head is not the gap".to_owned());
+        }
+        match schema.measurements.iter().zip(&told).find(|(_, told)| **told != 1) {
+            Some((field, _)) => Err(format!("field `{}` is not drawn once", field.name)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_exact_and_then_two_buckets_an_octave() {
+        let buckets: Vec<usize> =
+            [0, 1, 15, 16, 22, 23, 31, 32, 45, 46, 64, u32::MAX].map(count_bucket).to_vec();
+        assert_eq!(buckets, [0, 1, 15, 16, 16, 17, 17, 18, 18, 19, 20, 31]);
+        assert!((0..100_000).map(count_bucket).is_sorted());
+    }
+
+    #[test]
+    fn budgets_are_two_buckets_an_octave_of_the_mean_gap() {
+        assert_eq!(budget_bucket(5.0, 0), 63);
+        assert_eq!(budget_bucket(-5.0, 3), 0);
+        assert_eq!(budget_bucket(8.0, 2), 4);
+        assert_eq!(budget_bucket(f64::MAX, 1), 62);
+    }
+}
