@@ -24,7 +24,7 @@ static LOADED: Mutex<Option<Environment>> = Mutex::new(None);
 ///
 /// # Errors
 /// No library, not a library, too old a version.
-fn environment(given: Option<&Path>) -> Result<Environment, RuntimeError> {
+pub(crate) fn environment(given: Option<&Path>) -> Result<Environment, RuntimeError> {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(environment) = &*loaded {
         return Ok(environment.clone());
@@ -65,7 +65,7 @@ pub fn load_library(given: Option<&Path>) -> Result<(), RuntimeError> {
 }
 
 /// One graph, checked against what the manifest says of it.
-struct Graph {
+pub(crate) struct Graph {
     session: Session,
     file: String,
     inputs: Vec<Tensor>,
@@ -73,7 +73,7 @@ struct Graph {
 }
 
 impl Graph {
-    fn load(
+    pub(crate) fn load(
         environment: &Environment,
         bundle: &Bundle,
         file: &str,
@@ -130,7 +130,7 @@ impl Graph {
     }
 
     /// The same for a graph of one output, which is copied out.
-    fn run_into<const N: usize>(
+    pub(crate) fn run_into<const N: usize>(
         &mut self,
         rows: usize,
         inputs: [&[f32]; N],
@@ -188,16 +188,89 @@ fn check_outlets(what: &str, found: &[Outlet], expected: &[Tensor]) -> Result<()
     Ok(())
 }
 
-/// The graphs of a chunk.
-pub struct Engine {
-    attributes: Graph,
-    gates: Graph,
-    step: Graph,
+/// A graph that hands states from step to step: its last inputs and outputs.
+pub(crate) struct StepGraph {
+    graph: Graph,
     rows: usize,
     state_dims: Vec<usize>,
     /// `[rows, dim]` each. A step's outputs are the next step's inputs as they are.
     states: Vec<DynValue>,
-    records: Option<DynValue>,
+    output: Option<DynValue>,
+}
+
+impl StepGraph {
+    /// `states` are the names before and after a step, and the width.
+    pub(crate) fn load<'a>(
+        environment: &Environment,
+        bundle: &Bundle,
+        file: &str,
+        mut inputs: Vec<Tensor>,
+        output: Tensor,
+        states: impl Iterator<Item = (&'a str, &'a str, usize)>,
+    ) -> Result<StepGraph, RuntimeError> {
+        let (mut outputs, mut state_dims) = (vec![output], Vec::new());
+        for (before, after, dim) in states {
+            inputs.push(Tensor::new(before, dim));
+            outputs.push(Tensor::new(after, dim));
+            state_dims.push(dim);
+        }
+        let graph = Graph::load(environment, bundle, file, inputs, outputs)?;
+        Ok(StepGraph { graph, rows: 0, state_dims, states: Vec::new(), output: None })
+    }
+
+    /// See [`Networks::resize`].
+    pub(crate) fn resize(&mut self, rows: usize) -> Result<(), RuntimeError> {
+        let mut states = Vec::with_capacity(self.state_dims.len());
+        for (index, &dim) in self.state_dims.iter().enumerate() {
+            let mut data = vec![0.0_f32; rows * dim];
+            if let Some(before) = self.states.get(index) {
+                let before = floats(before, &self.graph.file)?;
+                let kept = before.len().min(data.len());
+                data[..kept].copy_from_slice(&before[..kept]);
+            }
+            let tensor = ort::value::Tensor::from_array(([rows, dim], data));
+            let tensor = tensor.map_err(|error| RuntimeError::Run {
+                file: self.graph.file.clone(),
+                reason: error.to_string(),
+            });
+            states.push(tensor?.into_dyn());
+        }
+        self.states = states;
+        self.rows = rows;
+        Ok(())
+    }
+
+    /// See [`Networks::state`].
+    pub(crate) fn state(&mut self, index: usize) -> Result<&mut [f32], RuntimeError> {
+        let data = self.states[index].try_extract_tensor_mut::<f32>();
+        data.map(|(_, data)| data).map_err(|error| RuntimeError::Run {
+            file: self.graph.file.clone(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Steps all rows.
+    pub(crate) fn step<const N: usize>(&mut self, inputs: [&[f32]; N]) -> Result<(), RuntimeError> {
+        let mut outputs = self.graph.run(self.rows, inputs, &self.states)?;
+        self.states = outputs.split_off(1);
+        self.output = outputs.pop();
+        Ok(())
+    }
+
+    /// The last step's output.
+    pub(crate) fn output(&self) -> Result<&[f32], RuntimeError> {
+        match &self.output {
+            Some(output) => floats(output, &self.graph.file),
+            None => Ok(&[]),
+        }
+    }
+}
+
+/// The graphs of a chunk.
+pub struct Engine {
+    attributes: Graph,
+    gates: Graph,
+    step: StepGraph,
 }
 
 impl Engine {
@@ -214,11 +287,7 @@ impl Engine {
         let Chunk { attributes, gates, step, .. } = chunk;
         let load =
             |file: &str, inputs, outputs| Graph::load(&environment, bundle, file, inputs, outputs);
-        let states = || step.states.iter();
-        let mut inputs = vec![step.gates.clone(), step.noise.clone()];
-        inputs.extend(states().map(|state| Tensor::new(&state.input, state.dim)));
-        let mut outputs = vec![step.records.clone()];
-        outputs.extend(states().map(|state| Tensor::new(&state.output, state.dim)));
+        let states = step.states.iter().map(|s| (s.input.as_str(), s.output.as_str(), s.dim));
         Ok(Engine {
             attributes: load(
                 &attributes.file,
@@ -230,11 +299,14 @@ impl Engine {
                 vec![gates.attributes.clone(), gates.condition.clone()],
                 vec![gates.gates.clone()],
             )?,
-            step: load(&step.file, inputs, outputs)?,
-            rows: 0,
-            state_dims: states().map(|state| state.dim).collect(),
-            states: Vec::new(),
-            records: None,
+            step: StepGraph::load(
+                &environment,
+                bundle,
+                &step.file,
+                vec![step.gates.clone(), step.noise.clone()],
+                step.records.clone(),
+                states,
+            )?,
         })
     }
 }
@@ -261,45 +333,18 @@ impl Networks for Engine {
     }
 
     fn resize(&mut self, rows: usize) -> Result<(), RuntimeError> {
-        let fail = |file: &str, error: ort::Error| RuntimeError::Run {
-            file: file.to_owned(),
-            reason: error.to_string(),
-        };
-        let mut states = Vec::with_capacity(self.state_dims.len());
-        for (index, &dim) in self.state_dims.iter().enumerate() {
-            let mut data = vec![0.0_f32; rows * dim];
-            if let Some(before) = self.states.get(index) {
-                let before = floats(before, &self.step.file)?;
-                let kept = before.len().min(data.len());
-                data[..kept].copy_from_slice(&before[..kept]);
-            }
-            let tensor = ort::value::Tensor::from_array(([rows, dim], data));
-            states.push(tensor.map_err(|error| fail(&self.step.file, error))?.into_dyn());
-        }
-        self.states = states;
-        self.rows = rows;
-        Ok(())
+        self.step.resize(rows)
     }
 
     fn state(&mut self, index: usize) -> Result<&mut [f32], RuntimeError> {
-        let data = self.states[index].try_extract_tensor_mut::<f32>();
-        data.map(|(_, data)| data).map_err(|error| RuntimeError::Run {
-            file: self.step.file.clone(),
-            reason: error.to_string(),
-        })
+        self.step.state(index)
     }
 
     fn step(&mut self, gates: &[f32], noise: &[f32]) -> Result<(), RuntimeError> {
-        let mut outputs = self.step.run(self.rows, [gates, noise], &self.states)?;
-        self.states = outputs.split_off(1);
-        self.records = outputs.pop();
-        Ok(())
+        self.step.step([gates, noise])
     }
 
     fn records(&self) -> Result<&[f32], RuntimeError> {
-        match &self.records {
-            Some(records) => floats(records, &self.step.file),
-            None => Ok(&[]),
-        }
+        self.step.output()
     }
 }

@@ -38,3 +38,41 @@ pub trait Networks: Send + 'static {
     /// The last step's records, `[rows, columns]`.
     fn records(&self) -> Result<&[f32], RuntimeError>;
 }
+
+impl Networks for Box<dyn Networks> {
+    fn attributes(
+        &mut self,
+        rows: usize,
+        noise: &[f32],
+        condition: &[f32],
+        out: &mut Vec<f32>,
+    ) -> Result<(), RuntimeError> {
+        (**self).attributes(rows, noise, condition, out)
+    }
+
+    fn gates(
+        &mut self,
+        rows: usize,
+        attributes: &[f32],
+        condition: &[f32],
+        out: &mut Vec<f32>,
+    ) -> Result<(), RuntimeError> {
+        (**self).gates(rows, attributes, condition, out)
+    }
+
+    fn resize(&mut self, rows: usize) -> Result<(), RuntimeError> {
+        (**self).resize(rows)
+    }
+
+    fn state(&mut self, index: usize) -> Result<&mut [f32], RuntimeError> {
+        (**self).state(index)
+    }
+
+    fn step(&mut self, gates: &[f32], noise: &[f32]) -> Result<(), RuntimeError> {
+        (**self).step(gates, noise)
+    }
+
+    fn records(&self) -> Result<&[f32], RuntimeError> {
+        (**self).records()
+    }
+}
