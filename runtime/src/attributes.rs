@@ -1,16 +1,16 @@
 //! Flows in order of start, ready to be given a slot.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ns_model_format::Value;
 use ns_model_format::arrival::ArrivalProcess;
-use ns_model_format::manifest::Chunk;
 use ns_model_format::random::{Purpose, Stream};
 
 use crate::decode::{AttributeDecoder, Scales};
 use crate::draw::{Drawer, Wanted};
 use crate::error::RuntimeError;
+use crate::form::Form;
 use crate::given::GivenFlows;
 use crate::networks::Networks;
 use crate::shared::Shared;
@@ -81,6 +81,13 @@ impl Arrivals {
         Some(taken)
     }
 
+    /// Passes over the flows with smaller numbers.
+    fn skip_to(&mut self, flow: u64) {
+        while self.peek().is_some_and(|next| next.flow < flow) {
+            self.take();
+        }
+    }
+
     fn skip_others(&mut self) {
         while self.next.flow % self.workers != self.worker && self.peek().is_some() {
             self.step();
@@ -124,38 +131,26 @@ pub(crate) struct Prepared {
     pub(crate) scales: Scales,
 }
 
-/// Runs the attribute networks ahead of the slots, in batches.
-pub(crate) struct Preparer {
-    arrivals: Arrivals,
+/// Runs the attribute networks, batch by batch.
+pub(crate) struct Batcher {
     shared: Arc<Shared>,
     decoder: AttributeDecoder,
     drawer: Drawer,
     batch: usize,
-    ready: VecDeque<Prepared>,
-    /// The chunk of those that are ready.
-    chunk: usize,
     keys: Vec<Key>,
     condition: Vec<f32>,
     rows: Vec<f32>,
     gates: Vec<f32>,
 }
 
-impl Preparer {
-    /// `chunks` has at least one.
-    pub(crate) fn new(
-        arrivals: Arrivals,
-        shared: Arc<Shared>,
-        chunks: &[Chunk],
-        drawer: Drawer,
-    ) -> Preparer {
-        Preparer {
-            arrivals,
-            decoder: AttributeDecoder::new(&shared.schema, &chunks[0].attributes.layout),
+impl Batcher {
+    /// `forms` has at least one.
+    pub(crate) fn new(shared: Arc<Shared>, forms: &[Form], drawer: Drawer) -> Batcher {
+        Batcher {
+            decoder: forms[0].attribute_decoder(&shared.schema),
             shared,
             drawer,
             batch: FIRST_BATCH,
-            ready: VecDeque::new(),
-            chunk: 0,
             keys: Vec::new(),
             condition: Vec::new(),
             rows: Vec::new(),
@@ -163,47 +158,30 @@ impl Preparer {
         }
     }
 
-    /// Start and number of the next flow, and the chunk it starts in; no other
-    /// flow is before it.
-    pub(crate) fn peek(&self) -> Option<(Key, usize)> {
-        let ready = self.ready.front().map(|flow| (flow.key, self.chunk));
-        ready.or_else(|| self.arrivals.peek().map(|key| (key, self.shared.chunk_of(key.time_ns))))
-    }
-
-    /// Takes the next flow; `networks` are those of its chunk.
-    pub(crate) fn take<N: Networks>(
+    /// Takes flows that start in one chunk, the next one's, and appends those that can
+    /// be drawn to `ready`.
+    fn prepare<N: Networks>(
         &mut self,
+        arrivals: &mut Arrivals,
         networks: &mut N,
-    ) -> Result<Option<Prepared>, RuntimeError> {
-        // None of a batch may be drawn where there are conditions; the next
-        // flow may then start in another chunk, which has other networks.
-        let chunk = self.peek().map(|(_, chunk)| chunk);
-        while self.ready.is_empty()
-            && self.arrivals.peek().is_some()
-            && self.peek().map(|(_, chunk)| chunk) == chunk
-        {
-            self.prepare(networks)?;
-        }
-        Ok(self.ready.pop_front())
-    }
-
-    /// A batch of flows that start in one chunk.
-    fn prepare<N: Networks>(&mut self, networks: &mut N) -> Result<(), RuntimeError> {
-        let Some((_, chunk)) = self.peek() else { return Ok(()) };
+        ready: &mut impl Extend<Prepared>,
+    ) -> Result<(), RuntimeError> {
         let shared = &self.shared;
-        self.chunk = chunk;
+        let Some(next) = arrivals.peek() else { return Ok(()) };
+        let chunk = shared.chunk_of(next.time_ns);
         self.keys.clear();
         self.condition.clear();
         while self.keys.len() < self.batch
-            && self.arrivals.peek().is_some_and(|key| shared.chunk_of(key.time_ns) == chunk)
-            && let Some(key) = self.arrivals.take()
+            && arrivals.peek().is_some_and(|key| shared.chunk_of(key.time_ns) == chunk)
+            && let Some(key) = arrivals.take()
         {
             self.keys.push(key);
             let position = shared.position(chunk, key.time_ns);
             shared.schema.write_condition(position, true, true, &mut self.condition);
+            self.drawer.write_forced(key.flow, &mut self.condition);
         }
         self.batch = (self.batch * 4).min(LARGEST_BATCH);
-        let Preparer { keys, condition, rows, .. } = self;
+        let Batcher { keys, condition, rows, .. } = self;
         self.drawer.draw(networks, &mut self.decoder, chunk, Wanted { keys, condition, rows })?;
         let count = self.keys.len();
         if count == 0 {
@@ -220,11 +198,11 @@ impl Preparer {
         let conditions = self.condition.chunks_exact(self.condition.len() / count);
         let rows = self.rows.chunks_exact(width).zip(gates).zip(conditions);
         let starts = self.keys.iter().zip(later_chunks);
-        for ((&key, later_chunks), ((row, gates), condition)) in starts.zip(rows) {
+        ready.extend(starts.zip(rows).map(|((&key, later_chunks), ((row, gates), condition))| {
             let goes_on = shared.tags.goes_on(row);
             let decoded = self.decoder.decode(row);
             let values = self.drawer.given_values(key.flow).unwrap_or(decoded);
-            self.ready.push_back(Prepared {
+            Prepared {
                 key,
                 position: condition[0],
                 values,
@@ -233,9 +211,111 @@ impl Preparer {
                 attributes: (goes_on || !later_chunks.is_empty()).then(|| row.into()),
                 later_chunks,
                 scales: self.decoder.scales(row),
-            });
-        }
+            }
+        }));
         Ok(())
+    }
+}
+
+/// Draws for all workers where what a flow becomes depends on those before it: whoever
+/// runs out of flows draws the next batch of consecutive flows, of the other workers and
+/// parts of the run too, so that the batches are the same for any number of either.
+///
+/// Workers wait for one another no longer than a batch takes.
+pub(crate) struct Common {
+    arrivals: Arrivals,
+    batcher: Batcher,
+    part: (u64, u64),
+    /// For each worker, what has been drawn and not fetched.
+    queues: Vec<VecDeque<Prepared>>,
+    drawn: Vec<Prepared>,
+}
+
+impl Common {
+    /// `arrivals` has all flows of the run, of all parts.
+    pub(crate) fn new(
+        arrivals: Arrivals,
+        batcher: Batcher,
+        part: (u64, u64),
+        workers: usize,
+    ) -> Arc<Mutex<Common>> {
+        let queues = vec![VecDeque::new(); workers];
+        Arc::new(Mutex::new(Common { arrivals, batcher, part, queues, drawn: Vec::new() }))
+    }
+
+    /// Appends at least one flow of a worker to `ready`, unless it has no more. Returns
+    /// the first flow number not drawn.
+    fn fetch<N: Networks>(
+        &mut self,
+        worker: usize,
+        networks: &mut N,
+        ready: &mut VecDeque<Prepared>,
+    ) -> Result<u64, RuntimeError> {
+        while self.queues[worker].is_empty() && self.arrivals.peek().is_some() {
+            self.batcher.prepare(&mut self.arrivals, networks, &mut self.drawn)?;
+            let (part, parts) = self.part;
+            for flow in self.drawn.drain(..).filter(|flow| flow.key.flow % parts == part) {
+                let worker = flow.key.flow / parts % self.queues.len() as u64;
+                self.queues[worker as usize].push_back(flow);
+            }
+        }
+        ready.append(&mut self.queues[worker]);
+        Ok(self.arrivals.next.flow)
+    }
+}
+
+/// Who draws a worker's flows.
+pub(crate) enum Draws {
+    Own(Box<Batcher>),
+    /// With the number of the worker.
+    Common(Arc<Mutex<Common>>, usize),
+}
+
+/// Runs the attribute networks ahead of the slots.
+pub(crate) struct Preparer {
+    arrivals: Arrivals,
+    shared: Arc<Shared>,
+    draws: Draws,
+    ready: VecDeque<Prepared>,
+    /// The chunk of those that are ready.
+    chunk: usize,
+}
+
+impl Preparer {
+    pub(crate) fn new(arrivals: Arrivals, shared: Arc<Shared>, draws: Draws) -> Preparer {
+        Preparer { arrivals, shared, draws, ready: VecDeque::new(), chunk: 0 }
+    }
+
+    /// Start and number of the next flow, and the chunk it starts in; no other
+    /// flow is before it.
+    pub(crate) fn peek(&self) -> Option<(Key, usize)> {
+        let ready = self.ready.front().map(|flow| (flow.key, self.chunk));
+        ready.or_else(|| self.arrivals.peek().map(|key| (key, self.shared.chunk_of(key.time_ns))))
+    }
+
+    /// Takes the next flow; `networks` are those of its chunk.
+    pub(crate) fn take<N: Networks>(
+        &mut self,
+        networks: &mut N,
+    ) -> Result<Option<Prepared>, RuntimeError> {
+        // None of a batch may be drawn where there are conditions; the next
+        // flow may then start in another chunk, which has other networks.
+        let Some((_, chunk)) = self.peek() else { return Ok(None) };
+        while self.ready.is_empty() && self.peek().is_some_and(|(_, next)| next == chunk) {
+            self.chunk = chunk;
+            let Preparer { arrivals, draws, ready, .. } = self;
+            match draws {
+                Draws::Own(batcher) => batcher.prepare(arrivals, networks, ready)?,
+                Draws::Common(common, worker) => {
+                    // Whoever panicked ends the run.
+                    let mut common = common.lock().unwrap_or_else(PoisonError::into_inner);
+                    let undrawn = common.fetch(*worker, networks, ready)?;
+                    drop(common);
+                    arrivals.skip_to(undrawn);
+                }
+            }
+        }
+        Ok(self.ready.pop_front())
     }
 }
 

@@ -1,7 +1,10 @@
 //! From a graph's output columns to values.
 
-use ns_model_format::codec::{Codec, FloatCodec};
+use ns_model_format::autoregressive::{Autoregressive, Says};
+use ns_model_format::codec::{Codec, FloatCodec, TokensCodec};
 use ns_model_format::{Activation, Field, FoldedLayout, Layout, Schema, Value};
+
+use crate::autoregressive::BEFORE_TOKENS;
 
 /// Reads a flow's attributes out of a row.
 #[derive(Clone, Debug)]
@@ -15,6 +18,29 @@ pub(crate) struct AttributeDecoder {
     /// What a difference in each of the fields' columns weighs, see [`Self::distance`].
     weights: Vec<f32>,
     vector: Vec<f32>,
+    /// How to read a row of tokens; then there is nothing of the above.
+    tokens: Option<FlowTokens>,
+}
+
+/// Reads a flow's attributes out of a row of tokens, and then as many places within bins.
+#[derive(Clone, Debug)]
+struct FlowTokens {
+    variables: usize,
+    /// Each field's variables in order of place: the value's token, then octets.
+    fields: Vec<(TokensCodec, Vec<usize>)>,
+    tokens: Vec<u32>,
+}
+
+impl FlowTokens {
+    fn decode(&mut self, row: &[f32]) -> Vec<Value> {
+        let FlowTokens { variables, fields, tokens } = self;
+        let value = |(codec, places): &(TokensCodec, Vec<usize>)| {
+            tokens.clear();
+            tokens.extend(places.iter().map(|&at| row[at] as u32));
+            codec.value(tokens, f64::from(row[*variables + places[0]]))
+        };
+        fields.iter().map(value).collect()
+    }
 }
 
 /// The smallest and largest encoded value of each measurement that is on a
@@ -43,6 +69,34 @@ impl AttributeDecoder {
             scales: additional.chunks_exact(2).map(|p| (p[0].offset, p[1].offset)).collect(),
             weights: schema.attributes.iter().flat_map(weights).collect(),
             vector: vec![0.0; columns.vector_dim()],
+            tokens: None,
+        }
+    }
+
+    /// Of rows that say what a flow's variables are.
+    pub(crate) fn of_tokens(schema: &Schema, model: &Autoregressive) -> AttributeDecoder {
+        let variables = || model.attributes.iter().enumerate();
+        let places = |field: usize| {
+            let is_of = |says: &Says| matches!(says, Says::Field { field: f, .. } if *f == field);
+            variables().filter(move |(_, v)| is_of(&v.says)).map(|(at, _)| at).collect()
+        };
+        // A bundle was checked for fields that all are tokens, and have variables.
+        let fields = schema.attributes.iter().enumerate().filter_map(|(at, f)| match &f.codec {
+            Codec::Tokens(codec) => Some((codec.clone(), places(at))),
+            _ => None,
+        });
+        AttributeDecoder {
+            columns: Vec::new(),
+            codecs: Vec::new(),
+            discrete: Vec::new(),
+            scales: Vec::new(),
+            weights: Vec::new(),
+            vector: Vec::new(),
+            tokens: Some(FlowTokens {
+                variables: model.attributes.len(),
+                fields: fields.collect(),
+                tokens: Vec::new(),
+            }),
         }
     }
 
@@ -105,6 +159,9 @@ impl AttributeDecoder {
 
     /// A row's values.
     pub(crate) fn decode(&mut self, row: &[f32]) -> Vec<Value> {
+        if let Some(tokens) = &mut self.tokens {
+            return tokens.decode(row);
+        }
         gather(row, &self.columns, &mut self.vector);
         let mut from = 0;
         self.codecs
@@ -188,32 +245,28 @@ fn weights(field: &Field) -> Vec<f32> {
 
 /// Reads records out of a step's row.
 #[derive(Clone, Debug)]
-pub(crate) struct RecordDecoder {
-    /// One table of columns a record of the step.
-    columns: Vec<Vec<usize>>,
-    time: Codec,
-    codecs: Vec<(usize, Codec)>,
-    /// Measurements on a flow's own scale: where, and how to read them.
-    own_scales: Vec<(usize, FloatCodec)>,
-    vector: Vec<f32>,
-    values: Vec<Value>,
+pub(crate) enum RecordDecoder {
+    Folded(FoldedRecords),
+    Tokens(TokenRecords),
 }
 
 impl RecordDecoder {
     pub(crate) fn new(schema: &Schema, columns: &FoldedLayout) -> RecordDecoder {
-        RecordDecoder {
-            columns: (0..columns.repeat).map(|record| columns.columns(record)).collect(),
-            time: schema.timestamp.codec.clone(),
-            codecs: schema.measurements.iter().map(|f| (f.folded_dim(), f.codec.clone())).collect(),
-            own_scales: schema.own_scales().map(|(at, codec)| (at, codec.clone())).collect(),
-            vector: vec![0.0; columns.vector_dim()],
-            values: vec![Value::Int(0); schema.measurements.len()],
-        }
+        RecordDecoder::Folded(FoldedRecords::new(schema, columns))
+    }
+
+    /// Of rows that are one record: gap, whether another follows, then each
+    /// measurement's token and place within its bin.
+    pub(crate) fn of_tokens(schema: &Schema) -> RecordDecoder {
+        RecordDecoder::Tokens(TokenRecords::new(schema))
     }
 
     /// Records of a step.
     pub(crate) fn repeat(&self) -> usize {
-        self.columns.len()
+        match self {
+            RecordDecoder::Folded(folded) => folded.columns.len(),
+            RecordDecoder::Tokens(_) => 1,
+        }
     }
 
     /// Record `index` of a row: what its time says, in microseconds, and
@@ -225,6 +278,86 @@ impl RecordDecoder {
         index: usize,
         scales: &[(f32, f32)],
     ) -> (f64, bool) {
+        match self {
+            RecordDecoder::Folded(folded) => folded.decode(row, index, scales),
+            RecordDecoder::Tokens(tokens) => tokens.decode(row),
+        }
+    }
+
+    /// The measurements of the last record decoded.
+    pub(crate) fn values(&self) -> &[Value] {
+        match self {
+            RecordDecoder::Folded(folded) => &folded.values,
+            RecordDecoder::Tokens(tokens) => &tokens.values,
+        }
+    }
+}
+
+/// Reads records out of rows of tokens.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenRecords {
+    codecs: Vec<TokensCodec>,
+    values: Vec<Value>,
+}
+
+impl TokenRecords {
+    fn new(schema: &Schema) -> TokenRecords {
+        // A bundle was checked for fields that all are tokens.
+        let codec = |field: &Field| match &field.codec {
+            Codec::Tokens(codec) => Some(codec.clone()),
+            _ => None,
+        };
+        TokenRecords {
+            codecs: schema.measurements.iter().filter_map(codec).collect(),
+            values: vec![Value::Int(0); schema.measurements.len()],
+        }
+    }
+
+    #[inline]
+    fn decode(&mut self, row: &[f32]) -> (f64, bool) {
+        let measurements = row[BEFORE_TOKENS..].chunks_exact(2);
+        for (value, (codec, said)) in
+            self.values.iter_mut().zip(self.codecs.iter().zip(measurements))
+        {
+            // By parts, as below.
+            *value = match codec.value(&[said[0] as u32], f64::from(said[1])) {
+                Value::Int(number) => Value::Int(number),
+                Value::Float(number) => Value::Float(number),
+                other => other,
+            };
+        }
+        (f64::from(row[0]), row[1] > 0.5)
+    }
+}
+
+/// Reads records out of a step's row of folded vectors.
+#[derive(Clone, Debug)]
+pub(crate) struct FoldedRecords {
+    /// One table of columns a record of the step.
+    columns: Vec<Vec<usize>>,
+    time: Codec,
+    codecs: Vec<(usize, Codec)>,
+    /// Measurements on a flow's own scale: where, and how to read them.
+    own_scales: Vec<(usize, FloatCodec)>,
+    vector: Vec<f32>,
+    values: Vec<Value>,
+}
+
+impl FoldedRecords {
+    fn new(schema: &Schema, columns: &FoldedLayout) -> FoldedRecords {
+        FoldedRecords {
+            columns: (0..columns.repeat).map(|record| columns.columns(record)).collect(),
+            time: schema.timestamp.codec.clone(),
+            codecs: schema.measurements.iter().map(|f| (f.folded_dim(), f.codec.clone())).collect(),
+            own_scales: schema.own_scales().map(|(at, codec)| (at, codec.clone())).collect(),
+            vector: vec![0.0; columns.vector_dim()],
+            values: vec![Value::Int(0); schema.measurements.len()],
+        }
+    }
+
+    /// See [`RecordDecoder::decode`].
+    #[inline]
+    fn decode(&mut self, row: &[f32], index: usize, scales: &[(f32, f32)]) -> (f64, bool) {
         gather(row, &self.columns[index], &mut self.vector);
         for ((at, codec), &(smallest, largest)) in self.own_scales.iter().zip(scales) {
             self.vector[*at] = codec.from_own_scale(self.vector[*at], smallest, largest);
@@ -242,11 +375,6 @@ impl RecordDecoder {
         }
         // The comparison is false for NaN: a broken model's flows end.
         (self.time.decode_number(self.vector[0]).unwrap_or(0.0), self.vector[from] > 0.5)
-    }
-
-    /// The measurements of the last record decoded.
-    pub(crate) fn values(&self) -> &[Value] {
-        &self.values
     }
 }
 

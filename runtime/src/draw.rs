@@ -3,28 +3,33 @@
 //! The seam for conditions: [`Means`] says how they are met. A model class that
 //! can draw attributes given some of them is one more way here.
 
+mod distinct;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use ns_model_format::Schema;
 use ns_model_format::Value;
-use ns_model_format::manifest::Chunk;
 use ns_model_format::random::{Purpose, Stream};
 
+use crate::autoregressive::forced_places;
 use crate::counters::Counters;
 use crate::decode::AttributeDecoder;
 use crate::error::RuntimeError;
+use crate::form::{Form, Noise};
 use crate::generate::GenerateOptions;
 use crate::given::GivenFlows;
 use crate::networks::Networks;
-use crate::rolling::blocks;
 use crate::select::Selection;
 use crate::timeline::Key;
+use distinct::Distinct;
 
 /// Rows drawn at once while few flows are left to match.
 const MOST_ROWS: usize = 256;
 /// Draws among which a given flow finds what was not given with it.
 const CANDIDATES: usize = 16;
+/// Times that a flow is drawn again because another has its attributes.
+const REDRAWS: u32 = 12;
 
 /// How the attributes of flows come to be.
 #[derive(Clone, Debug)]
@@ -71,6 +76,24 @@ impl DrawPlan {
         Ok(DrawPlan { means, selection: Arc::new(selection) })
     }
 
+    /// Checks that given flows are in the form that the networks take.
+    pub(crate) fn check_form(&self, forms: &[Form]) -> Result<(), RuntimeError> {
+        let tokens = forms.first().and_then(Form::tokens).is_some();
+        match self.given() {
+            Some(given) if given.is_tokens() != tokens => Err(RuntimeError::Unsupported {
+                what: "giving attributes that are all tokens to such a model".to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether what a flow becomes depends on those before it, so that one draws
+    /// for all workers: where tokens are drawn, no two flows are to be alike.
+    pub(crate) fn is_in_common(&self, forms: &[Form]) -> bool {
+        let fields = forms.first().and_then(Form::tokens).map(|model| forced_places(model).len());
+        fields.is_some_and(|fields| fields > 0) && !matches!(self.means, Means::Given(_))
+    }
+
     /// The flows given, if they are.
     pub(crate) fn given(&self) -> Option<&Arc<GivenFlows>> {
         match &self.means {
@@ -85,8 +108,12 @@ pub(crate) struct Drawer {
     plan: DrawPlan,
     seed: u64,
     /// One a chunk, and that of the flows that are being drawn.
-    noise_dims: Vec<usize>,
-    noise_dim: usize,
+    noises: Vec<Noise>,
+    attribute_noise: Noise,
+    /// Tokens that a condition may give.
+    forced: usize,
+    /// What recent flows have, where no two are to have the same.
+    distinct: Option<Distinct>,
     counters: Arc<Counters>,
     noise: Vec<f32>,
     condition: Vec<f32>,
@@ -104,21 +131,33 @@ pub(crate) struct Wanted<'a> {
 }
 
 impl Drawer {
+    /// `forms` has at least one, `span_ns` is the trained span.
     pub(crate) fn new(
         plan: DrawPlan,
         seed: u64,
-        chunks: &[Chunk],
+        forms: &[Form],
+        span_ns: u64,
         counters: Arc<Counters>,
     ) -> Drawer {
         Drawer {
-            plan,
             seed,
-            noise_dims: chunks.iter().map(|chunk| chunk.attributes.noise.dim).collect(),
-            noise_dim: 0,
+            noises: forms.iter().map(|form| form.attribute_noise).collect(),
+            attribute_noise: forms[0].attribute_noise,
+            forced: forms[0].tokens().map_or(0, |model| forced_places(model).len()),
+            distinct: plan.is_in_common(forms).then(|| Distinct::new(span_ns)),
+            plan,
             counters,
             noise: Vec::new(),
             condition: Vec::new(),
             rows: Vec::new(),
+        }
+    }
+
+    /// Appends the tokens that a flow must have to its condition: -1 where any will do.
+    pub(crate) fn write_forced(&self, flow: u64, condition: &mut Vec<f32>) {
+        match self.plan.given().map(|given| given.folded(flow)) {
+            Some(tokens) if tokens.len() == self.forced => condition.extend_from_slice(tokens),
+            _ => condition.extend(std::iter::repeat_n(-1.0, self.forced)),
         }
     }
 
@@ -131,13 +170,14 @@ impl Drawer {
         chunk: usize,
         wanted: Wanted<'_>,
     ) -> Result<(), RuntimeError> {
-        self.noise_dim = self.noise_dims[chunk];
+        self.attribute_noise = self.noises[chunk];
         if wanted.keys.is_empty() {
             return Ok(());
         }
         match self.plan.means.clone() {
-            Means::Free => self.draw_free(networks, decoder, wanted),
-            Means::Rejection => self.draw_matching(networks, decoder, wanted),
+            Means::Free if self.distinct.is_none() => self.draw_free(networks, decoder, wanted),
+            Means::Free | Means::Rejection => self.draw_matching(networks, decoder, wanted),
+            Means::Given(_) if self.forced > 0 => self.draw_free(networks, decoder, wanted),
             Means::Given(given) => self.draw_given(networks, decoder, wanted, &given),
         }
     }
@@ -150,10 +190,10 @@ impl Drawer {
 
     fn push_noise(&mut self, flow: u64, attempt: u32) {
         let from = self.noise.len();
-        self.noise.resize(from + self.noise_dim, 0.0);
-        let block = attempt.wrapping_mul(blocks(self.noise_dim));
-        let mut stream = Stream::at(self.seed, Purpose::Attributes, flow, block);
-        stream.fill_normal(&mut self.noise[from..]);
+        self.noise.resize(from + self.attribute_noise.dim, 0.0);
+        let block = attempt.wrapping_mul(self.attribute_noise.blocks());
+        let stream = Stream::at(self.seed, Purpose::Attributes, flow, block);
+        self.attribute_noise.fill(stream, &mut self.noise[from..]);
     }
 
     fn draw_free<N: Networks>(
@@ -172,6 +212,10 @@ impl Drawer {
 
     /// Try `k` of a flow has noise of its own, so neither the company nor how
     /// many tries are made at once changes which one is the first to match.
+    ///
+    /// Where no two flows are to be alike, a try that matches but is another flow's is
+    /// made again, up to [`REDRAWS`] times; then the company counts, and must be the
+    /// same for any number of workers.
     fn draw_matching<N: Networks>(
         &mut self,
         networks: &mut N,
@@ -179,11 +223,19 @@ impl Drawer {
         Wanted { keys, condition, rows }: Wanted<'_>,
     ) -> Result<(), RuntimeError> {
         let selection = Arc::clone(&self.plan.selection);
+        let chooses = matches!(self.plan.means, Means::Rejection);
+        let most_tries = if chooses { selection.tries() } else { 1 + REDRAWS };
         let condition_dim = condition.len() / keys.len().max(1);
+        let mut distinct = self.distinct.take();
+        if let Some(distinct) = &mut distinct {
+            distinct.forget(keys[0].time_ns);
+        }
+        // Of each flow its last match, that one's hash, and matches so far.
         let mut accepted: Vec<Option<Box<[f32]>>> = vec![None; keys.len()];
+        let mut matches: Vec<(u64, u32)> = vec![(0, 0); keys.len()];
         let mut pending: Vec<usize> = (0..keys.len()).collect();
         let (mut tried, mut draws, mut each) = (0, 0, 1);
-        while !pending.is_empty() && tried < selection.tries() {
+        while !pending.is_empty() && tried < most_tries {
             self.noise.clear();
             self.condition.clear();
             for &flow in &pending {
@@ -203,22 +255,32 @@ impl Drawer {
                     draws += 1;
                     decoder.make_discrete(row);
                     let values = decoder.decode(row);
-                    if selection.wants_flow(keys[flow].flow, attempt, &values) {
-                        accepted[flow] = Some((&*row).into());
+                    if !selection.wants_flow(keys[flow].flow, attempt, &values) {
+                        continue;
+                    }
+                    accepted[flow] = Some((&*row).into());
+                    let Some(distinct) = &mut distinct else { return false };
+                    matches[flow] = (distinct::hash(&values), matches[flow].1 + 1);
+                    if distinct.claim(matches[flow].0) || matches[flow].1 > REDRAWS {
                         return false;
                     }
                 }
                 true
             });
             tried += each;
-            // Few at first: where most flows match, more would be for nothing.
-            let most = (MOST_ROWS / pending.len().max(1)).max(1) as u32;
-            each = (each * 2).min(most).min(selection.tries().saturating_sub(tried).max(1));
+            if chooses {
+                // Few at first: where most flows match, more would be for nothing.
+                let most = (MOST_ROWS / pending.len().max(1)).max(1) as u32;
+                each = (each * 2).min(most).min(most_tries.saturating_sub(tried).max(1));
+            }
         }
-        let given_up = pending.len() as u64;
-        self.counters.draws.fetch_add(draws, Relaxed);
-        self.counters.flows_drawn.fetch_add(keys.len() as u64 - given_up, Relaxed);
-        self.counters.flows_given_up.fetch_add(given_up, Relaxed);
+        pending.retain(|&flow| accepted[flow].is_none());
+        if chooses {
+            let given_up = pending.len() as u64;
+            self.counters.draws.fetch_add(draws, Relaxed);
+            self.counters.flows_drawn.fetch_add(keys.len() as u64 - given_up, Relaxed);
+            self.counters.flows_given_up.fetch_add(given_up, Relaxed);
+        }
         for flow in pending {
             selection.flow_given_up(keys[flow].flow)?;
         }
@@ -226,6 +288,9 @@ impl Drawer {
         let mut kept = 0;
         for (flow, row) in accepted.iter().enumerate() {
             let Some(row) = row else { continue };
+            if let Some(distinct) = &mut distinct {
+                distinct.remember(keys[flow].time_ns, matches[flow].0);
+            }
             rows.extend_from_slice(row);
             keys[kept] = keys[flow];
             let from = flow * condition_dim;
@@ -234,6 +299,7 @@ impl Drawer {
         }
         keys.truncate(kept);
         condition.truncate(kept * condition_dim);
+        self.distinct = distinct;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -10,12 +10,14 @@ use std::thread::JoinHandle;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use ns_model_format::Bundle;
 
-use crate::attributes::{Arrivals, Preparer};
+use crate::attributes::{Arrivals, Batcher, Common, Draws, Preparer};
+use crate::autoregressive::{AutoregressiveEngine, Tables};
 use crate::condition::Condition;
 use crate::counters::{Counters, GenerationStats};
 use crate::draw::{DrawPlan, Drawer};
 use crate::engine::Engine;
 use crate::error::RuntimeError;
+use crate::form::Form;
 use crate::given::GivenFlows;
 use crate::networks::Networks;
 use crate::render::{Event, Render};
@@ -154,7 +156,7 @@ pub struct Generator {
     bundle: Arc<Bundle>,
     options: GenerateOptions,
     /// A worker's, then a chunk's.
-    engines: Vec<Vec<Engine>>,
+    engines: Vec<Vec<Box<dyn Networks>>>,
 }
 
 impl std::fmt::Debug for Generator {
@@ -172,11 +174,16 @@ impl Generator {
     /// the manifest says, or that do what a bundle's graphs must not.
     pub fn open(bundle: Arc<Bundle>, options: GenerateOptions) -> Result<Generator, RuntimeError> {
         options.check()?;
-        let load = |chunk| Engine::load(&bundle, chunk, options.onnxruntime.as_deref());
-        let chunks = &bundle.manifest().model.chunks;
         options.check_against(&bundle)?;
+        let tables = match &bundle.manifest().model.autoregressive {
+            Some(model) => {
+                let bytes = bundle.file(&model.tables).unwrap_or_default();
+                Some(Arc::new(Tables::read(model, bytes)?))
+            }
+            None => None,
+        };
         let engines = (0..options.threads)
-            .map(|_| chunks.iter().map(load).collect::<Result<Vec<_>, _>>())
+            .map(|_| load(&bundle, tables.as_ref(), options.onnxruntime.as_deref()))
             .collect::<Result<_, _>>()?;
         Ok(Generator { bundle, options, engines })
     }
@@ -190,6 +197,21 @@ impl Generator {
     }
 }
 
+/// A worker's networks: one a chunk of the span, or one for all of it.
+fn load(
+    bundle: &Bundle,
+    tables: Option<&Arc<Tables>>,
+    onnxruntime: Option<&Path>,
+) -> Result<Vec<Box<dyn Networks>>, RuntimeError> {
+    let model = &bundle.manifest().model;
+    if let (Some(model), Some(tables)) = (&model.autoregressive, tables) {
+        let engine = AutoregressiveEngine::load(bundle, model, tables.clone(), onnxruntime)?;
+        return Ok(vec![Box::new(engine)]);
+    }
+    let load = |chunk| Ok(Box::new(Engine::load(bundle, chunk, onnxruntime)?) as Box<dyn Networks>);
+    model.chunks.iter().map(load).collect()
+}
+
 /// Starts a worker for every set of networks: one a chunk of the span.
 pub(crate) fn start<N: Networks, R: Render>(
     bundle: &Bundle,
@@ -199,8 +221,8 @@ pub(crate) fn start<N: Networks, R: Render>(
 ) -> Result<Stream<R::Item>, RuntimeError> {
     let manifest = bundle.manifest();
     let process = &manifest.timeline.arrivals;
-    let chunks = &manifest.model.chunks;
-    if chunks.is_empty() {
+    let forms = Form::of(manifest);
+    if forms.is_empty() {
         return Err(RuntimeError::Unsupported { what: "a bundle without chunks".to_owned() });
     }
     let limits = FlowLimits {
@@ -208,6 +230,7 @@ pub(crate) fn start<N: Networks, R: Render>(
         end_ns: options.duration_ns.unwrap_or(u64::MAX),
     };
     let plan = DrawPlan::new(&manifest.schema, options)?;
+    plan.check_form(&forms)?;
     let counters = Arc::new(Counters::default());
     let shared = Arc::new(Shared::new(
         manifest,
@@ -219,20 +242,29 @@ pub(crate) fn start<N: Networks, R: Render>(
     let stop = Arc::new(AtomicBool::new(false));
     let count = networks.len() as u64;
     let (part, parts) = options.part;
-    let mut workers = networks.into_iter().zip(0..).map(|(networks, number)| {
-        let arrivals = Arrivals::new(
-            process.clone(),
-            options.seed,
-            options.flow_rate,
-            (part + number * parts, count * parts),
-            options.arrivals_end(process.span_ns()),
-        )
-        .of_given(plan.given());
-        let slots = networks.into_iter().zip(chunks).map(|(networks, chunk)| {
-            Slots::new(networks, render.clone(), shared.clone(), chunk, options.slots)
+    let arrivals = |worker| {
+        let end = options.arrivals_end(process.span_ns());
+        Arrivals::new(process.clone(), options.seed, options.flow_rate, worker, end)
+            .of_given(plan.given())
+    };
+    let batcher = || {
+        let (plan, counters) = (plan.clone(), counters.clone());
+        let drawer = Drawer::new(plan, options.seed, &forms, process.span_ns(), counters);
+        Batcher::new(shared.clone(), &forms, drawer)
+    };
+    let common = plan
+        .is_in_common(&forms)
+        .then(|| Common::new(arrivals((0, 1)), batcher(), options.part, networks.len()));
+    let mut workers = networks.into_iter().enumerate().map(|(number, networks)| {
+        let slots = networks.into_iter().zip(&forms).map(|(networks, form)| {
+            Slots::new(networks, render.clone(), shared.clone(), form, options.slots)
         });
-        let drawer = Drawer::new(plan.clone(), options.seed, chunks, counters.clone());
-        let preparer = Preparer::new(arrivals, shared.clone(), chunks, drawer);
+        let draws = match &common {
+            Some(common) => Draws::Common(common.clone(), number),
+            None => Draws::Own(Box::new(batcher())),
+        };
+        let arrivals = arrivals((part + number as u64 * parts, count * parts));
+        let preparer = Preparer::new(arrivals, shared.clone(), draws);
         Worker::new(slots.collect(), preparer, options.queue_cap, stop.clone())
     });
     let source: Box<dyn Source<R::Item>> = match (count, workers.next()) {

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use ns_model_format::codec::{Codec, CodecError};
+use ns_model_format::codec::{Choice, Codec, CodecError};
 use ns_model_format::{Column, ColumnData, Field, FieldKind, Layout, Schema, Value};
 
 use crate::condition::{find_field, plain_cell};
@@ -67,7 +67,9 @@ pub enum GivenError {
 #[derive(Clone, Debug)]
 pub struct GivenFlows {
     fields: Vec<Field>,
-    /// `[rows, dim]`, the folded forms of all fields.
+    /// Whether all fields are tokens.
+    tokens: bool,
+    /// `[rows, dim]`, the folded forms of all fields, or their tokens.
     folded: Vec<f32>,
     dim: usize,
     /// `[rows, fields]`.
@@ -173,7 +175,13 @@ impl GivenFlows {
         self.fields == schema.attributes
     }
 
-    /// The encoded attributes of flow `flow`, field by field.
+    /// Whether [`Self::folded`] has tokens.
+    pub(crate) fn is_tokens(&self) -> bool {
+        self.tokens
+    }
+
+    /// The encoded attributes of flow `flow`, field by field; where all fields are
+    /// tokens, these.
     pub(crate) fn folded(&self, flow: u64) -> &[f32] {
         let row = (flow % self.rows as u64) as usize;
         &self.folded[row * self.dim..][..self.dim]
@@ -221,6 +229,12 @@ impl<'a> Reading<'a> {
             return Err(fail(format!("all attributes are needed; missing: {}", list(&missing))));
         }
         let segments = |field: &Field| Layout { segments: field.codec.segments() };
+        let tokens = schema.attributes.iter().map(|field| match &field.codec {
+            Codec::Tokens(codec) => Some(codec.sizes().len()),
+            _ => None,
+        });
+        let tokens: Option<usize> = tokens.sum();
+        let folded = || schema.attributes.iter().map(Field::folded_dim).sum();
         Ok(Reading {
             path,
             schema,
@@ -230,8 +244,9 @@ impl<'a> Reading<'a> {
             layouts: schema.attributes.iter().map(segments).collect(),
             flows: GivenFlows {
                 fields: schema.attributes.clone(),
+                tokens: tokens.is_some(),
                 folded: Vec::new(),
-                dim: schema.attributes.iter().map(Field::folded_dim).sum(),
+                dim: tokens.unwrap_or_else(folded),
                 values: Vec::new(),
                 rows: 0,
                 starts: None,
@@ -281,26 +296,58 @@ impl<'a> Reading<'a> {
             let cells = std::mem::take(&mut self.cells[index]);
             let column = column_of(field, &cells)
                 .map_err(|(at, reason)| self.cell_error(first + at + 1, &field.name, reason))?;
-            let layout = &self.layouts[index];
-            let (wide, narrow) = (layout.dim(), layout.folded_dim());
-            let mut encoded = vec![0.0; rows * wide];
-            field.codec.encode(&column, &mut encoded, wide, 0).map_err(|error| match error {
-                CodecError::Value { row, found, reason, .. } => {
-                    self.cell_error(first + row, &field.name, format!("`{found}` {reason}"))
-                }
-                other => self.cell_error(first + 1, &field.name, other.to_string()),
-            })?;
-            for (row, encoded) in encoded.chunks_exact(wide).enumerate() {
+            let encoded = self.encode_field(index, &column, first)?;
+            let narrow = encoded.len() / rows.max(1);
+            for (row, encoded) in encoded.chunks_exact(narrow.max(1)).enumerate() {
                 let at = folded_from + row * dim + offset;
-                let folded = &mut self.flows.folded[at..at + narrow];
-                layout.fold(encoded, folded);
-                let value = kept(field, column.value(row), &cells[row], field.codec.decode(folded))
-                    .map_err(|reason| self.cell_error(first + row + 1, &field.name, reason))?;
+                self.flows.folded[at..at + narrow].copy_from_slice(encoded);
+                let value =
+                    kept(field, column.value(row), &cells[row], self.decode(field, encoded))
+                        .map_err(|reason| self.cell_error(first + row + 1, &field.name, reason))?;
                 self.flows.values[(first + row) * fields + index] = value;
             }
             offset += narrow;
         }
         Ok(())
+    }
+
+    /// The folded forms of a column that begins at row `first`, or its tokens.
+    fn encode_field(
+        &self,
+        index: usize,
+        column: &Column,
+        first: usize,
+    ) -> Result<Vec<f32>, GivenError> {
+        let field = &self.schema.attributes[index];
+        let fail = |error| match error {
+            CodecError::Value { row, found, reason, .. } => {
+                self.cell_error(first + row, &field.name, format!("`{found}` {reason}"))
+            }
+            other => self.cell_error(first + 1, &field.name, other.to_string()),
+        };
+        if let (true, Codec::Tokens(codec)) = (self.flows.tokens, &field.codec) {
+            let mut tokens = Vec::new();
+            codec.tokens(column, &mut tokens).map_err(fail)?;
+            return Ok(tokens.into_iter().map(|token| token as f32).collect());
+        }
+        let layout = &self.layouts[index];
+        let (wide, narrow) = (layout.dim(), layout.folded_dim());
+        let mut encoded = vec![0.0; column.len() * wide];
+        field.codec.encode(column, &mut encoded, wide, 0).map_err(fail)?;
+        let mut folded = vec![0.0; column.len() * narrow];
+        let rows = encoded.chunks_exact(wide).zip(folded.chunks_exact_mut(narrow));
+        rows.for_each(|(encoded, folded)| layout.fold(encoded, folded));
+        Ok(folded)
+    }
+
+    fn decode(&self, field: &Field, encoded: &[f32]) -> Value {
+        match &field.codec {
+            Codec::Tokens(codec) if self.flows.tokens => {
+                let tokens: Vec<u32> = encoded.iter().map(|&token| token as u32).collect();
+                codec.value(&tokens, 0.5)
+            }
+            codec => codec.decode(encoded),
+        }
     }
 
     fn finish(mut self) -> Result<GivenFlows, GivenError> {
@@ -376,6 +423,20 @@ fn kept(field: &Field, given: Value, cell: &str, decoded: Value) -> Result<Value
         (Codec::Float(_) | Codec::Quantile(_), Some((least, most))) => match given.as_f64() {
             Some(number) if (least..=most).contains(&number) => Ok(given),
             _ => Err(outside(least, most)),
+        },
+        // A token may be a bin of many: the given value is one of them.
+        (Codec::Tokens(_), bounds) => match (given, bounds, field.codec.choices()) {
+            (Value::Text(_), _, Some(choices)) => {
+                let is_given = |choice: &Choice| matches!(choice, Choice::Text(t) if t == cell);
+                let at = choices.iter().position(is_given);
+                Ok(at.map_or(decoded, |at| Value::Text(at as u32)))
+            }
+            (Value::Text(_), ..) => Ok(decoded),
+            (given, Some((least, most)), _) if given != Value::Missing => match given.as_f64() {
+                Some(number) if (least..=most).contains(&number) => Ok(given),
+                _ => Err(outside(least, most)),
+            },
+            (given, ..) => Ok(given),
         },
         (_, bounds) => {
             let mut written = (String::new(), String::new());

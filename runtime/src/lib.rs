@@ -35,6 +35,7 @@
 //! ```
 
 mod attributes;
+mod autoregressive;
 pub mod cli;
 pub mod condition;
 mod counters;
@@ -45,6 +46,7 @@ pub mod drive;
 pub mod engine;
 pub mod error;
 pub mod exit;
+mod form;
 pub mod generate;
 pub mod given;
 mod lane;

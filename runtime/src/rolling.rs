@@ -8,13 +8,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use ns_model_format::manifest::{Chunk, InitialState, State};
+use ns_model_format::manifest::InitialState;
 use ns_model_format::random::{Purpose, Stream};
 use ns_model_format::schema::TimeEncoding;
 
 use crate::attributes::Prepared;
 use crate::decode::RecordDecoder;
 use crate::error::RuntimeError;
+use crate::form::{Form, Noise, StateForm, blocks};
 use crate::live::{Handed, Live, Parked};
 use crate::networks::Networks;
 use crate::render::{Event, Render};
@@ -31,10 +32,11 @@ pub(crate) struct Slots<N, R: Render> {
     render: R,
     shared: Arc<Shared>,
     decoder: RecordDecoder,
-    states: Vec<State>,
+    states: Vec<StateForm>,
     /// Blocks of a flow's state stream that one segment uses.
     state_blocks: u32,
-    noise_dim: usize,
+    step_noise: Noise,
+    encoding: TimeEncoding,
     gates_dim: usize,
     /// Blocks of a flow's noise stream that one step uses.
     step_blocks: u32,
@@ -52,31 +54,26 @@ pub(crate) struct Slots<N, R: Render> {
     segment_ends: Vec<usize>,
 }
 
-/// Blocks of four 32-bit draws that so many normals take.
-pub(crate) fn blocks(normals: usize) -> u32 {
-    u32::try_from(normals.next_multiple_of(2).div_ceil(4)).unwrap_or(u32::MAX)
-}
-
 impl<N: Networks, R: Render> Slots<N, R> {
     pub(crate) fn new(
         networks: N,
         render: R,
         shared: Arc<Shared>,
-        chunk: &Chunk,
+        form: &Form,
         capacity: usize,
     ) -> Slots<N, R> {
-        let states = chunk.step.states.clone();
-        let noise_dim = chunk.step.noise.dim;
+        let states = form.states.clone();
         Slots {
             networks,
             render,
-            decoder: RecordDecoder::new(&shared.schema, &chunk.step.layout),
+            decoder: form.record_decoder(&shared.schema),
             shared,
             state_blocks: states.iter().map(|state| blocks(state.dim)).sum::<u32>().max(1),
             states,
-            noise_dim,
-            gates_dim: chunk.step.gates.dim,
-            step_blocks: blocks(noise_dim).max(64),
+            step_noise: form.step_noise,
+            encoding: form.time,
+            gates_dim: form.gates_dim,
+            step_blocks: form.step_noise.blocks().max(64),
             capacity,
             rows: 0,
             live: Vec::new(),
@@ -195,7 +192,7 @@ impl<N: Networks, R: Render> Slots<N, R> {
             self.networks.resize(self.capacity)?;
             self.rows = self.capacity;
             self.gates.resize(self.capacity * self.gates_dim, 0.0);
-            self.noise.resize(self.capacity * self.noise_dim, 0.0);
+            self.noise.resize(self.capacity * self.step_noise.dim, 0.0);
         }
         self.live.push(live);
         self.gates[slot * self.gates_dim..][..self.gates_dim].copy_from_slice(gates);
@@ -247,10 +244,11 @@ impl<N: Networks, R: Render> Slots<N, R> {
             self.networks.resize(count)?;
             self.rows = count;
         }
-        let noise = &mut self.noise[..count * self.noise_dim];
-        for (live, row) in self.live.iter().zip(noise.chunks_exact_mut(self.noise_dim)) {
+        let noise = &mut self.noise[..count * self.step_noise.dim];
+        for (live, row) in self.live.iter().zip(noise.chunks_exact_mut(self.step_noise.dim)) {
             let block = live.step.wrapping_mul(self.step_blocks);
-            Stream::at(self.shared.seed, Purpose::Steps, live.number, block).fill_normal(row);
+            let stream = Stream::at(self.shared.seed, Purpose::Steps, live.number, block);
+            self.step_noise.fill(stream, row);
         }
         self.networks.step(&self.gates[..count * self.gates_dim], noise)?;
         let records = self.emit(timeline)?;
@@ -284,7 +282,7 @@ impl<N: Networks, R: Render> Slots<N, R> {
         let (mut emitted, mut left_out) = (0, 0);
         let Shared { schema, limits, counters, selection, .. } = &**shared;
         let filters = selection.is_on_measurements();
-        let encoding = schema.timestamp.encoding;
+        let encoding = self.encoding;
         let segment_len = schema.segmentation.as_ref().map_or(u32::MAX, |cut| cut.max_records);
         for (slot, (flow, row)) in live.iter_mut().zip(all.chunks_exact(width)).enumerate() {
             flow.step = flow.step.wrapping_add(1);

@@ -1,0 +1,241 @@
+//! The networks of an autoregressive model: small graphs, and between them tables that
+//! tokens are looked up in and draws from what the graphs say.
+//!
+//! docs/bundle-format.md is normative. Rows between the networks, of float32:
+//! attributes are the N variables' tokens, then N places within bins; gates are the
+//! context graph's output, the number of records, the planned microseconds, the token
+//! that each joint head is given, and token and place of each constant measurement.
+
+mod chain;
+mod records;
+mod sample;
+mod tables;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ns_model_format::autoregressive::Autoregressive;
+use ns_model_format::manifest::Tensor;
+use ns_model_format::{Bundle, Schema};
+
+use crate::engine::{self, Graph, StepGraph};
+use crate::error::RuntimeError;
+use crate::networks::Networks;
+use chain::Chain;
+pub(crate) use chain::forced_places;
+pub(crate) use records::BEFORE_TOKENS;
+use records::Records;
+pub(crate) use tables::Tables;
+
+/// A graph of one input and one output.
+pub(crate) trait Dense: Send + 'static {
+    /// `input [rows, dim]` to `out [rows, size]`.
+    fn run(&mut self, rows: usize, input: &[f32], out: &mut Vec<f32>) -> Result<(), RuntimeError>;
+}
+
+impl Dense for Graph {
+    fn run(&mut self, rows: usize, input: &[f32], out: &mut Vec<f32>) -> Result<(), RuntimeError> {
+        self.run_into(rows, [input], out)
+    }
+}
+
+/// The LSTM, with its states.
+pub(crate) trait Recurrent: Send + 'static {
+    /// See [`Networks::resize`].
+    fn resize(&mut self, rows: usize) -> Result<(), RuntimeError>;
+
+    /// State 0 or 1.
+    fn state(&mut self, index: usize) -> Result<&mut [f32], RuntimeError>;
+
+    /// Steps all rows of `x [rows, 4 H]`.
+    fn step(&mut self, x: &[f32]) -> Result<(), RuntimeError>;
+
+    /// The last step's `[rows, heads x E]`.
+    fn heads(&self) -> Result<&[f32], RuntimeError>;
+}
+
+impl Recurrent for StepGraph {
+    fn resize(&mut self, rows: usize) -> Result<(), RuntimeError> {
+        StepGraph::resize(self, rows)
+    }
+
+    fn state(&mut self, index: usize) -> Result<&mut [f32], RuntimeError> {
+        StepGraph::state(self, index)
+    }
+
+    fn step(&mut self, x: &[f32]) -> Result<(), RuntimeError> {
+        StepGraph::step(self, [x])
+    }
+
+    fn heads(&self) -> Result<&[f32], RuntimeError> {
+        self.output()
+    }
+}
+
+/// Widths of a model's rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Widths {
+    /// 4 H.
+    lstm: usize,
+    /// E.
+    head: usize,
+    heads: usize,
+    joints: usize,
+    constants: usize,
+}
+
+impl Widths {
+    pub(crate) fn of(model: &Autoregressive) -> Widths {
+        Widths {
+            lstm: 4 * model.hidden,
+            head: model.head,
+            heads: model.heads.len(),
+            joints: model.heads.iter().filter(|head| records::is_joint(head)).count(),
+            constants: model.constants().count(),
+        }
+    }
+
+    /// The context graph's output: for the LSTM, then for the heads.
+    fn context(self) -> usize {
+        self.lstm + self.heads * self.head
+    }
+
+    /// A row of gates. Its number of records is at [`Self::context`].
+    pub(crate) fn gates(self) -> usize {
+        self.given() + self.joints + 2 * self.constants
+    }
+
+    /// Where in it the tokens are that joint heads are given.
+    fn given(self) -> usize {
+        self.context() + 2
+    }
+
+    /// What is kept of a flow beside the LSTM's states: one more than each head's token,
+    /// the next record's index, and the time since the first as seconds and microseconds.
+    pub(crate) fn progress(self) -> usize {
+        self.heads + 3
+    }
+}
+
+/// All graphs of a model.
+pub(crate) struct Graphs<G, S> {
+    /// Each variable's; the first has none.
+    pub(crate) attributes: Vec<Option<G>>,
+    pub(crate) context: G,
+    pub(crate) step: S,
+    pub(crate) heads: Vec<G>,
+}
+
+/// A model, ready to be run.
+pub(crate) struct AutoregressiveEngine<G, S> {
+    chain: Chain<G>,
+    records: Records<G, S>,
+}
+
+impl AutoregressiveEngine<Graph, StepGraph> {
+    /// Loads a bundle's graphs.
+    ///
+    /// # Errors
+    /// No ONNX Runtime; a graph that is not what the manifest says.
+    pub(crate) fn load(
+        bundle: &Bundle,
+        model: &Autoregressive,
+        tables: Arc<Tables>,
+        onnxruntime: Option<&Path>,
+    ) -> Result<Self, RuntimeError> {
+        let environment = engine::environment(onnxruntime)?;
+        let dense = |file: &str, (input, from): (&str, usize), (output, to): (&str, usize)| {
+            let (inputs, outputs) = (vec![Tensor::new(input, from)], vec![Tensor::new(output, to)]);
+            Graph::load(&environment, bundle, file, inputs, outputs)
+        };
+        let widths = Widths::of(model);
+        let heads = Tensor::new("heads", widths.heads * widths.head);
+        let states = [("h", "h_next", model.hidden), ("c", "c_next", model.hidden)];
+        let attribute = |file: &String, size| dense(file, ("sum", model.units), ("logits", size));
+        let graphs = Graphs {
+            attributes: model
+                .attributes
+                .iter()
+                .map(|v| v.file.as_ref().map(|file| attribute(file, v.size)).transpose())
+                .collect::<Result<_, _>>()?,
+            context: dense(
+                &model.context_file,
+                ("context", model.context),
+                ("gates", widths.context()),
+            )?,
+            step: StepGraph::load(
+                &environment,
+                bundle,
+                &model.step_file,
+                vec![Tensor::new("x", widths.lstm)],
+                heads,
+                states.into_iter(),
+            )?,
+            heads: model
+                .heads
+                .iter()
+                .map(|head| dense(&head.file, ("u", model.head), ("logits", head.size)))
+                .collect::<Result<_, _>>()?,
+        };
+        let manifest = bundle.manifest();
+        let span_ns = manifest.timeline.arrivals.span_ns();
+        Ok(AutoregressiveEngine::new(model, &manifest.schema, span_ns, tables, graphs))
+    }
+}
+
+impl<G: Dense, S: Recurrent> AutoregressiveEngine<G, S> {
+    /// `model` is one of a bundle that has been checked.
+    pub(crate) fn new(
+        model: &Autoregressive,
+        schema: &Schema,
+        span_ns: u64,
+        tables: Arc<Tables>,
+        Graphs { attributes, context, step, heads }: Graphs<G, S>,
+    ) -> Self {
+        AutoregressiveEngine {
+            chain: Chain::new(model, span_ns, tables.clone(), attributes, context),
+            records: Records::new(model, schema, tables, step, heads),
+        }
+    }
+}
+
+impl<G: Dense, S: Recurrent> Networks for AutoregressiveEngine<G, S> {
+    fn attributes(
+        &mut self,
+        rows: usize,
+        noise: &[f32],
+        condition: &[f32],
+        out: &mut Vec<f32>,
+    ) -> Result<(), RuntimeError> {
+        self.chain.draw(rows, noise, condition, out)
+    }
+
+    fn gates(
+        &mut self,
+        rows: usize,
+        attributes: &[f32],
+        condition: &[f32],
+        out: &mut Vec<f32>,
+    ) -> Result<(), RuntimeError> {
+        self.chain.gates(rows, attributes, condition, out)
+    }
+
+    fn resize(&mut self, rows: usize) -> Result<(), RuntimeError> {
+        self.records.resize(rows)
+    }
+
+    fn state(&mut self, index: usize) -> Result<&mut [f32], RuntimeError> {
+        self.records.state(index)
+    }
+
+    fn step(&mut self, gates: &[f32], noise: &[f32]) -> Result<(), RuntimeError> {
+        self.records.step(gates, noise)
+    }
+
+    fn records(&self) -> Result<&[f32], RuntimeError> {
+        Ok(self.records.rows())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

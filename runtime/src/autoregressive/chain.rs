@@ -1,0 +1,239 @@
+//! What is drawn once a flow: its variables, one given those before it.
+
+use std::sync::Arc;
+
+use ns_model_format::autoregressive::Autoregressive;
+use ns_model_format::autoregressive::{Applies, RecordSays, Says, Variable};
+use ns_model_format::codec::TokensCodec;
+
+use super::sample::Sampler;
+use super::tables::Tables;
+use super::{Dense, Widths};
+use crate::error::RuntimeError;
+
+/// A variable and its graph.
+struct Link<G> {
+    size: usize,
+    applies: Option<Applies>,
+    parents: Vec<usize>,
+    graph: Option<G>,
+    /// Where in the condition its token may be given.
+    forced: Option<usize>,
+    /// Of a duration, the smallest of each token.
+    at_least_us: Vec<f64>,
+}
+
+pub(super) struct Chain<G> {
+    links: Vec<Link<G>>,
+    context: G,
+    tables: Arc<Tables>,
+    units: usize,
+    context_dim: usize,
+    widths: Widths,
+    /// A position, and a token for each field variable.
+    condition_dim: usize,
+    edges: Vec<f32>,
+    span_us: f64,
+    count: (usize, TokensCodec),
+    duration: Option<(usize, TokensCodec)>,
+    /// The variable that each joint head is given.
+    given: Vec<Option<usize>>,
+    constants: Vec<usize>,
+    sampler: Sampler,
+    /// The rows that draw.
+    active: Vec<usize>,
+    sums: Vec<f32>,
+    logits: Vec<f32>,
+    allowed: Vec<u32>,
+}
+
+/// Where in a condition the tokens of each attribute field begin: field by field, octets
+/// after their field. Then where they end.
+pub(crate) fn forced_places(model: &Autoregressive) -> Vec<(usize, usize, usize)> {
+    let mut places: Vec<(usize, usize, usize)> = model
+        .attributes
+        .iter()
+        .enumerate()
+        .filter_map(|(at, variable)| match variable.says {
+            Says::Field { field, place } => Some((field, place, at)),
+            _ => None,
+        })
+        .collect();
+    places.sort_unstable();
+    places
+}
+
+fn is_duration(variable: &Variable) -> Option<&TokensCodec> {
+    match &variable.says {
+        Says::Duration { tokens } => Some(tokens),
+        _ => None,
+    }
+}
+
+impl<G: Dense> Chain<G> {
+    pub(super) fn new(
+        model: &Autoregressive,
+        span_ns: u64,
+        tables: Arc<Tables>,
+        graphs: Vec<Option<G>>,
+        context: G,
+    ) -> Chain<G> {
+        let places = forced_places(model);
+        let variables = || model.attributes.iter().enumerate();
+        let link = |((at, variable), graph): ((usize, &Variable), Option<G>)| Link {
+            size: variable.size,
+            applies: variable.applies,
+            parents: variable.parents.clone(),
+            graph,
+            forced: places.iter().position(|&(_, _, place)| place == at).map(|place| 1 + place),
+            at_least_us: is_duration(variable).map_or_else(Vec::new, |tokens| {
+                (0..variable.size as u32).map(|token| tokens.number_at(token, 0.0)).collect()
+            }),
+        };
+        let count = variables().find_map(|(at, variable)| match &variable.says {
+            Says::Count { tokens } => Some((at, tokens.clone())),
+            _ => None,
+        });
+        Chain {
+            links: variables().zip(graphs).map(link).collect(),
+            context,
+            tables,
+            units: model.units,
+            context_dim: model.context,
+            widths: Widths::of(model),
+            condition_dim: 1 + places.len(),
+            edges: match model.attributes.first().map(|variable| &variable.says) {
+                Some(Says::Start { edges }) => edges.clone(),
+                _ => Vec::new(),
+            },
+            span_us: span_ns as f64 / 1e3,
+            // A bundle was checked for having one.
+            count: count.unwrap_or_else(|| (0, TokensCodec::of_counts(1))),
+            duration: variables()
+                .find_map(|(at, variable)| Some((at, is_duration(variable)?.clone()))),
+            given: model
+                .heads
+                .iter()
+                .filter_map(|head| match &head.says {
+                    RecordSays::Joint { given, .. } => Some(*given),
+                    _ => None,
+                })
+                .collect(),
+            constants: model.constants().map(|(_, _, variable)| variable).collect(),
+            sampler: Sampler::default(),
+            active: Vec::new(),
+            sums: Vec::new(),
+            logits: Vec::new(),
+            allowed: Vec::new(),
+        }
+    }
+
+    /// `noise [rows, 2 N]`, `condition [rows, 1 + fields' variables]` to tokens and places.
+    pub(super) fn draw(
+        &mut self,
+        rows: usize,
+        noise: &[f32],
+        condition: &[f32],
+        out: &mut Vec<f32>,
+    ) -> Result<(), RuntimeError> {
+        let count = self.links.len();
+        let (width, wide) = (2 * count, self.condition_dim);
+        out.clear();
+        out.resize(rows * width, 0.0);
+        let given = noise.chunks_exact(width).zip(condition.chunks_exact(wide));
+        for (row, (noise, condition)) in out.chunks_exact_mut(width).zip(given) {
+            let bin = self.edges.partition_point(|&edge| edge <= condition[0]).saturating_sub(1);
+            row[0] = bin.min(self.links[0].size - 1) as f32;
+            for (place, uniforms) in row[count..].iter_mut().zip(noise.chunks_exact(2)) {
+                *place = uniforms[1];
+            }
+        }
+        for at in 1..count {
+            let link = &mut self.links[at];
+            self.active.clear();
+            self.sums.clear();
+            let conditions = condition.chunks_exact(wide);
+            for (index, (row, condition)) in out.chunks_exact_mut(width).zip(conditions).enumerate()
+            {
+                let applies = link.applies.is_none_or(|applies| {
+                    (row[applies.variable] as u32 == applies.token) == applies.equal
+                });
+                let forced = link.forced.map(|place| condition[place]).filter(|&t| t >= 0.0);
+                match forced {
+                    _ if !applies => row[at] = link.size as f32,
+                    Some(token) => row[at] = token.min((link.size - 1) as f32),
+                    None => {
+                        self.active.push(index);
+                        let from = self.sums.len();
+                        self.sums.resize(from + self.units, 0.0);
+                        let tables = &self.tables.attributes[at];
+                        for (&parent, table) in link.parents.iter().zip(tables) {
+                            table.add(row[parent] as usize, &mut self.sums[from..]);
+                        }
+                    }
+                }
+            }
+            let Some(graph) = link.graph.as_mut().filter(|_| !self.active.is_empty()) else {
+                continue;
+            };
+            graph.run(self.active.len(), &self.sums, &mut self.logits)?;
+            let latest_us = link.at_least_us.iter().copied().fold(0.0, f64::max);
+            for (&index, logits) in self.active.iter().zip(self.logits.chunks_exact(link.size)) {
+                let left_us = (1.0 - f64::from(condition[index * wide])).max(0.0) * self.span_us;
+                self.allowed.clear();
+                if latest_us > left_us {
+                    let fits = |token: &u32| link.at_least_us[*token as usize] <= left_us;
+                    self.allowed.extend((0..link.size as u32).filter(fits));
+                }
+                let allowed = (!self.allowed.is_empty()).then_some(&self.allowed[..]);
+                let uniform = noise[index * width + 2 * at];
+                let token = self.sampler.draw(logits, allowed, uniform);
+                out[index * width + at] = token as f32;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the steps of flows with these attributes are given.
+    pub(super) fn gates(
+        &mut self,
+        rows: usize,
+        attributes: &[f32],
+        condition: &[f32],
+        out: &mut Vec<f32>,
+    ) -> Result<(), RuntimeError> {
+        let count = self.links.len();
+        self.sums.clear();
+        self.sums.resize(rows * self.context_dim, 0.0);
+        let sums = self.sums.chunks_exact_mut(self.context_dim);
+        for (sum, row) in sums.zip(attributes.chunks_exact(2 * count)) {
+            for (table, &token) in self.tables.context.iter().zip(&row[..count]) {
+                table.add(token as usize, sum);
+            }
+        }
+        self.context.run(rows, &self.sums, &mut self.logits)?;
+        out.clear();
+        out.reserve(rows * self.widths.gates());
+        let conditions = condition.chunks_exact(self.condition_dim);
+        let contexts = self.logits.chunks_exact(self.widths.context());
+        for (row, (context, condition)) in
+            attributes.chunks_exact(2 * count).zip(contexts.zip(conditions))
+        {
+            let place = |at: usize| f64::from(row[count + at]);
+            let applies = |at: usize| (row[at] as usize) < self.links[at].size;
+            let number = |(at, tokens): &(usize, TokensCodec)| {
+                applies(*at).then(|| tokens.number_at(row[*at] as u32, place(*at)))
+            };
+            let left_us = (1.0 - f64::from(condition[0])) * self.span_us;
+            let duration_us = self.duration.as_ref().and_then(number).unwrap_or(0.0);
+            out.extend_from_slice(context);
+            // Counted in float32.
+            let most = f64::from(1 << f32::MANTISSA_DIGITS);
+            out.push(number(&self.count).unwrap_or(1.0).floor().clamp(1.0, most) as f32);
+            out.push(duration_us.min(left_us).max(0.0) as f32);
+            out.extend(self.given.iter().map(|given| given.map_or(0.0, |at| row[at])));
+            out.extend(self.constants.iter().flat_map(|&at| [row[at], row[count + at]]));
+        }
+        Ok(())
+    }
+}

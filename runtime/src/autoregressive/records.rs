@@ -1,0 +1,338 @@
+//! What is drawn record by record.
+
+use std::sync::Arc;
+
+use ns_model_format::Schema;
+use ns_model_format::autoregressive::Autoregressive;
+use ns_model_format::autoregressive::{Head, RecordSays, budget_bucket, count_bucket};
+use ns_model_format::codec::{Codec, TokensCodec};
+use ns_model_format::schema::packet_field;
+
+use super::sample::Sampler;
+use super::tables::{Tables, add};
+use super::{Dense, Recurrent, Widths};
+use crate::error::RuntimeError;
+
+/// Place within a bin of what has no draw of its own.
+const MIDDLE: f32 = 0.5;
+/// Values of a record's row before its measurements: the gap in microseconds, and
+/// whether another record follows.
+pub(crate) const BEFORE_TOKENS: usize = 2;
+
+/// Whether a head says several fields at once.
+pub(super) fn is_joint(head: &Head) -> bool {
+    matches!(head.says, RecordSays::Joint { .. })
+}
+
+/// A joint head's combinations.
+#[derive(Clone, Debug)]
+struct Joint {
+    /// Where its given token is in a row of gates.
+    given: usize,
+    combinations: Vec<Vec<u32>>,
+    first: Vec<Vec<u32>>,
+    later: Vec<Vec<u32>>,
+}
+
+impl Joint {
+    /// The tokens there are; `None` for all.
+    fn allowed(&self, gates: &[f32], is_first: bool) -> Option<&[u32]> {
+        let lists = if is_first { &self.first } else { &self.later };
+        let list = lists.get(gates[self.given] as usize)?;
+        (!list.is_empty()).then_some(list)
+    }
+}
+
+struct RecordHead<G> {
+    size: usize,
+    graph: G,
+    joint: Option<Joint>,
+}
+
+/// Where a measurement's token comes from.
+#[derive(Clone, Debug)]
+enum Source {
+    Head(usize),
+    /// A joint head, and the place in its combinations.
+    Joint(usize, usize),
+    /// For records of a direction, or all, where in a row of gates it is; and how many
+    /// tokens say a value.
+    Constant(Vec<(Option<u8>, usize)>, usize),
+}
+
+pub(super) struct Records<G, S> {
+    tables: Arc<Tables>,
+    step: S,
+    heads: Vec<RecordHead<G>>,
+    widths: Widths,
+    gap: TokensCodec,
+    sources: Vec<Source>,
+    /// The head that says a record's direction, and which its tokens say.
+    direction: Option<(usize, Vec<u8>)>,
+    rows: usize,
+    /// `[rows, heads + 3]`.
+    progress: Vec<f32>,
+    /// Buckets of the records left and of the time left for a gap.
+    buckets: Vec<(usize, usize)>,
+    x: Vec<f32>,
+    head_in: Vec<f32>,
+    logits: Vec<f32>,
+    /// `[rows, heads]`.
+    tokens: Vec<u32>,
+    sampler: Sampler,
+    out: Vec<f32>,
+}
+
+impl<G: Dense, S: Recurrent> Records<G, S> {
+    pub(super) fn new(
+        model: &Autoregressive,
+        schema: &Schema,
+        tables: Arc<Tables>,
+        step: S,
+        graphs: Vec<G>,
+    ) -> Records<G, S> {
+        let widths = Widths::of(model);
+        let mut given = widths.given()..;
+        let head = |(head, graph): (&Head, G)| RecordHead {
+            size: head.size,
+            graph,
+            joint: match &head.says {
+                RecordSays::Joint { combinations, first, later, .. } => Some(Joint {
+                    given: given.next().unwrap_or(widths.given()),
+                    combinations: combinations.clone(),
+                    first: first.clone(),
+                    later: later.clone(),
+                }),
+                _ => None,
+            },
+        };
+        let gap = model.heads.iter().find_map(|head| match &head.says {
+            RecordSays::Gap { tokens } => Some(tokens.clone()),
+            _ => None,
+        });
+        let sources: Vec<Source> = (0..schema.measurements.len())
+            .map(|measurement| source(model, widths, measurement))
+            .collect();
+        Records {
+            tables,
+            step,
+            heads: model.heads.iter().zip(graphs).map(head).collect(),
+            widths,
+            // A bundle was checked for having one.
+            gap: gap.unwrap_or_else(|| TokensCodec::of_counts(1)),
+            direction: direction(model, schema, &sources),
+            sources,
+            rows: 0,
+            progress: Vec::new(),
+            buckets: Vec::new(),
+            x: Vec::new(),
+            head_in: Vec::new(),
+            logits: Vec::new(),
+            tokens: Vec::new(),
+            sampler: Sampler::default(),
+            out: Vec::new(),
+        }
+    }
+
+    pub(super) fn resize(&mut self, rows: usize) -> Result<(), RuntimeError> {
+        self.progress.resize(rows * self.widths.progress(), 0.0);
+        self.rows = rows;
+        self.step.resize(rows)
+    }
+
+    /// The LSTM's two states, then the flow's progress.
+    pub(super) fn state(&mut self, index: usize) -> Result<&mut [f32], RuntimeError> {
+        match index {
+            2 => Ok(&mut self.progress),
+            lstm => self.step.state(lstm),
+        }
+    }
+
+    /// The last step's records.
+    pub(super) fn rows(&self) -> &[f32] {
+        &self.out
+    }
+
+    pub(super) fn step(&mut self, gates: &[f32], noise: &[f32]) -> Result<(), RuntimeError> {
+        self.begin(gates);
+        self.step.step(&self.x)?;
+        self.tokens.clear();
+        self.tokens.resize(self.rows * self.heads.len(), 0);
+        (0..self.heads.len()).try_for_each(|head| self.draw(head, gates, noise))?;
+        self.finish(gates, noise);
+        Ok(())
+    }
+
+    /// What the LSTM is given: the flow, the record before, what is left.
+    fn begin(&mut self, gates: &[f32]) {
+        let Widths { lstm, heads, .. } = self.widths;
+        let tables = &self.tables;
+        self.x.clear();
+        self.buckets.clear();
+        let progress = self.progress.chunks_exact(self.widths.progress());
+        for (gates, progress) in gates.chunks_exact(self.widths.gates()).zip(progress) {
+            let (records, plan_us) = self.widths.plan(gates);
+            let (before, clock) = progress.split_at(heads);
+            let index = clock[0] as u32;
+            let elapsed_us = f64::from(clock[1]) * 1e6 + f64::from(clock[2]);
+            let gaps = records.saturating_sub(index.max(1));
+            let remaining = count_bucket(records.saturating_sub(index));
+            let budget = budget_bucket(plan_us - elapsed_us, gaps);
+            let from = self.x.len();
+            self.x.extend_from_slice(&gates[..lstm]);
+            let x = &mut self.x[from..];
+            for (table, &before) in tables.record.iter().zip(before) {
+                // Without a record before, past the last token.
+                table.add((before as usize).wrapping_sub(1), x);
+            }
+            tables.record_remaining.add(remaining, x);
+            tables.record_index.add(count_bucket(index), x);
+            tables.record_budget.add(budget, x);
+            self.buckets.push((remaining, budget));
+        }
+    }
+
+    /// Draws one head's token for every row.
+    fn draw(&mut self, at: usize, gates: &[f32], noise: &[f32]) -> Result<(), RuntimeError> {
+        let Records { widths, tables, heads, head_in, logits, tokens, sampler, .. } = self;
+        let (count, part) = (heads.len(), at * widths.head..(at + 1) * widths.head);
+        let all = self.step.heads()?.chunks_exact(count * widths.head);
+        let gates = || gates.chunks_exact(widths.gates());
+        head_in.clear();
+        let rows = all.zip(gates()).zip(tokens.chunks_exact(count)).zip(&self.buckets);
+        for (((all, gates), tokens), &(remaining, budget)) in rows {
+            let from = head_in.len();
+            head_in.extend_from_slice(&all[part.clone()]);
+            let out = &mut head_in[from..];
+            add(&gates[widths.lstm..][part.clone()], out);
+            add(&tables.head_remaining.row(remaining)[part.clone()], out);
+            add(&tables.head_budget.row(budget)[part.clone()], out);
+            for (table, &token) in tables.heads[at].iter().zip(tokens) {
+                table.add(token as usize, out);
+            }
+        }
+        let head = &mut heads[at];
+        head.graph.run(self.rows, head_in, logits)?;
+        let progress = self.progress.chunks_exact(widths.progress());
+        let noise = noise.chunks_exact(2 * count);
+        let rows = tokens.chunks_exact_mut(count).zip(logits.chunks_exact(head.size));
+        for ((((tokens, logits), gates), progress), noise) in
+            rows.zip(gates()).zip(progress).zip(noise)
+        {
+            let is_first = progress[count] == 0.0;
+            let joint = head.joint.as_ref();
+            let allowed = joint.and_then(|joint| joint.allowed(gates, is_first));
+            tokens[at] = sampler.draw(logits, allowed, noise[2 * at]) as u32;
+        }
+        Ok(())
+    }
+
+    /// Writes the records, and moves every flow on.
+    fn finish(&mut self, gates: &[f32], noise: &[f32]) {
+        let Records { widths, heads, sources, out, .. } = self;
+        let count = heads.len();
+        out.clear();
+        let progress = self.progress.chunks_exact_mut(widths.progress());
+        let rows = self.tokens.chunks_exact_mut(count).zip(progress);
+        let given = gates.chunks_exact(widths.gates()).zip(noise.chunks_exact(2 * count));
+        for ((tokens, progress), (gates, noise)) in rows.zip(given) {
+            let (before, clock) = progress.split_at_mut(count);
+            let mut gap_us = 0.0;
+            if clock[0] == 0.0 {
+                tokens[count - 1] = 0;
+            } else {
+                let within = f64::from(noise[2 * count - 1]);
+                gap_us = self.gap.number_at(tokens[count - 1], within).max(0.0);
+            }
+            let (records, _) = widths.plan(gates);
+            clock[0] += 1.0;
+            let us = f64::from(clock[2]) + gap_us;
+            clock[1] += (us / 1e6).floor() as f32;
+            clock[2] = (us % 1e6) as f32;
+            for (before, &token) in before.iter_mut().zip(&*tokens) {
+                *before = (token + 1) as f32;
+            }
+            out.extend([gap_us as f32, f32::from((clock[0] as u32) < records)]);
+            let direction = self.direction.as_ref();
+            let direction =
+                direction.and_then(|(head, of)| of.get(tokens[*head] as usize)).copied();
+            for source in &*sources {
+                let (token, within) = match source {
+                    Source::Head(head) => (tokens[*head] as f32, noise[2 * head + 1]),
+                    Source::Joint(head, place) => {
+                        let joint = heads[*head].joint.as_ref();
+                        let fields = joint.map(|j| &j.combinations[tokens[*head] as usize]);
+                        (fields.map_or(0.0, |fields| fields[*place] as f32), MIDDLE)
+                    }
+                    Source::Constant(places, values) => {
+                        let is_of = |of: &Option<u8>| {
+                            of.zip(direction).is_none_or(|(of, direction)| of == direction)
+                        };
+                        let place = places.iter().find(|(of, _)| is_of(of)).map(|&(_, at)| at);
+                        let found = place.map(|at| (gates[at], gates[at + 1]));
+                        found
+                            .filter(|(token, _)| (*token as usize) < *values)
+                            .unwrap_or((0.0, MIDDLE))
+                    }
+                };
+                out.extend([token, within]);
+            }
+        }
+    }
+}
+
+impl Widths {
+    /// How many records a row of gates plans, and the microseconds from first to last.
+    fn plan(self, gates: &[f32]) -> (u32, f64) {
+        let at = self.context();
+        (gates[at] as u32, f64::from(gates[at + 1]))
+    }
+}
+
+fn source(model: &Autoregressive, widths: Widths, measurement: usize) -> Source {
+    for (at, head) in model.heads.iter().enumerate() {
+        match &head.says {
+            RecordSays::Field { field } if *field == measurement => return Source::Head(at),
+            RecordSays::Joint { fields, .. } => {
+                if let Some(place) = fields.iter().position(|field| *field == measurement) {
+                    return Source::Joint(at, place);
+                }
+            }
+            _ => {}
+        }
+    }
+    let first = widths.given() + widths.joints;
+    let (mut places, mut values) = (Vec::new(), usize::MAX);
+    for (at, (_, direction, variable)) in
+        model.constants().enumerate().filter(|(_, (of, ..))| *of == measurement)
+    {
+        places.push((direction, first + 2 * at));
+        // The last token says that there are no such records.
+        values = values.min(model.attributes[variable].size - 1);
+    }
+    Source::Constant(places, values)
+}
+
+/// The head that says a record's direction, and which each of its tokens says.
+fn direction(
+    model: &Autoregressive,
+    schema: &Schema,
+    sources: &[Source],
+) -> Option<(usize, Vec<u8>)> {
+    let is_direction = |name: &str| name == packet_field::DIRECTION;
+    let field = schema.measurements.iter().position(|field| is_direction(&field.name))?;
+    let Codec::Tokens(codec) = &schema.measurements[field].codec else { return None };
+    let said = |token: u32| codec.value(&[token], 0.5).as_i64().unwrap_or(0) as u8;
+    match &sources[field] {
+        Source::Head(head) => {
+            Some((*head, (0..model.heads[*head].size as u32).map(said).collect()))
+        }
+        Source::Joint(head, place) => match &model.heads[*head].says {
+            RecordSays::Joint { combinations, .. } => {
+                Some((*head, combinations.iter().map(|tokens| said(tokens[*place])).collect()))
+            }
+            _ => None,
+        },
+        Source::Constant(..) => None,
+    }
+}

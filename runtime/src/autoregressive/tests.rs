@@ -1,0 +1,556 @@
+//! A model of chaotic graphs, without a library.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Range;
+
+use ns_model_format::arrival::ArrivalProcess;
+use ns_model_format::autoregressive::{Applies, Head, RecordSays, Says, Variable};
+use ns_model_format::codec::{Codec, TokenOptions, TokensCodec};
+use ns_model_format::manifest::{Model, Timeline};
+use ns_model_format::random::{Purpose, Stream};
+use ns_model_format::schema::TimeEncoding;
+use ns_model_format::{Column, Field, FieldKind, Value};
+use safetensors::tensor::{Dtype, TensorView};
+
+use super::*;
+use crate::generate::{GenerateOptions, start};
+use crate::given::GivenFlows;
+use crate::render::Event;
+use crate::testing::{self, Echo};
+
+const SPAN_NS: u64 = 100_000_000;
+const ADDRESS: usize = 2;
+const COUNT: usize = 7;
+const DURATION: usize = 8;
+
+fn numbers(values: Vec<i64>, octets: Option<u8>, bins: usize) -> TokensCodec {
+    let options = TokenOptions { octets, bins, ..TokenOptions::default() };
+    TokensCodec::fit_with(&Column::ints("x", values), &options).unwrap()
+}
+
+fn durations() -> TokensCodec {
+    let options = TokenOptions { bins: 12, log: true, ..TokenOptions::default() };
+    let numbers = (0..400).map(|i| (1.05_f64.powi(i / 2) * (1.0 + f64::from(i) / 1e3)).floor());
+    TokensCodec::of_numbers(numbers.collect(), &options)
+}
+
+/// Attributes `kind` (three values) and `address` (two values, else two octets);
+/// measurements `flags` and `direction` that are drawn together, `len`, and `ttl`, which
+/// each direction has one of.
+pub(crate) fn bundle() -> Bundle {
+    let mut manifest = testing::bundle(TimeEncoding::Interarrival, None).manifest().clone();
+    let field = |name: &str, codec: TokensCodec| Field {
+        missing: None,
+        name: name.to_owned(),
+        kind: FieldKind::Integer,
+        codec: Codec::Tokens(codec),
+    };
+    let three = |values: &[i64]| values.iter().flat_map(|&value| [value; 3]).collect::<Vec<_>>();
+    let kind = numbers(three(&[10, 20, 30]), None, 1);
+    let address = numbers([three(&[500, 1000]), (2000..2050).collect()].concat(), Some(2), 1);
+    let flags = numbers(three(&[0, 1, 2, 3]), None, 1);
+    let direction = numbers(three(&[0, 1]), None, 1);
+    let lengths = numbers([three(&[40, 1500]), (100..300).collect()].concat(), None, 5);
+    let ttl = numbers(three(&[64, 128]), None, 1);
+    assert_eq!(address.sizes(), [3, 256, 256]);
+    let variable = |name: &str, size, says, parents: &[usize]| Variable {
+        name: name.to_owned(),
+        size,
+        says,
+        applies: None,
+        file: (!parents.is_empty()).then(|| "none".to_owned()),
+        parents: parents.to_vec(),
+    };
+    let octet = |place, parents: &[usize]| Variable {
+        applies: Some(Applies { variable: ADDRESS, token: 2, equal: true }),
+        ..variable("octet", 256, Says::Field { field: 1, place }, parents)
+    };
+    let constant = |direction| Says::Constant { measurement: 3, direction: Some(direction) };
+    let (counts, durations) = (TokensCodec::of_counts(40), durations());
+    let size = |codec: &TokensCodec| codec.sizes()[0];
+    let gaps = numbers((0..2_000).map(|i| i * i).collect(), None, 20);
+    let attributes = vec![
+        variable("start", 4, Says::Start { edges: vec![0.0, 0.25, 0.5, 0.75, 1.0] }, &[]),
+        variable("kind", 3, Says::Field { field: 0, place: 0 }, &[0]),
+        variable("address", 3, Says::Field { field: 1, place: 0 }, &[0, 1]),
+        octet(1, &[1, 2]),
+        octet(2, &[2, 3]),
+        variable("ttl", 3, constant(0), &[1]),
+        variable("ttl back", 3, constant(1), &[1, 5]),
+        variable("count", size(&counts), Says::Count { tokens: counts }, &[1, 2]),
+        Variable {
+            applies: Some(Applies { variable: COUNT, token: 0, equal: false }),
+            ..variable("duration", size(&durations), Says::Duration { tokens: durations }, &[7])
+        },
+    ];
+    let head = |name: &str, size, says| {
+        let (name, file) = (name.to_owned(), "none".to_owned());
+        Head { name, size, says, file }
+    };
+    let joint = RecordSays::Joint {
+        fields: vec![0, 1],
+        combinations: (0..4).flat_map(|f| [vec![f, 0], vec![f, 1]]).collect(),
+        given: Some(1),
+        first: vec![vec![0, 1], vec![2], vec![], vec![]],
+        later: vec![vec![4, 5], vec![6, 7], vec![], vec![]],
+    };
+    let heads = vec![
+        head("flags", 8, joint),
+        head("len", size(&lengths), RecordSays::Field { field: 2 }),
+        head("gap", size(&gaps), RecordSays::Gap { tokens: gaps }),
+    ];
+    manifest.schema.attributes = vec![field("kind", kind), field("address", address)];
+    manifest.schema.measurements = vec![
+        field("flags", flags),
+        field("direction", direction),
+        field("len", lengths),
+        field("ttl", ttl),
+    ];
+    manifest.schema.columns =
+        ["kind", "address", "time", "flags", "direction", "len", "ttl"].map(str::to_owned).to_vec();
+    manifest.model = Model {
+        class: "autoregressive".to_owned(),
+        weights: "none".to_owned(),
+        chunks: Vec::new(),
+        autoregressive: Some(Autoregressive {
+            tables: "tables".to_owned(),
+            units: 6,
+            context: 5,
+            hidden: 3,
+            head: 4,
+            attributes,
+            context_file: "none".to_owned(),
+            step_file: "none".to_owned(),
+            heads,
+        }),
+    };
+    let starts: Vec<u64> = (0..300).map(|i| (i / 3) * 1_000_000).collect();
+    manifest.timeline =
+        Timeline { arrivals: ArrivalProcess::fit(&starts, SPAN_NS), ..manifest.timeline };
+    let tables = tables_file(manifest.model.autoregressive.as_ref().unwrap(), |_, _| true);
+    let files = [("none".to_owned(), Vec::new()), ("tables".to_owned(), tables)];
+    Bundle::new(manifest, BTreeMap::from(files)).unwrap()
+}
+
+/// All tables with arbitrary values; `keep` may leave one out or change its shape.
+fn tables_file(
+    model: &Autoregressive,
+    mut keep: impl FnMut(&str, &mut [usize; 2]) -> bool,
+) -> Vec<u8> {
+    let (lstm, heads) = (4 * model.hidden, model.heads.len() * model.head);
+    let mut shapes: Vec<(String, [usize; 2])> = vec![
+        ("record.remaining".to_owned(), [32, lstm]),
+        ("record.index".to_owned(), [32, lstm]),
+        ("record.budget".to_owned(), [64, lstm]),
+        ("head.remaining".to_owned(), [32, heads]),
+        ("head.budget".to_owned(), [64, heads]),
+    ];
+    for (i, variable) in model.attributes.iter().enumerate() {
+        shapes.push((format!("context.{i}"), [variable.size + 1, model.context]));
+        for &j in &variable.parents {
+            let rows = model.attributes[j].size + 1;
+            shapes.push((format!("attributes.{i}.{j}"), [rows, model.units]));
+        }
+    }
+    for (k, head) in model.heads.iter().enumerate() {
+        shapes.push((format!("record.{k}"), [head.size + 1, lstm]));
+        for j in 0..k {
+            shapes.push((format!("head.{k}.{j}"), [model.heads[j].size, model.head]));
+        }
+    }
+    shapes.retain_mut(|(name, shape)| keep(name, shape));
+    let mut stream = Stream::new(3, Purpose::Weights, 0);
+    let mut values = |[rows, width]: [usize; 2]| -> Vec<u8> {
+        (0..rows * width).flat_map(|_| stream.normal().to_le_bytes()).collect()
+    };
+    let data: Vec<Vec<u8>> = shapes.iter().map(|&(_, shape)| values(shape)).collect();
+    let views = shapes.iter().zip(&data).map(|((name, shape), data)| {
+        (name, TensorView::new(Dtype::F32, shape.to_vec(), data).unwrap())
+    });
+    safetensors::serialize(views, None).unwrap()
+}
+
+/// A number in [0, 1) that jumps for every small change.
+fn jump(values: &[f32], at: usize) -> f32 {
+    let hash = values.iter().fold(0x811c_9dc5_u32 ^ at as u32, |hash, value| {
+        (hash ^ value.to_bits()).wrapping_mul(0x0100_0193).rotate_left(11)
+    });
+    (hash.wrapping_mul(0x9E37_79B1) >> 8) as f32 / 16_777_216.0
+}
+
+#[derive(Clone)]
+pub(crate) struct FakeDense {
+    dim: usize,
+    size: usize,
+    /// The tokens that there may be.
+    only: Range<usize>,
+}
+
+impl FakeDense {
+    fn new(dim: usize, size: usize) -> FakeDense {
+        FakeDense { dim, size, only: 0..size }
+    }
+}
+
+impl Dense for FakeDense {
+    fn run(&mut self, rows: usize, input: &[f32], out: &mut Vec<f32>) -> Result<(), RuntimeError> {
+        assert_eq!(input.len(), rows * self.dim);
+        out.clear();
+        for row in input.chunks_exact(self.dim) {
+            out.extend((0..self.size).map(|at| match self.only.contains(&at) {
+                true => 3.0 * jump(row, at),
+                false => f32::NEG_INFINITY,
+            }));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct FakeLstm {
+    hidden: usize,
+    heads_dim: usize,
+    states: [Vec<f32>; 2],
+    heads: Vec<f32>,
+}
+
+impl Recurrent for FakeLstm {
+    fn resize(&mut self, rows: usize) -> Result<(), RuntimeError> {
+        self.states.iter_mut().for_each(|state| state.resize(rows * self.hidden, 0.0));
+        Ok(())
+    }
+
+    fn state(&mut self, index: usize) -> Result<&mut [f32], RuntimeError> {
+        Ok(&mut self.states[index])
+    }
+
+    fn step(&mut self, x: &[f32]) -> Result<(), RuntimeError> {
+        let [h, c] = &mut self.states;
+        let rows = h.chunks_exact_mut(self.hidden).zip(c.chunks_exact_mut(self.hidden));
+        self.heads.clear();
+        assert_eq!(x.len() / (4 * self.hidden), rows.len());
+        for (x, (h, c)) in x.chunks_exact(4 * self.hidden).zip(rows) {
+            let all = [x, h, c].concat();
+            c.iter_mut().enumerate().for_each(|(at, c)| *c = jump(&all, at));
+            h.iter_mut().enumerate().for_each(|(at, h)| *h = jump(&all, 100 + at));
+            self.heads.extend((0..self.heads_dim).map(|at| jump(h, at)));
+        }
+        Ok(())
+    }
+
+    fn heads(&self) -> Result<&[f32], RuntimeError> {
+        Ok(&self.heads)
+    }
+}
+
+type Fake = AutoregressiveEngine<FakeDense, FakeLstm>;
+
+pub(crate) fn fake(bundle: &Bundle) -> Fake {
+    fake_of(bundle, &[])
+}
+
+/// The same with variables that are only certain tokens.
+fn fake_of(bundle: &Bundle, only: &[(usize, Range<usize>)]) -> Fake {
+    let manifest = bundle.manifest();
+    let model = manifest.model.autoregressive.as_ref().unwrap();
+    let widths = Widths::of(model);
+    let tables = Tables::read(model, bundle.file(&model.tables).unwrap()).unwrap();
+    let heads_dim = widths.heads * widths.head;
+    let graphs = Graphs {
+        attributes: model
+            .attributes
+            .iter()
+            .enumerate()
+            .map(|(at, v)| {
+                v.file.as_ref()?;
+                let only = only.iter().find(|(of, _)| *of == at).map(|(_, only)| only.clone());
+                let dense = FakeDense::new(model.units, v.size);
+                Some(FakeDense { only: only.unwrap_or(0..v.size), ..dense })
+            })
+            .collect(),
+        context: FakeDense::new(model.context, widths.context()),
+        step: FakeLstm {
+            hidden: model.hidden,
+            heads_dim,
+            states: Default::default(),
+            heads: Vec::new(),
+        },
+        heads: model.heads.iter().map(|head| FakeDense::new(model.head, head.size)).collect(),
+    };
+    AutoregressiveEngine::new(model, &manifest.schema, SPAN_NS, Arc::new(tables), graphs)
+}
+
+fn uniforms(count: usize) -> Vec<f32> {
+    let mut stream = Stream::new(8, Purpose::Attributes, 0);
+    (0..count).map(|_| stream.uniform()).collect()
+}
+
+/// Tokens of flows at a position, with these tokens given.
+fn draw(engine: &mut Fake, rows: usize, position: f32, forced: [f32; 4]) -> Vec<Vec<usize>> {
+    let variables = 9;
+    let condition = [&[position][..], &forced].concat().repeat(rows);
+    let mut out = Vec::new();
+    engine.attributes(rows, &uniforms(rows * 2 * variables), &condition, &mut out).unwrap();
+    assert_eq!(out.len(), rows * 2 * variables);
+    let tokens = |row: &[f32]| row[..variables].iter().map(|&token| token as usize).collect();
+    out.chunks_exact(2 * variables).map(tokens).collect()
+}
+
+type Events = Vec<Event<(Vec<Value>, Vec<Value>)>>;
+
+fn try_run(bundle: &Bundle, options: &GenerateOptions) -> Result<Events, RuntimeError> {
+    let networks = (0..options.threads).map(|_| vec![fake(bundle)]).collect();
+    start(bundle, options, networks, Echo)?.collect()
+}
+
+fn run(bundle: &Bundle, options: &GenerateOptions) -> Events {
+    try_run(bundle, options).unwrap()
+}
+
+/// The same for any number of threads, slots and parts.
+fn run_all_ways(bundle: &Bundle, options: &GenerateOptions) -> Events {
+    let expected = run(bundle, options);
+    for (threads, slots) in [(1, 1), (1, 7), (3, 2), (3, 256), (5, 7)] {
+        let queue_cap = if slots == 7 { 20 } else { options.queue_cap };
+        let options = GenerateOptions { threads, slots, queue_cap, ..options.clone() };
+        assert!(run(bundle, &options) == expected, "{threads} threads, {slots} slots");
+    }
+    let mut parts: Events = (0..3)
+        .flat_map(|part| {
+            let threads = 1 + part as usize;
+            run(bundle, &GenerateOptions { part: (part, 3), threads, ..options.clone() })
+        })
+        .collect();
+    parts.sort_by_key(|event| (event.time_ns, event.flow, event.record));
+    assert!(parts == expected, "in parts");
+    expected
+}
+
+fn flows(events: &Events) -> BTreeMap<u64, Vec<Value>> {
+    events.iter().map(|event| (event.flow, event.item.0.clone())).collect()
+}
+
+fn of_flows(count: u64) -> GenerateOptions {
+    GenerateOptions { flows: Some(count), ..GenerateOptions::default() }
+}
+
+#[test]
+fn variables_apply_where_the_manifest_says() {
+    let bundle = bundle();
+    let rows = draw(&mut fake(&bundle), 500, 0.1, [-1.0; 4]);
+    for tokens in &rows {
+        assert_eq!(tokens[0], 0);
+        assert_eq!((tokens[3] < 256, tokens[4] < 256), (tokens[2] == 2, tokens[2] == 2));
+        assert_eq!(tokens[DURATION] == durations().sizes()[0], tokens[COUNT] == 0);
+    }
+    // All of what there is.
+    for (at, size) in [(1, 3), (2, 3), (5, 3), (6, 3)] {
+        let found: BTreeSet<usize> = rows.iter().map(|tokens| tokens[at]).collect();
+        assert_eq!(found.len(), size);
+    }
+    assert_eq!(draw(&mut fake(&bundle), 1, 2.0, [-1.0; 4])[0][0], 3);
+}
+
+#[test]
+fn a_row_depends_on_itself_alone() {
+    let bundle = bundle();
+    let condition = [0.3, -1.0, -1.0, -1.0, -1.0];
+    let (noise, mut all, mut one) = (uniforms(20 * 18), Vec::new(), Vec::new());
+    let mut engine = fake(&bundle);
+    engine.attributes(20, &noise, &condition.repeat(20), &mut all).unwrap();
+    for (noise, row) in noise.chunks_exact(18).zip(all.chunks_exact(18)) {
+        engine.attributes(1, noise, &condition, &mut one).unwrap();
+        assert_eq!(one, row);
+    }
+}
+
+#[test]
+fn given_tokens_are_kept_and_the_others_drawn() {
+    let bundle = bundle();
+    let rows = draw(&mut fake(&bundle), 100, 0.1, [1.0, 2.0, 7.0, 9.0]);
+    assert!(rows.iter().all(|tokens| tokens[1..5] == [1, 2, 7, 9]));
+    assert!(rows.iter().any(|tokens| tokens[5..] != rows[0][5..]));
+    // Octets stay away from addresses that have none; too large a token is the last.
+    let rows = draw(&mut fake(&bundle), 100, 0.1, [99.0, 0.0, 7.0, 9.0]);
+    assert!(rows.iter().all(|tokens| tokens[1..5] == [2, 0, 256, 256]));
+}
+
+#[test]
+fn no_duration_begins_past_the_end_of_the_span() {
+    let bundle = bundle();
+    let durations = durations();
+    let position = 0.9999;
+    let left_us = 0.0001 * 100_000.0;
+    let rows = draw(&mut fake(&bundle), 500, position, [-1.0; 4]);
+    let drawn = || rows.iter().map(|tokens| tokens[DURATION]).filter(|&t| t < durations.sizes()[0]);
+    assert!(drawn().all(|token| durations.number_at(token as u32, 0.0) <= left_us + 0.01));
+    assert!(drawn().collect::<BTreeSet<_>>().len() > 1);
+    // Where none is left, any may be.
+    assert!(draw(&mut fake(&bundle), 50, 1.0, [-1.0; 4]).iter().any(|t| t[DURATION] > 0));
+}
+
+#[test]
+fn records_keep_to_their_plan() {
+    let bundle = bundle();
+    let events = run(&bundle, &of_flows(300));
+    let mut counts: BTreeMap<u64, u32> = BTreeMap::new();
+    let mut ttls: BTreeMap<(u64, i64), Value> = BTreeMap::new();
+    let mut kinds = BTreeSet::new();
+    for Event { flow, record, item: (attributes, values), .. } in &events {
+        *counts.entry(*flow).or_default() += 1;
+        let number = |value: Value| value.as_i64().unwrap();
+        let (kind, flags, direction) =
+            (number(attributes[0]), number(values[0]), number(values[1]));
+        let combination = 2 * flags + direction;
+        let allowed: &[i64] = match (kind, record) {
+            (10, 0) => &[0, 1],
+            (10, _) => &[4, 5],
+            (20, 0) => &[2],
+            (20, _) => &[6, 7],
+            _ => &[0, 1, 2, 3, 4, 5, 6, 7],
+        };
+        assert!(allowed.contains(&combination), "{kind} {record} {combination}");
+        kinds.insert(kind);
+        let ttl = *ttls.entry((*flow, direction)).or_insert(values[3]);
+        assert_eq!(ttl, values[3]);
+    }
+    assert_eq!(kinds.len(), 3);
+    let different: BTreeSet<u32> = counts.values().copied().collect();
+    assert!(different.len() > 10 && different.iter().all(|count| (1..=40).contains(count)));
+    // The two directions of a flow differ in some.
+    assert!(
+        ttls.iter()
+            .any(|(&(flow, of), ttl)| of == 0 && ttls.get(&(flow, 1)).is_some_and(|t| t != ttl))
+    );
+}
+
+#[test]
+fn means_never_change_the_output() {
+    let bundle = bundle();
+    let events = run_all_ways(&bundle, &of_flows(700));
+    assert_eq!(flows(&events).len(), 700);
+    let span = run_all_ways(&bundle, &GenerateOptions { seed: 5, ..GenerateOptions::default() });
+    assert!((200..400).contains(&flows(&span).len()));
+}
+
+#[test]
+fn no_two_flows_share_their_attributes() {
+    let bundle = bundle();
+    let only = [(ADDRESS, 2..3), (ADDRESS + 1, 0..20), (ADDRESS + 2, 0..20)];
+    let engine = || fake_of(&bundle, &only);
+    // Within one span, of 1,200 that there may be.
+    let stream = start(&bundle, &of_flows(250), vec![vec![engine()]], Echo).unwrap();
+    let events: Events = stream.collect::<Result<_, _>>().unwrap();
+    let flows = flows(&events);
+    let distinct: HashSet<String> = flows.values().map(|values| format!("{values:?}")).collect();
+    assert_eq!((flows.len(), distinct.len()), (250, 250));
+    // The first draws of the same flows are not all different.
+    let condition: Vec<f32> = [0.1, -1.0, -1.0, -1.0, -1.0].repeat(300);
+    let mut rows = Vec::new();
+    engine().attributes(300, &uniforms(300 * 18), &condition, &mut rows).unwrap();
+    let first: HashSet<String> = rows.chunks(18).map(|row| format!("{:?}", &row[1..5])).collect();
+    assert!(first.len() < 290, "{}", first.len());
+}
+
+#[test]
+fn where_values_do_not_suffice_flows_are_alike() {
+    let bundle = bundle();
+    let engine = || fake_of(&bundle, &[(ADDRESS, 0..2)]);
+    let stream = start(&bundle, &of_flows(60), vec![vec![engine()], vec![engine()]], Echo).unwrap();
+    let events: Events = stream.collect::<Result<_, _>>().unwrap();
+    let flows = flows(&events);
+    let distinct: HashSet<String> = flows.values().map(|values| format!("{values:?}")).collect();
+    assert_eq!((flows.len(), distinct.len()), (60, 6));
+}
+
+#[test]
+fn attributes_may_come_again_after_a_span() {
+    let bundle = bundle();
+    let events = run_all_ways(&bundle, &of_flows(1_500));
+    let flows = flows(&events);
+    let frequent = |values: &&Vec<Value>| matches!(values[1], Value::Int(500 | 1000));
+    let count = flows.values().filter(frequent).count();
+    assert!(count > 20, "{count}");
+}
+
+#[test]
+fn conditions_are_met() {
+    let bundle = bundle();
+    for (conditions, most) in [(vec!["kind=20"], 200), (vec!["kind!=10", "address=256-511"], 200)] {
+        let conditions = conditions.iter().map(|text| text.parse().unwrap()).collect();
+        let options = GenerateOptions { conditions, ..of_flows(most) };
+        let events = run_all_ways(&bundle, &options);
+        let flows = flows(&events);
+        assert!(flows.len() as u64 > most / 2, "{}", flows.len());
+        assert!(flows.values().all(|values| values[0] != Value::Int(10)));
+    }
+}
+
+#[test]
+fn given_attributes_are_kept_as_they_are() {
+    let bundle = bundle();
+    let csv = "address,kind\n500,10\n1234,20\n65535,30\n500,10\n";
+    let path = Path::new("flows.csv");
+    let given = GivenFlows::from_reader(csv.as_bytes(), path, &bundle.manifest().schema).unwrap();
+    let options = GenerateOptions { attributes: Some(Arc::new(given)), ..of_flows(8) };
+    let events = run_all_ways(&bundle, &options);
+    let rows = [[10, 500], [20, 1234], [30, 65535], [10, 500]].map(|row| row.map(Value::Int));
+    for (flow, values) in flows(&events) {
+        assert_eq!(values, rows[flow as usize % 4], "{flow}");
+    }
+    let read = |csv: &str| {
+        GivenFlows::from_reader(csv.as_bytes(), path, &bundle.manifest().schema)
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(read("kind,address\n40,500\n").contains("not from 10 to 30"));
+    assert!(read("kind,address\n10,70000\n").contains("65535"));
+}
+
+#[test]
+fn bad_tables_are_refused_with_what_is_expected() {
+    let bundle = bundle();
+    let model = bundle.manifest().model.autoregressive.as_ref().unwrap();
+    let error = |bytes: &[u8]| Tables::read(model, bytes).unwrap_err().to_string();
+    let missing = tables_file(model, |name, _| name != "record.1");
+    assert_eq!(error(&missing), "graph `tables`: has no table `record.1`");
+    let narrow = tables_file(model, |name, shape| {
+        shape[0] -= usize::from(name == "head.2.0");
+        true
+    });
+    assert_eq!(error(&narrow), "graph `tables`: `head.2.0` is [7, 4]; expected [8, 4]");
+    assert!(error(b"").contains("is no safetensors file"));
+    let whole = tables_file(model, |_, _| true);
+    assert!(error(&whole[..whole.len() - 4]).contains("is no safetensors file"));
+    let data = [0; 8];
+    let halves = TensorView::new(Dtype::F16, vec![2, 2], &data).unwrap();
+    let halves = safetensors::serialize([("attributes.1.0", halves)], None).unwrap();
+    assert!(error(&halves).contains("`attributes.1.0` is F16; expected F32"));
+}
+
+#[test]
+fn broken_graphs_end_flows_all_the_same() {
+    struct Broken(usize);
+    impl Dense for Broken {
+        fn run(&mut self, rows: usize, _: &[f32], out: &mut Vec<f32>) -> Result<(), RuntimeError> {
+            out.clear();
+            out.resize(rows * self.0, f32::NAN);
+            Ok(())
+        }
+    }
+    let bundle = bundle();
+    let manifest = bundle.manifest();
+    let model = manifest.model.autoregressive.as_ref().unwrap();
+    let widths = Widths::of(model);
+    let tables = Tables::read(model, bundle.file(&model.tables).unwrap()).unwrap();
+    let graphs = Graphs {
+        attributes: model.attributes.iter().map(|v| Some(Broken(v.size))).collect(),
+        context: Broken(widths.context()),
+        step: FakeLstm { hidden: 3, heads_dim: 12, states: Default::default(), heads: Vec::new() },
+        heads: model.heads.iter().map(|head| Broken(head.size)).collect(),
+    };
+    let engine =
+        AutoregressiveEngine::new(model, &manifest.schema, SPAN_NS, Arc::new(tables), graphs);
+    let stream = start(&bundle, &of_flows(20), vec![vec![engine]], Echo).unwrap();
+    assert_eq!(stream.count(), 20);
+}
