@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use ns_model_format::autoregressive::Autoregressive;
 use ns_model_format::manifest::Choice;
 use ns_model_format::schema::TraceKind;
 use ns_model_format::{Bundle, Field};
@@ -18,6 +19,37 @@ pub struct FieldDescription {
     pub name: String,
     /// Its encoder and range.
     pub encoding: String,
+}
+
+/// What an autoregressive model draws.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TokensDescription {
+    /// Width of the LSTM.
+    pub hidden: usize,
+    /// What is drawn once a flow, in order.
+    pub variables: Vec<TokenCount>,
+    /// What is drawn for every record, in order.
+    pub heads: Vec<TokenCount>,
+}
+
+/// Something that is drawn, and how many tokens it has.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TokenCount {
+    /// Its name.
+    pub name: String,
+    /// Its tokens.
+    pub tokens: usize,
+}
+
+impl TokensDescription {
+    fn new(model: &Autoregressive) -> TokensDescription {
+        let count = |name: &str, tokens| TokenCount { name: name.to_owned(), tokens };
+        TokensDescription {
+            hidden: model.hidden,
+            variables: model.attributes.iter().map(|v| count(&v.name, v.size)).collect(),
+            heads: model.heads.iter().map(|head| count(&head.name, head.size)).collect(),
+        }
+    }
 }
 
 /// What `--describe` tells of a bundle.
@@ -55,6 +87,9 @@ pub struct Description {
     pub flows_span_chunks: bool,
     /// Records that one step of the networks yields.
     pub records_per_step: usize,
+    /// What is drawn, if the model is autoregressive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<TokensDescription>,
     /// Sizes of all files in bytes.
     pub files: BTreeMap<String, u64>,
     /// The program that trained it.
@@ -112,9 +147,10 @@ impl Description {
             flows_per_s: timeline.flows as f64 / span_s.max(1e-9),
             records_per_flow: timeline.records as f64 / timeline.flows.max(1) as f64,
             model_class: manifest.model.class.clone(),
-            chunks: manifest.model.chunks.len(),
+            chunks: manifest.timeline.chunks().count(),
             flows_span_chunks: schema.spanning.is_some(),
-            records_per_step: manifest.model.chunks.first().map_or(0, |c| c.step.layout.repeat),
+            records_per_step: manifest.model.chunks.first().map_or(1, |c| c.step.layout.repeat),
+            tokens: manifest.model.autoregressive.as_ref().map(TokensDescription::new),
             files: manifest.files.iter().map(|(name, file)| (name.clone(), file.bytes)).collect(),
             trainer: provenance.trainer,
             revision: provenance.revision,
@@ -139,13 +175,16 @@ impl Description {
             (TraceKind::Netflow, _) => "NetFlow records".to_owned(),
             _ => "rows of a schema of its own".to_owned(),
         };
-        let model = format!(
-            "{}, {} chunk(s){}, {} record(s) a step",
-            self.model_class,
-            self.chunks,
-            if self.flows_span_chunks { " that flows span" } else { "" },
-            self.records_per_step
-        );
+        let model = match &self.tokens {
+            Some(tokens) => format!("{}, LSTM of {}", self.model_class, tokens.hidden),
+            None => format!(
+                "{}, {} chunk(s){}, {} record(s) a step",
+                self.model_class,
+                self.chunks,
+                if self.flows_span_chunks { " that flows span" } else { "" },
+                self.records_per_step
+            ),
+        };
         let span = format!("{} from {}", show_duration(self.span_s), self.begins);
         let flows = format!(
             "{} ({:.1}/s), {:.1} records each, {} records",
@@ -183,6 +222,16 @@ impl Description {
             let width = fields.iter().map(|field| field.name.len()).max().unwrap_or(0);
             for FieldDescription { name, encoding } in fields {
                 let _ = writeln!(text, "  {name:<width$}  {encoding}");
+            }
+        }
+        let drawn = self.tokens.iter().flat_map(|tokens| {
+            [("drawn once a flow", &tokens.variables), ("drawn for every record", &tokens.heads)]
+        });
+        for (title, drawn) in drawn {
+            let _ = writeln!(text, "\n{title}:");
+            let width = drawn.iter().map(|drawn| drawn.name.len()).max().unwrap_or(0);
+            for TokenCount { name, tokens } in drawn {
+                let _ = writeln!(text, "  {name:<width$}  {tokens:>5} tokens");
             }
         }
         let _ = writeln!(text, "\nfiles:");

@@ -13,6 +13,7 @@ use ns_model_format::{Column, Field, FieldKind, Value};
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::*;
+use crate::describe::Description;
 use crate::generate::{GenerateOptions, start};
 use crate::given::GivenFlows;
 use crate::render::Event;
@@ -505,6 +506,22 @@ fn given_attributes_are_kept_as_they_are() {
     };
     assert!(read("kind,address\n40,500\n").contains("not from 10 to 30"));
     assert!(read("kind,address\n10,70000\n").contains("65535"));
+}
+
+#[test]
+fn a_description_says_what_is_drawn() {
+    let description = Description::new(&bundle());
+    let text = description.to_text();
+    for line in [
+        "model         autoregressive, LSTM of 3",
+        "  octet       256 tokens",
+        "  flags      8 tokens",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    let json = serde_json::to_value(&description).unwrap();
+    assert_eq!(json["tokens"]["hidden"], 3);
+    assert_eq!(json["tokens"]["variables"][1]["tokens"], 3);
 }
 
 #[test]
