@@ -1,5 +1,7 @@
 //! A model of chaotic graphs, without a library.
 
+mod onnx;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 
