@@ -1,14 +1,15 @@
 //! Flows in order of start, ready to be given a slot.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ns_model_format::Value;
 use ns_model_format::arrival::ArrivalProcess;
 use ns_model_format::random::{Purpose, Stream};
 
+use crate::common::Common;
 use crate::decode::{AttributeDecoder, Scales};
-use crate::draw::{Drawer, Wanted};
+use crate::draw::{Distinct, Drawer, Wanted};
 use crate::error::RuntimeError;
 use crate::form::Form;
 use crate::given::GivenFlows;
@@ -17,8 +18,13 @@ use crate::shared::Shared;
 use crate::timeline::Key;
 
 /// Flows prepared at once: few at first, so that the first record leaves soon.
-const FIRST_BATCH: usize = 16;
+pub(crate) const FIRST_BATCH: usize = 16;
 const LARGEST_BATCH: usize = 256;
+
+/// Flows prepared after so many.
+pub(crate) fn next_batch(batch: usize) -> usize {
+    (batch * 4).min(LARGEST_BATCH)
+}
 
 /// When flows start, and which of them are whose.
 #[derive(Clone, Debug)]
@@ -81,6 +87,11 @@ impl Arrivals {
         Some(taken)
     }
 
+    /// The number of the next flow, or of the first that is not generated.
+    pub(crate) fn next_flow(&self) -> u64 {
+        self.next.flow
+    }
+
     /// Passes over the flows with smaller numbers.
     fn skip_to(&mut self, flow: u64) {
         while self.peek().is_some_and(|next| next.flow < flow) {
@@ -136,7 +147,7 @@ pub(crate) struct Batcher {
     shared: Arc<Shared>,
     decoder: AttributeDecoder,
     drawer: Drawer,
-    batch: usize,
+    chunk: usize,
     keys: Vec<Key>,
     condition: Vec<f32>,
     rows: Vec<f32>,
@@ -150,7 +161,7 @@ impl Batcher {
             decoder: forms[0].attribute_decoder(&shared.schema),
             shared,
             drawer,
-            batch: FIRST_BATCH,
+            chunk: 0,
             keys: Vec::new(),
             condition: Vec::new(),
             rows: Vec::new(),
@@ -158,20 +169,15 @@ impl Batcher {
         }
     }
 
-    /// Takes flows that start in one chunk, the next one's, and appends those that can
-    /// be drawn to `ready`.
-    fn prepare<N: Networks>(
-        &mut self,
-        arrivals: &mut Arrivals,
-        networks: &mut N,
-        ready: &mut impl Extend<Prepared>,
-    ) -> Result<(), RuntimeError> {
+    /// Takes up to `batch` flows that start in one chunk, that of the next flow.
+    pub(crate) fn claim(&mut self, arrivals: &mut Arrivals, batch: usize) {
         let shared = &self.shared;
-        let Some(next) = arrivals.peek() else { return Ok(()) };
-        let chunk = shared.chunk_of(next.time_ns);
         self.keys.clear();
         self.condition.clear();
-        while self.keys.len() < self.batch
+        let Some(next) = arrivals.peek() else { return };
+        let chunk = shared.chunk_of(next.time_ns);
+        self.chunk = chunk;
+        while self.keys.len() < batch
             && arrivals.peek().is_some_and(|key| shared.chunk_of(key.time_ns) == chunk)
             && let Some(key) = arrivals.take()
         {
@@ -180,9 +186,33 @@ impl Batcher {
             shared.schema.write_condition(position, true, true, &mut self.condition);
             self.drawer.write_forced(key.flow, &mut self.condition);
         }
-        self.batch = (self.batch * 4).min(LARGEST_BATCH);
+    }
+
+    /// Draws the attributes of the flows taken; those that cannot be drawn are left out.
+    pub(crate) fn draw<N: Networks>(&mut self, networks: &mut N) -> Result<(), RuntimeError> {
         let Batcher { keys, condition, rows, .. } = self;
-        self.drawer.draw(networks, &mut self.decoder, chunk, Wanted { keys, condition, rows })?;
+        let wanted = Wanted { keys, condition, rows };
+        self.drawer.draw(networks, &mut self.decoder, self.chunk, wanted)
+    }
+
+    /// Draws those again that are like an earlier flow.
+    pub(crate) fn make_distinct<N: Networks>(
+        &mut self,
+        networks: &mut N,
+        distinct: &mut Distinct,
+    ) -> Result<(), RuntimeError> {
+        let Batcher { keys, condition, rows, .. } = self;
+        let wanted = Wanted { keys, condition, rows };
+        self.drawer.make_distinct(networks, &mut self.decoder, wanted, distinct)
+    }
+
+    /// Appends the flows drawn to `ready`.
+    pub(crate) fn finish<N: Networks>(
+        &mut self,
+        networks: &mut N,
+        ready: &mut impl Extend<Prepared>,
+    ) -> Result<(), RuntimeError> {
+        let chunk = self.chunk;
         let count = self.keys.len();
         if count == 0 {
             return Ok(());
@@ -217,58 +247,11 @@ impl Batcher {
     }
 }
 
-/// Draws for all workers where what a flow becomes depends on those before it: whoever
-/// runs out of flows draws the next batch of consecutive flows, of the other workers and
-/// parts of the run too, so that the batches are the same for any number of either.
-///
-/// Workers wait for one another no longer than a batch takes.
-pub(crate) struct Common {
-    arrivals: Arrivals,
-    batcher: Batcher,
-    part: (u64, u64),
-    /// For each worker, what has been drawn and not fetched.
-    queues: Vec<VecDeque<Prepared>>,
-    drawn: Vec<Prepared>,
-}
-
-impl Common {
-    /// `arrivals` has all flows of the run, of all parts.
-    pub(crate) fn new(
-        arrivals: Arrivals,
-        batcher: Batcher,
-        part: (u64, u64),
-        workers: usize,
-    ) -> Arc<Mutex<Common>> {
-        let queues = vec![VecDeque::new(); workers];
-        Arc::new(Mutex::new(Common { arrivals, batcher, part, queues, drawn: Vec::new() }))
-    }
-
-    /// Appends at least one flow of a worker to `ready`, unless it has no more. Returns
-    /// the first flow number not drawn.
-    fn fetch<N: Networks>(
-        &mut self,
-        worker: usize,
-        networks: &mut N,
-        ready: &mut VecDeque<Prepared>,
-    ) -> Result<u64, RuntimeError> {
-        while self.queues[worker].is_empty() && self.arrivals.peek().is_some() {
-            self.batcher.prepare(&mut self.arrivals, networks, &mut self.drawn)?;
-            let (part, parts) = self.part;
-            for flow in self.drawn.drain(..).filter(|flow| flow.key.flow % parts == part) {
-                let worker = flow.key.flow / parts % self.queues.len() as u64;
-                self.queues[worker as usize].push_back(flow);
-            }
-        }
-        ready.append(&mut self.queues[worker]);
-        Ok(self.arrivals.next.flow)
-    }
-}
-
 /// Who draws a worker's flows.
 pub(crate) enum Draws {
-    Own(Box<Batcher>),
-    /// With the number of the worker.
-    Common(Arc<Mutex<Common>>, usize),
+    Own,
+    /// All together; this is worker number so.
+    Common(Arc<Common>, usize),
 }
 
 /// Runs the attribute networks ahead of the slots.
@@ -276,14 +259,22 @@ pub(crate) struct Preparer {
     arrivals: Arrivals,
     shared: Arc<Shared>,
     draws: Draws,
+    batcher: Batcher,
+    batch: usize,
     ready: VecDeque<Prepared>,
     /// The chunk of those that are ready.
     chunk: usize,
 }
 
 impl Preparer {
-    pub(crate) fn new(arrivals: Arrivals, shared: Arc<Shared>, draws: Draws) -> Preparer {
-        Preparer { arrivals, shared, draws, ready: VecDeque::new(), chunk: 0 }
+    pub(crate) fn new(
+        arrivals: Arrivals,
+        shared: Arc<Shared>,
+        draws: Draws,
+        batcher: Batcher,
+    ) -> Preparer {
+        let (batch, ready) = (FIRST_BATCH, VecDeque::new());
+        Preparer { arrivals, shared, draws, batcher, batch, ready, chunk: 0 }
     }
 
     /// Start and number of the next flow, and the chunk it starts in; no other
@@ -303,15 +294,17 @@ impl Preparer {
         let Some((_, chunk)) = self.peek() else { return Ok(None) };
         while self.ready.is_empty() && self.peek().is_some_and(|(_, next)| next == chunk) {
             self.chunk = chunk;
-            let Preparer { arrivals, draws, ready, .. } = self;
+            let Preparer { arrivals, draws, batcher, batch, ready, .. } = self;
             match draws {
-                Draws::Own(batcher) => batcher.prepare(arrivals, networks, ready)?,
+                Draws::Own => {
+                    batcher.claim(arrivals, *batch);
+                    *batch = next_batch(*batch);
+                    batcher.draw(networks)?;
+                    batcher.finish(networks, ready)?;
+                }
                 Draws::Common(common, worker) => {
-                    // Whoever panicked ends the run.
-                    let mut common = common.lock().unwrap_or_else(PoisonError::into_inner);
-                    let undrawn = common.fetch(*worker, networks, ready)?;
-                    drop(common);
-                    arrivals.skip_to(undrawn);
+                    let end = common.fetch(*worker, batcher, networks, ready)?;
+                    arrivals.skip_to(end);
                 }
             }
         }

@@ -199,6 +199,13 @@ impl<G: Dense, S: Recurrent> AutoregressiveEngine<G, S> {
     }
 }
 
+#[cfg(test)]
+impl<G, S> AutoregressiveEngine<G, S> {
+    fn context(&mut self) -> &mut G {
+        self.chain.context()
+    }
+}
+
 impl<G: Dense, S: Recurrent> Networks for AutoregressiveEngine<G, S> {
     fn attributes(
         &mut self,

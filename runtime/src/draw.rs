@@ -22,7 +22,7 @@ use crate::given::GivenFlows;
 use crate::networks::Networks;
 use crate::select::Selection;
 use crate::timeline::Key;
-use distinct::Distinct;
+pub(crate) use distinct::Distinct;
 
 /// Rows drawn at once while few flows are left to match.
 const MOST_ROWS: usize = 256;
@@ -112,8 +112,8 @@ pub(crate) struct Drawer {
     attribute_noise: Noise,
     /// Tokens that a condition may give.
     forced: usize,
-    /// What recent flows have, where no two are to have the same.
-    distinct: Option<Distinct>,
+    /// Which try was kept of each of the flows drawn.
+    attempts: Vec<u32>,
     counters: Arc<Counters>,
     noise: Vec<f32>,
     condition: Vec<f32>,
@@ -131,12 +131,11 @@ pub(crate) struct Wanted<'a> {
 }
 
 impl Drawer {
-    /// `forms` has at least one, `span_ns` is the trained span.
+    /// `forms` has at least one.
     pub(crate) fn new(
         plan: DrawPlan,
         seed: u64,
         forms: &[Form],
-        span_ns: u64,
         counters: Arc<Counters>,
     ) -> Drawer {
         Drawer {
@@ -144,7 +143,7 @@ impl Drawer {
             noises: forms.iter().map(|form| form.attribute_noise).collect(),
             attribute_noise: forms[0].attribute_noise,
             forced: forms[0].tokens().map_or(0, |model| forced_places(model).len()),
-            distinct: plan.is_in_common(forms).then(|| Distinct::new(span_ns)),
+            attempts: Vec::new(),
             plan,
             counters,
             noise: Vec::new(),
@@ -171,12 +170,14 @@ impl Drawer {
         wanted: Wanted<'_>,
     ) -> Result<(), RuntimeError> {
         self.attribute_noise = self.noises[chunk];
+        self.attempts.clear();
+        self.attempts.resize(wanted.keys.len(), 0);
         if wanted.keys.is_empty() {
             return Ok(());
         }
         match self.plan.means.clone() {
-            Means::Free if self.distinct.is_none() => self.draw_free(networks, decoder, wanted),
-            Means::Free | Means::Rejection => self.draw_matching(networks, decoder, wanted),
+            Means::Free => self.draw_free(networks, decoder, wanted),
+            Means::Rejection => self.draw_matching(networks, decoder, wanted),
             Means::Given(_) if self.forced > 0 => self.draw_free(networks, decoder, wanted),
             Means::Given(given) => self.draw_given(networks, decoder, wanted, &given),
         }
@@ -212,10 +213,6 @@ impl Drawer {
 
     /// Try `k` of a flow has noise of its own, so neither the company nor how
     /// many tries are made at once changes which one is the first to match.
-    ///
-    /// Where no two flows are to be alike, a try that matches but is another flow's is
-    /// made again, up to [`REDRAWS`] times; then the company counts, and must be the
-    /// same for any number of workers.
     fn draw_matching<N: Networks>(
         &mut self,
         networks: &mut N,
@@ -223,19 +220,11 @@ impl Drawer {
         Wanted { keys, condition, rows }: Wanted<'_>,
     ) -> Result<(), RuntimeError> {
         let selection = Arc::clone(&self.plan.selection);
-        let chooses = matches!(self.plan.means, Means::Rejection);
-        let most_tries = if chooses { selection.tries() } else { 1 + REDRAWS };
         let condition_dim = condition.len() / keys.len().max(1);
-        let mut distinct = self.distinct.take();
-        if let Some(distinct) = &mut distinct {
-            distinct.forget(keys[0].time_ns);
-        }
-        // Of each flow its last match, that one's hash, and matches so far.
         let mut accepted: Vec<Option<Box<[f32]>>> = vec![None; keys.len()];
-        let mut matches: Vec<(u64, u32)> = vec![(0, 0); keys.len()];
         let mut pending: Vec<usize> = (0..keys.len()).collect();
         let (mut tried, mut draws, mut each) = (0, 0, 1);
-        while !pending.is_empty() && tried < most_tries {
+        while !pending.is_empty() && tried < selection.tries() {
             self.noise.clear();
             self.condition.clear();
             for &flow in &pending {
@@ -255,32 +244,23 @@ impl Drawer {
                     draws += 1;
                     decoder.make_discrete(row);
                     let values = decoder.decode(row);
-                    if !selection.wants_flow(keys[flow].flow, attempt, &values) {
-                        continue;
-                    }
-                    accepted[flow] = Some((&*row).into());
-                    let Some(distinct) = &mut distinct else { return false };
-                    matches[flow] = (distinct::hash(&values), matches[flow].1 + 1);
-                    if distinct.claim(matches[flow].0) || matches[flow].1 > REDRAWS {
+                    if selection.wants_flow(keys[flow].flow, attempt, &values) {
+                        self.attempts[flow] = attempt;
+                        accepted[flow] = Some((&*row).into());
                         return false;
                     }
                 }
                 true
             });
             tried += each;
-            if chooses {
-                // Few at first: where most flows match, more would be for nothing.
-                let most = (MOST_ROWS / pending.len().max(1)).max(1) as u32;
-                each = (each * 2).min(most).min(most_tries.saturating_sub(tried).max(1));
-            }
+            // Few at first: where most flows match, more would be for nothing.
+            let most = (MOST_ROWS / pending.len().max(1)).max(1) as u32;
+            each = (each * 2).min(most).min(selection.tries().saturating_sub(tried).max(1));
         }
-        pending.retain(|&flow| accepted[flow].is_none());
-        if chooses {
-            let given_up = pending.len() as u64;
-            self.counters.draws.fetch_add(draws, Relaxed);
-            self.counters.flows_drawn.fetch_add(keys.len() as u64 - given_up, Relaxed);
-            self.counters.flows_given_up.fetch_add(given_up, Relaxed);
-        }
+        let given_up = pending.len() as u64;
+        self.counters.draws.fetch_add(draws, Relaxed);
+        self.counters.flows_drawn.fetch_add(keys.len() as u64 - given_up, Relaxed);
+        self.counters.flows_given_up.fetch_add(given_up, Relaxed);
         for flow in pending {
             selection.flow_given_up(keys[flow].flow)?;
         }
@@ -288,18 +268,87 @@ impl Drawer {
         let mut kept = 0;
         for (flow, row) in accepted.iter().enumerate() {
             let Some(row) = row else { continue };
-            if let Some(distinct) = &mut distinct {
-                distinct.remember(keys[flow].time_ns, matches[flow].0);
-            }
             rows.extend_from_slice(row);
             keys[kept] = keys[flow];
+            self.attempts[kept] = self.attempts[flow];
             let from = flow * condition_dim;
             condition.copy_within(from..from + condition_dim, kept * condition_dim);
             kept += 1;
         }
         keys.truncate(kept);
         condition.truncate(kept * condition_dim);
-        self.distinct = distinct;
+        Ok(())
+    }
+
+    /// Draws those again whose attributes an earlier flow has, up to [`REDRAWS`] times
+    /// each, from the try on that was kept. The company counts here.
+    pub(crate) fn make_distinct<N: Networks>(
+        &mut self,
+        networks: &mut N,
+        decoder: &mut AttributeDecoder,
+        Wanted { keys, condition, rows }: Wanted<'_>,
+        distinct: &mut Distinct,
+    ) -> Result<(), RuntimeError> {
+        let Some(first) = keys.first() else { return Ok(()) };
+        distinct.forget(first.time_ns);
+        let selection = Arc::clone(&self.plan.selection);
+        let chooses = matches!(self.plan.means, Means::Rejection);
+        let (most_tries, most_each) =
+            if chooses { (selection.tries(), CANDIDATES as u32) } else { (1 + REDRAWS, 1) };
+        let (width, condition_dim) = (rows.len() / keys.len(), condition.len() / keys.len());
+        let hash =
+            |decoder: &mut AttributeDecoder, row: &[f32]| distinct::hash(&decoder.decode(row));
+        let mut hashes: Vec<u64> = rows.chunks_exact(width).map(|row| hash(decoder, row)).collect();
+        let mut pending: Vec<usize> =
+            (0..keys.len()).filter(|&flow| !distinct.claim(hashes[flow])).collect();
+        let mut redraws = vec![0; keys.len()];
+        let mut draws = 0;
+        loop {
+            pending.retain(|&flow| self.attempts[flow] + 1 < most_tries);
+            if pending.is_empty() {
+                break;
+            }
+            let each = (MOST_ROWS / pending.len()).clamp(1, most_each as usize) as u32;
+            self.noise.clear();
+            self.condition.clear();
+            for &flow in &pending {
+                for attempt in self.attempts[flow] + 1..=self.attempts[flow] + each {
+                    self.push_noise(keys[flow].flow, attempt);
+                    let from = flow * condition_dim;
+                    self.condition.extend_from_slice(&condition[from..from + condition_dim]);
+                }
+            }
+            let count = pending.len() * each as usize;
+            networks.attributes(count, &self.noise, &self.condition, &mut self.rows)?;
+            let mut flows = self.rows.chunks_exact(width * each as usize);
+            let attempts = &mut self.attempts;
+            pending.retain(|&flow| {
+                for row in flows.next().unwrap_or_default().chunks_exact(width) {
+                    attempts[flow] += 1;
+                    draws += 1;
+                    if attempts[flow] >= most_tries {
+                        return false;
+                    }
+                    let values = decoder.decode(row);
+                    if !selection.wants_flow(keys[flow].flow, attempts[flow], &values) {
+                        continue;
+                    }
+                    rows[flow * width..][..width].copy_from_slice(row);
+                    hashes[flow] = distinct::hash(&values);
+                    redraws[flow] += 1;
+                    if distinct.claim(hashes[flow]) || redraws[flow] == REDRAWS {
+                        return false;
+                    }
+                }
+                true
+            });
+        }
+        if chooses {
+            self.counters.draws.fetch_add(draws, Relaxed);
+        }
+        for (key, hash) in keys.iter().zip(hashes) {
+            distinct.remember(key.time_ns, hash);
+        }
         Ok(())
     }
 

@@ -10,11 +10,12 @@ use std::thread::JoinHandle;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use ns_model_format::Bundle;
 
-use crate::attributes::{Arrivals, Batcher, Common, Draws, Preparer};
+use crate::attributes::{Arrivals, Batcher, Draws, Preparer};
 use crate::autoregressive::{AutoregressiveEngine, Tables};
+use crate::common::Common;
 use crate::condition::Condition;
 use crate::counters::{Counters, GenerationStats};
-use crate::draw::{DrawPlan, Drawer};
+use crate::draw::{Distinct, DrawPlan, Drawer};
 use crate::engine::Engine;
 use crate::error::RuntimeError;
 use crate::form::Form;
@@ -247,24 +248,22 @@ pub(crate) fn start<N: Networks, R: Render>(
         Arrivals::new(process.clone(), options.seed, options.flow_rate, worker, end)
             .of_given(plan.given())
     };
-    let batcher = || {
-        let (plan, counters) = (plan.clone(), counters.clone());
-        let drawer = Drawer::new(plan, options.seed, &forms, process.span_ns(), counters);
-        Batcher::new(shared.clone(), &forms, drawer)
-    };
-    let common = plan
-        .is_in_common(&forms)
-        .then(|| Common::new(arrivals((0, 1)), batcher(), options.part, networks.len()));
+    let common = plan.is_in_common(&forms).then(|| {
+        let distinct = Distinct::new(process.span_ns());
+        Arc::new(Common::new(arrivals((0, 1)), options.part, networks.len(), distinct))
+    });
     let mut workers = networks.into_iter().enumerate().map(|(number, networks)| {
         let slots = networks.into_iter().zip(&forms).map(|(networks, form)| {
             Slots::new(networks, render.clone(), shared.clone(), form, options.slots)
         });
         let draws = match &common {
             Some(common) => Draws::Common(common.clone(), number),
-            None => Draws::Own(Box::new(batcher())),
+            None => Draws::Own,
         };
+        let drawer = Drawer::new(plan.clone(), options.seed, &forms, counters.clone());
+        let batcher = Batcher::new(shared.clone(), &forms, drawer);
         let arrivals = arrivals((part + number as u64 * parts, count * parts));
-        let preparer = Preparer::new(arrivals, shared.clone(), draws);
+        let preparer = Preparer::new(arrivals, shared.clone(), draws, batcher);
         Worker::new(slots.collect(), preparer, options.queue_cap, stop.clone())
     });
     let source: Box<dyn Source<R::Item>> = match (count, workers.next()) {

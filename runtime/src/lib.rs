@@ -37,6 +37,7 @@
 mod attributes;
 mod autoregressive;
 pub mod cli;
+mod common;
 pub mod condition;
 mod counters;
 mod decode;

@@ -237,3 +237,10 @@ impl<G: Dense> Chain<G> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+impl<G> Chain<G> {
+    pub(super) fn context(&mut self) -> &mut G {
+        &mut self.context
+    }
+}

@@ -187,17 +187,28 @@ pub(crate) struct FakeDense {
     size: usize,
     /// The tokens that there may be.
     only: Range<usize>,
+    /// Fails in so many runs, with a panic if `panics`.
+    fails_in: Option<usize>,
+    panics: bool,
 }
 
 impl FakeDense {
     fn new(dim: usize, size: usize) -> FakeDense {
-        FakeDense { dim, size, only: 0..size }
+        FakeDense { dim, size, only: 0..size, fails_in: None, panics: false }
     }
 }
 
 impl Dense for FakeDense {
     fn run(&mut self, rows: usize, input: &[f32], out: &mut Vec<f32>) -> Result<(), RuntimeError> {
         assert_eq!(input.len(), rows * self.dim);
+        if let Some(left) = &mut self.fails_in {
+            assert!(*left > 0 || !self.panics, "told to");
+            if *left == 0 {
+                let (file, reason) = ("none".to_owned(), "told to".to_owned());
+                return Err(RuntimeError::Run { file, reason });
+            }
+            *left -= 1;
+        }
         out.clear();
         for row in input.chunks_exact(self.dim) {
             out.extend((0..self.size).map(|at| match self.only.contains(&at) {
@@ -545,6 +556,32 @@ fn bad_tables_are_refused_with_what_is_expected() {
     let halves = TensorView::new(Dtype::F16, vec![2, 2], &data).unwrap();
     let halves = safetensors::serialize([("attributes.1.0", halves)], None).unwrap();
     assert!(error(&halves).contains("`attributes.1.0` is F16; expected F32"));
+}
+
+#[test]
+fn a_worker_that_fails_ends_the_run_and_keeps_nobody_waiting() {
+    let bundle = bundle();
+    for (panics, fails_in) in [(false, 0), (false, 2), (false, 7), (true, 0), (true, 2), (true, 7)]
+    {
+        for failing in 0..3 {
+            let engine = |worker| {
+                let mut engine = fake(&bundle);
+                if worker == failing {
+                    let context = engine.context();
+                    (context.fails_in, context.panics) = (Some(fails_in), panics);
+                }
+                vec![engine]
+            };
+            let options = GenerateOptions { flows: None, forever: true, ..of_flows(0) };
+            let stream = start(&bundle, &options, (0..3).map(engine).collect(), Echo).unwrap();
+            let error = stream.filter_map(Result::err).next().unwrap().to_string();
+            let expected = match panics {
+                true => format!("generation worker {failing}: stopped by a panic"),
+                false => "graph `none` failed: told to".to_owned(),
+            };
+            assert_eq!(error, expected);
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use ns_model_format::Value;
 const MOST: usize = 1 << 20;
 
 /// Attributes of the flows that started within the last span, as hashes.
-pub(super) struct Distinct {
+pub(crate) struct Distinct {
     span_ns: u64,
     most: usize,
     /// How many of the flows have them.
@@ -18,12 +18,12 @@ pub(super) struct Distinct {
 }
 
 impl Distinct {
-    pub(super) fn new(span_ns: u64) -> Distinct {
+    pub(crate) fn new(span_ns: u64) -> Distinct {
         Distinct { span_ns, most: MOST, seen: HashMap::new(), flows: VecDeque::new() }
     }
 
     /// Forgets flows that started a span before `now_ns`.
-    pub(super) fn forget(&mut self, now_ns: u64) {
+    pub(crate) fn forget(&mut self, now_ns: u64) {
         while self.flows.len() > self.most
             || self
                 .flows
@@ -41,21 +41,21 @@ impl Distinct {
     }
 
     /// Takes attributes for a flow; whether no flow has them yet.
-    pub(super) fn claim(&mut self, hash: u64) -> bool {
+    pub(crate) fn claim(&mut self, hash: u64) -> bool {
         let is_new = !self.seen.contains_key(&hash);
         self.seen.entry(hash).or_insert(0);
         is_new
     }
 
     /// Remembers what a flow has, after [`Self::claim`]; in order of start.
-    pub(super) fn remember(&mut self, start_ns: u64, hash: u64) {
+    pub(crate) fn remember(&mut self, start_ns: u64, hash: u64) {
         *self.seen.entry(hash).or_insert(0) += 1;
         self.flows.push_back((start_ns, hash));
     }
 }
 
 /// A hash of values: two flows' are equal by chance once in 2^64.
-pub(super) fn hash(values: &[Value]) -> u64 {
+pub(crate) fn hash(values: &[Value]) -> u64 {
     values.iter().fold(0, |hash, value| match value {
         Value::Int(number) => mix(hash, 1, *number as u64),
         Value::Float(number) => mix(hash, 2, number.to_bits()),
