@@ -245,4 +245,4 @@ impl<G: Dense, S: Recurrent> Networks for AutoregressiveEngine<G, S> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -75,8 +75,9 @@ fn sum(weights: &[f32]) -> f32 {
     (sums[0] + sums[1]) + (sums[2] + sums[3])
 }
 
-/// e to the power of `x`, which is at most 0, to about 1e-7; 0 below -87, NaN of NaN. The same on every
-/// machine, and without a call or a branch, so that a loop over it is done in lanes.
+/// e to the power of `x`, which is at most 0, to about 1e-7; 0 below -87, NaN of NaN.
+/// The same on every machine, and without a call or a branch, so that a loop over it is
+/// done in lanes.
 #[inline]
 fn exp(x: f32) -> f32 {
     /// Adding it leaves a whole number in the low bits.

@@ -1,17 +1,12 @@
 //! A model of chaotic graphs, without a library.
 
+mod model;
 mod onnx;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::ops::Range;
 
-use ns_model_format::arrival::ArrivalProcess;
-use ns_model_format::autoregressive::{Applies, Head, RecordSays, Says, Variable};
-use ns_model_format::codec::{Codec, TokenOptions, TokensCodec};
-use ns_model_format::manifest::{Model, Timeline};
+use ns_model_format::Value;
 use ns_model_format::random::{Purpose, Stream};
-use ns_model_format::schema::TimeEncoding;
-use ns_model_format::{Column, Field, FieldKind, Value};
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::*;
@@ -19,280 +14,8 @@ use crate::describe::Description;
 use crate::generate::{GenerateOptions, start};
 use crate::given::GivenFlows;
 use crate::render::Event;
-use crate::testing::{self, Echo};
-
-const SPAN_NS: u64 = 100_000_000;
-const ADDRESS: usize = 2;
-const COUNT: usize = 7;
-const DURATION: usize = 8;
-
-fn numbers(values: Vec<i64>, octets: Option<u8>, bins: usize) -> TokensCodec {
-    let options = TokenOptions { octets, bins, ..TokenOptions::default() };
-    TokensCodec::fit_with(&Column::ints("x", values), &options).unwrap()
-}
-
-fn durations() -> TokensCodec {
-    let options = TokenOptions { bins: 12, log: true, ..TokenOptions::default() };
-    let numbers = (0..400).map(|i| (1.05_f64.powi(i / 2) * (1.0 + f64::from(i) / 1e3)).floor());
-    TokensCodec::of_numbers(numbers.collect(), &options)
-}
-
-/// Attributes `kind` (three values) and `address` (two values, else two octets);
-/// measurements `flags` and `direction` that are drawn together, `len`, and `ttl`, which
-/// each direction has one of.
-pub(crate) fn bundle() -> Bundle {
-    let mut manifest = testing::bundle(TimeEncoding::Interarrival, None).manifest().clone();
-    let field = |name: &str, codec: TokensCodec| Field {
-        missing: None,
-        name: name.to_owned(),
-        kind: FieldKind::Integer,
-        codec: Codec::Tokens(codec),
-    };
-    let three = |values: &[i64]| values.iter().flat_map(|&value| [value; 3]).collect::<Vec<_>>();
-    let kind = numbers(three(&[10, 20, 30]), None, 1);
-    let address = numbers([three(&[500, 1000]), (2000..2050).collect()].concat(), Some(2), 1);
-    let flags = numbers(three(&[0, 1, 2, 3]), None, 1);
-    let direction = numbers(three(&[0, 1]), None, 1);
-    let lengths = numbers([three(&[40, 1500]), (100..300).collect()].concat(), None, 5);
-    let ttl = numbers(three(&[64, 128]), None, 1);
-    assert_eq!(address.sizes(), [3, 256, 256]);
-    let variable = |name: &str, size, says, parents: &[usize]| Variable {
-        name: name.to_owned(),
-        size,
-        says,
-        applies: None,
-        file: (!parents.is_empty()).then(|| "none".to_owned()),
-        parents: parents.to_vec(),
-    };
-    let octet = |place, parents: &[usize]| Variable {
-        applies: Some(Applies { variable: ADDRESS, token: 2, equal: true }),
-        ..variable("octet", 256, Says::Field { field: 1, place }, parents)
-    };
-    let constant = |direction| Says::Constant { measurement: 3, direction: Some(direction) };
-    let (counts, durations) = (TokensCodec::of_counts(40), durations());
-    let size = |codec: &TokensCodec| codec.sizes()[0];
-    let gaps = numbers((0..2_000).map(|i| i * i).collect(), None, 20);
-    let attributes = vec![
-        variable("start", 4, Says::Start { edges: vec![0.0, 0.25, 0.5, 0.75, 1.0] }, &[]),
-        variable("kind", 3, Says::Field { field: 0, place: 0 }, &[0]),
-        variable("address", 3, Says::Field { field: 1, place: 0 }, &[0, 1]),
-        octet(1, &[1, 2]),
-        octet(2, &[2, 3]),
-        variable("ttl", 3, constant(0), &[1]),
-        variable("ttl back", 3, constant(1), &[1, 5]),
-        variable("count", size(&counts), Says::Count { tokens: counts }, &[1, 2]),
-        Variable {
-            applies: Some(Applies { variable: COUNT, token: 0, equal: false }),
-            ..variable("duration", size(&durations), Says::Duration { tokens: durations }, &[7])
-        },
-    ];
-    let head = |name: &str, size, says| {
-        let (name, file) = (name.to_owned(), "none".to_owned());
-        Head { name, size, says, file }
-    };
-    let joint = RecordSays::Joint {
-        fields: vec![0, 1],
-        combinations: (0..4).flat_map(|f| [vec![f, 0], vec![f, 1]]).collect(),
-        given: Some(1),
-        first: vec![vec![0, 1], vec![2], vec![], vec![]],
-        later: vec![vec![4, 5], vec![6, 7], vec![], vec![]],
-    };
-    let heads = vec![
-        head("flags", 8, joint),
-        head("len", size(&lengths), RecordSays::Field { field: 2 }),
-        head("gap", size(&gaps), RecordSays::Gap { tokens: gaps }),
-    ];
-    manifest.schema.attributes = vec![field("kind", kind), field("address", address)];
-    manifest.schema.measurements = vec![
-        field("flags", flags),
-        field("direction", direction),
-        field("len", lengths),
-        field("ttl", ttl),
-    ];
-    manifest.schema.columns =
-        ["kind", "address", "time", "flags", "direction", "len", "ttl"].map(str::to_owned).to_vec();
-    manifest.model = Model {
-        class: "autoregressive".to_owned(),
-        weights: "none".to_owned(),
-        chunks: Vec::new(),
-        autoregressive: Some(Autoregressive {
-            tables: "tables".to_owned(),
-            units: 6,
-            context: 5,
-            hidden: 3,
-            head: 4,
-            attributes,
-            context_file: "none".to_owned(),
-            step_file: "none".to_owned(),
-            heads,
-        }),
-    };
-    let starts: Vec<u64> = (0..300).map(|i| (i / 3) * 1_000_000).collect();
-    manifest.timeline =
-        Timeline { arrivals: ArrivalProcess::fit(&starts, SPAN_NS), ..manifest.timeline };
-    let tables = tables_file(manifest.model.autoregressive.as_ref().unwrap(), |_, _| true);
-    let files = [("none".to_owned(), Vec::new()), ("tables".to_owned(), tables)];
-    Bundle::new(manifest, BTreeMap::from(files)).unwrap()
-}
-
-/// All tables with arbitrary values; `keep` may leave one out or change its shape.
-fn tables_file(
-    model: &Autoregressive,
-    mut keep: impl FnMut(&str, &mut [usize; 2]) -> bool,
-) -> Vec<u8> {
-    let (lstm, heads) = (4 * model.hidden, model.heads.len() * model.head);
-    let mut shapes: Vec<(String, [usize; 2])> = vec![
-        ("record.remaining".to_owned(), [32, lstm]),
-        ("record.index".to_owned(), [32, lstm]),
-        ("record.budget".to_owned(), [64, lstm]),
-        ("head.remaining".to_owned(), [32, heads]),
-        ("head.budget".to_owned(), [64, heads]),
-    ];
-    for (i, variable) in model.attributes.iter().enumerate() {
-        shapes.push((format!("context.{i}"), [variable.size + 1, model.context]));
-        for &j in &variable.parents {
-            let rows = model.attributes[j].size + 1;
-            shapes.push((format!("attributes.{i}.{j}"), [rows, model.units]));
-        }
-    }
-    for (k, head) in model.heads.iter().enumerate() {
-        shapes.push((format!("record.{k}"), [head.size + 1, lstm]));
-        for j in 0..k {
-            shapes.push((format!("head.{k}.{j}"), [model.heads[j].size, model.head]));
-        }
-    }
-    shapes.retain_mut(|(name, shape)| keep(name, shape));
-    let mut stream = Stream::new(3, Purpose::Weights, 0);
-    let mut values = |[rows, width]: [usize; 2]| -> Vec<u8> {
-        (0..rows * width).flat_map(|_| stream.normal().to_le_bytes()).collect()
-    };
-    let data: Vec<Vec<u8>> = shapes.iter().map(|&(_, shape)| values(shape)).collect();
-    let views = shapes.iter().zip(&data).map(|((name, shape), data)| {
-        (name, TensorView::new(Dtype::F32, shape.to_vec(), data).unwrap())
-    });
-    safetensors::serialize(views, None).unwrap()
-}
-
-/// A number in [0, 1) that jumps for every small change.
-fn jump(values: &[f32], at: usize) -> f32 {
-    let hash = values.iter().fold(0x811c_9dc5_u32 ^ at as u32, |hash, value| {
-        (hash ^ value.to_bits()).wrapping_mul(0x0100_0193).rotate_left(11)
-    });
-    (hash.wrapping_mul(0x9E37_79B1) >> 8) as f32 / 16_777_216.0
-}
-
-#[derive(Clone)]
-pub(crate) struct FakeDense {
-    dim: usize,
-    size: usize,
-    /// The tokens that there may be.
-    only: Range<usize>,
-    /// Fails in so many runs, with a panic if `panics`.
-    fails_in: Option<usize>,
-    panics: bool,
-}
-
-impl FakeDense {
-    fn new(dim: usize, size: usize) -> FakeDense {
-        FakeDense { dim, size, only: 0..size, fails_in: None, panics: false }
-    }
-}
-
-impl Dense for FakeDense {
-    fn run(&mut self, rows: usize, input: &[f32], out: &mut Vec<f32>) -> Result<(), RuntimeError> {
-        assert_eq!(input.len(), rows * self.dim);
-        if let Some(left) = &mut self.fails_in {
-            assert!(*left > 0 || !self.panics, "told to");
-            if *left == 0 {
-                let (file, reason) = ("none".to_owned(), "told to".to_owned());
-                return Err(RuntimeError::Run { file, reason });
-            }
-            *left -= 1;
-        }
-        out.clear();
-        for row in input.chunks_exact(self.dim) {
-            out.extend((0..self.size).map(|at| match self.only.contains(&at) {
-                true => 3.0 * jump(row, at),
-                false => f32::NEG_INFINITY,
-            }));
-        }
-        Ok(())
-    }
-}
-
-#[derive(Clone)]
-pub(crate) struct FakeLstm {
-    hidden: usize,
-    heads_dim: usize,
-    states: [Vec<f32>; 2],
-    heads: Vec<f32>,
-}
-
-impl Recurrent for FakeLstm {
-    fn resize(&mut self, rows: usize) -> Result<(), RuntimeError> {
-        self.states.iter_mut().for_each(|state| state.resize(rows * self.hidden, 0.0));
-        Ok(())
-    }
-
-    fn state(&mut self, index: usize) -> Result<&mut [f32], RuntimeError> {
-        Ok(&mut self.states[index])
-    }
-
-    fn step(&mut self, x: &[f32]) -> Result<(), RuntimeError> {
-        let [h, c] = &mut self.states;
-        let rows = h.chunks_exact_mut(self.hidden).zip(c.chunks_exact_mut(self.hidden));
-        self.heads.clear();
-        assert_eq!(x.len() / (4 * self.hidden), rows.len());
-        for (x, (h, c)) in x.chunks_exact(4 * self.hidden).zip(rows) {
-            let all = [x, h, c].concat();
-            c.iter_mut().enumerate().for_each(|(at, c)| *c = jump(&all, at));
-            h.iter_mut().enumerate().for_each(|(at, h)| *h = jump(&all, 100 + at));
-            self.heads.extend((0..self.heads_dim).map(|at| jump(h, at)));
-        }
-        Ok(())
-    }
-
-    fn heads(&self) -> Result<&[f32], RuntimeError> {
-        Ok(&self.heads)
-    }
-}
-
-type Fake = AutoregressiveEngine<FakeDense, FakeLstm>;
-
-pub(crate) fn fake(bundle: &Bundle) -> Fake {
-    fake_of(bundle, &[])
-}
-
-/// The same with variables that are only certain tokens.
-fn fake_of(bundle: &Bundle, only: &[(usize, Range<usize>)]) -> Fake {
-    let manifest = bundle.manifest();
-    let model = manifest.model.autoregressive.as_ref().unwrap();
-    let widths = Widths::of(model);
-    let tables = Tables::read(model, bundle.file(&model.tables).unwrap()).unwrap();
-    let heads_dim = widths.heads * widths.head;
-    let graphs = Graphs {
-        attributes: model
-            .attributes
-            .iter()
-            .enumerate()
-            .map(|(at, v)| {
-                v.file.as_ref()?;
-                let only = only.iter().find(|(of, _)| *of == at).map(|(_, only)| only.clone());
-                let dense = FakeDense::new(model.units, v.size);
-                Some(FakeDense { only: only.unwrap_or(0..v.size), ..dense })
-            })
-            .collect(),
-        context: FakeDense::new(model.context, widths.context()),
-        step: FakeLstm {
-            hidden: model.hidden,
-            heads_dim,
-            states: Default::default(),
-            heads: Vec::new(),
-        },
-        heads: model.heads.iter().map(|head| FakeDense::new(model.head, head.size)).collect(),
-    };
-    AutoregressiveEngine::new(model, &manifest.schema, SPAN_NS, Arc::new(tables), graphs)
-}
+use crate::testing::Echo;
+use model::*;
 
 fn uniforms(count: usize) -> Vec<f32> {
     let mut stream = Stream::new(8, Purpose::Attributes, 0);
@@ -443,6 +166,10 @@ fn means_never_change_the_output() {
     let bundle = bundle();
     let events = run_all_ways(&bundle, &of_flows(700));
     assert_eq!(flows(&events).len(), 700);
+    // Flows were parked, and went on as if they had not been.
+    let options = GenerateOptions { slots: 7, queue_cap: 20, ..of_flows(700) };
+    let mut stream = start(&bundle, &options, vec![vec![fake(&bundle)]], Echo).unwrap();
+    assert!(stream.by_ref().map(Result::unwrap).eq(events) && stream.stats().parked > 100);
     let span = run_all_ways(&bundle, &GenerateOptions { seed: 5, ..GenerateOptions::default() });
     assert!((200..400).contains(&flows(&span).len()));
 }
