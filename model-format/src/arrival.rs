@@ -18,6 +18,8 @@ const MOST_KNOTS: usize = 65;
 /// Flows that a bin should hold for its distribution to mean something.
 const FLOWS_A_BIN: usize = 50;
 const MOST_BINS_A_CHUNK: usize = 128;
+/// A bin with many more than that is cut into so many at most.
+const MOST_PARTS: usize = 32;
 /// What a bundle may ask to be kept: [`MOST_BINS_A_CHUNK`] for the most chunks.
 const MOST_BINS: usize = 128 * 10_000;
 
@@ -55,20 +57,29 @@ impl ArrivalProcess {
         assert!(!starts.is_empty(), "no flow starts");
         assert!(starts.is_sorted() && starts[starts.len() - 1] <= span_ns, "starts out of order");
         let mut process = ArrivalProcess { span_ns, bins: Vec::new(), bin_starts_ns: Vec::new() };
+        let mut uneven = false;
         for index in 0..chunks.count() {
             let range = chunks.range(index);
             let flows = starts.partition_point(|&start| start < range.end)
                 - starts.partition_point(|&start| start < range.start);
             let bins = (flows / FLOWS_A_BIN).clamp(1, MOST_BINS_A_CHUNK);
-            process.bins.resize(process.bins.len() + bins, Vec::new());
-            let edge = |bin| range.start + start_of(bin, range.end - range.start, bins);
-            process.bin_starts_ns.extend((0..bins).map(edge));
+            let length = range.end - range.start;
+            for bin in 0..bins {
+                // Where many flows start, how many changes more often.
+                let from = range.start + start_of(bin, length, bins);
+                let to = range.start + start_of(bin + 1, length, bins);
+                let within = starts.partition_point(|&start| start < to)
+                    - starts.partition_point(|&start| start < from);
+                let parts = (within / FLOWS_A_BIN).clamp(1, MOST_PARTS);
+                uneven |= parts > 1;
+                let edge = |part| from + start_of(part, to - from, parts);
+                process.bin_starts_ns.extend((0..parts).map(edge));
+            }
         }
-        if chunks.count() == 1 {
+        process.bin_starts_ns.dedup();
+        process.bins.resize(process.bin_starts_ns.len(), Vec::new());
+        if chunks.count() == 1 && !uneven {
             process.bin_starts_ns.clear();
-        } else {
-            process.bin_starts_ns.dedup();
-            process.bins.truncate(process.bin_starts_ns.len());
         }
         let bins: Vec<usize> = starts.iter().map(|&start| process.bin_of(start)).collect();
         // A bin that holds anything is not silent; what, comes below.

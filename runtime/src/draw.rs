@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use ns_model_format::Schema;
 use ns_model_format::Value;
+use ns_model_format::autoregressive::{Autoregressive, Says, Variable};
 use ns_model_format::random::{Purpose, Stream};
 
 use crate::autoregressive::forced_places;
@@ -30,6 +31,8 @@ const MOST_ROWS: usize = 256;
 const CANDIDATES: usize = 16;
 /// Times that a flow is drawn again because another has its attributes.
 const REDRAWS: u32 = 12;
+/// The first of them draw only the field that is drawn last.
+const OF_LAST_FIELD: u32 = 8;
 
 /// How the attributes of flows come to be.
 #[derive(Clone, Debug)]
@@ -112,6 +115,8 @@ pub(crate) struct Drawer {
     attribute_noise: Noise,
     /// Tokens that a condition may give.
     forced: usize,
+    /// The variables of the field that is drawn last, which tells flows apart best.
+    last_field: Vec<usize>,
     /// Which try was kept of each of the flows drawn.
     attempts: Vec<u32>,
     counters: Arc<Counters>,
@@ -130,6 +135,18 @@ pub(crate) struct Wanted<'a> {
     pub(crate) rows: &'a mut Vec<f32>,
 }
 
+/// The variables of the field that is drawn last.
+fn last_field(model: &Autoregressive) -> Vec<usize> {
+    let field = |variable: &Variable| match variable.says {
+        Says::Field { field, .. } => Some(field),
+        _ => None,
+    };
+    let last = model.attributes.iter().filter_map(field).next_back();
+    let variables = model.attributes.iter().enumerate();
+    let of_last = variables.filter(|(_, variable)| last.is_some() && field(variable) == last);
+    of_last.map(|(at, _)| at).collect()
+}
+
 impl Drawer {
     /// `forms` has at least one.
     pub(crate) fn new(
@@ -143,6 +160,7 @@ impl Drawer {
             noises: forms.iter().map(|form| form.attribute_noise).collect(),
             attribute_noise: forms[0].attribute_noise,
             forced: forms[0].tokens().map_or(0, |model| forced_places(model).len()),
+            last_field: forms[0].tokens().map(last_field).unwrap_or_default(),
             attempts: Vec::new(),
             plan,
             counters,
@@ -195,6 +213,19 @@ impl Drawer {
         let block = attempt.wrapping_mul(self.attribute_noise.blocks());
         let stream = Stream::at(self.seed, Purpose::Attributes, flow, block);
         self.attribute_noise.fill(stream, &mut self.noise[from..]);
+    }
+
+    /// Noise like that of try `kept`, but for the field that is drawn last.
+    fn push_noise_of_last_field(&mut self, flow: u64, kept: u32, attempt: u32) {
+        let from = self.noise.len();
+        self.push_noise(flow, kept);
+        self.push_noise(flow, attempt);
+        let (kept, new) = self.noise[from..].split_at_mut(self.attribute_noise.dim);
+        for &variable in &self.last_field {
+            let of_variable = 2 * variable..2 * variable + 2;
+            kept[of_variable.clone()].copy_from_slice(&new[of_variable]);
+        }
+        self.noise.truncate(from + self.attribute_noise.dim);
     }
 
     fn draw_free<N: Networks>(
@@ -313,7 +344,12 @@ impl Drawer {
             self.condition.clear();
             for &flow in &pending {
                 for attempt in self.attempts[flow] + 1..=self.attempts[flow] + each {
-                    self.push_noise(keys[flow].flow, attempt);
+                    // All else of the flow stays as it was drawn: flows that are alike are
+                    // of frequent kinds, and would become rarer if all were drawn again.
+                    match !chooses && redraws[flow] < OF_LAST_FIELD {
+                        true => self.push_noise_of_last_field(keys[flow].flow, 0, attempt),
+                        false => self.push_noise(keys[flow].flow, attempt),
+                    }
                     let from = flow * condition_dim;
                     self.condition.extend_from_slice(&condition[from..from + condition_dim]);
                 }

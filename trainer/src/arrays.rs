@@ -20,6 +20,7 @@ const ABOUT: &str = "netshare";
 pub(crate) enum Array {
     F32(Vec<f32>),
     U64(Vec<u64>),
+    U32(Vec<u32>),
     U8(Vec<u8>),
 }
 
@@ -31,6 +32,9 @@ impl Array {
             }
             Array::U64(v) => {
                 (Dtype::U64, v.len(), v.iter().flat_map(|v| v.to_le_bytes()).collect())
+            }
+            Array::U32(v) => {
+                (Dtype::U32, v.len(), v.iter().flat_map(|v| v.to_le_bytes()).collect())
             }
             Array::U8(v) => (Dtype::U8, v.len(), v.clone()),
         }
@@ -44,6 +48,7 @@ impl Array {
         match view.dtype() {
             Dtype::F32 => Some(Array::F32(words(view.data(), f32::from_le_bytes))),
             Dtype::U64 => Some(Array::U64(words(view.data(), u64::from_le_bytes))),
+            Dtype::U32 => Some(Array::U32(words(view.data(), u32::from_le_bytes))),
             Dtype::U8 => Some(Array::U8(view.data().to_vec())),
             _ => None,
         }
@@ -82,6 +87,13 @@ impl Arrays {
     pub(crate) fn take_u64(&mut self, name: &str) -> Option<Vec<u64>> {
         match self.0.remove(name) {
             Some(Array::U64(values)) => Some(values),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn take_u32(&mut self, name: &str) -> Option<Vec<u32>> {
+        match self.0.remove(name) {
+            Some(Array::U32(values)) => Some(values),
             _ => None,
         }
     }

@@ -2,15 +2,16 @@
 
 use ns_model_format::arrival::ArrivalProcess;
 use ns_model_format::chunks::HandedOver;
-use ns_model_format::codec::CodecError;
+use ns_model_format::codec::{CodecError, WordSpaces};
 use ns_model_format::manifest::Timeline;
 use ns_model_format::schema::{Spanning, TimeEncoding, Timestamp};
 use ns_model_format::{Column, Schema};
 
+use crate::autoregressive::tokens::{Chain, Flows, encode};
 use crate::chunks::{self, Cut};
-use crate::config::{Resolved, TimeEncodingName};
+use crate::config::{Chunking, Resolved, TimeEncodingName};
 use crate::encode::Encoder;
-use crate::encoders::{EncoderError, configured, fit, fit_time, word_spaces};
+use crate::encoders::{EncoderError, configured, fit, fit_time, fit_tokens, word_spaces};
 use crate::ingest::Trace;
 use crate::train::{Samples, TrainError};
 
@@ -45,8 +46,11 @@ pub enum DatasetError {
 /// What training and the bundle need of a trace.
 #[derive(Debug)]
 pub struct Dataset {
-    /// Encoded flows, or segments of flows, of every chunk of the span.
+    /// Encoded flows, or segments of flows, of every chunk of the span; none for an
+    /// autoregressive model.
     pub chunks: Vec<Samples>,
+    /// For an autoregressive model, its variables and the flows as their tokens.
+    pub(crate) tokens: Option<(Chain, Flows)>,
     /// How flows of earlier chunks go on in each.
     pub handed_over: Vec<Option<HandedOver>>,
     /// The fields with their fitted encoders.
@@ -61,7 +65,8 @@ impl Dataset {
     /// Samples of all chunks.
     #[must_use]
     pub fn samples(&self) -> usize {
-        self.chunks.iter().map(Samples::len).sum()
+        let flows = self.tokens.as_ref().map_or(0, |(_, flows)| flows.len());
+        self.chunks.iter().map(Samples::len).sum::<usize>() + flows
     }
 }
 
@@ -74,16 +79,41 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
         let (flows, records) = (trace.flows.len(), trace.times_ns.len());
         return Err(DatasetError::TooFewFlows { flows, records });
     }
-    let spaces = word_spaces(trace, config, seed)?;
+    let whole;
+    let config = match config.autoregressive {
+        // One model for the span, and flows as long as they are.
+        Some(_) => {
+            whole = Resolved {
+                chunks: Chunking { n_chunks: 1, ..config.chunks.clone() },
+                max_flow_len: None,
+                self_norm: false,
+                ..config.clone()
+            };
+            &whole
+        }
+        None => config,
+    };
+    let by_tokens = config.autoregressive.is_some();
+    let spaces = match by_tokens {
+        true => WordSpaces::new(),
+        false => word_spaces(trace, config, seed)?,
+    };
     let firsts: Vec<usize> = trace.flows.iter().map(|flow| flow[0] as usize).collect();
     let mut attributes = Vec::new();
     for field in &config.metadata {
         let column = configured(trace, field)?.pick(&firsts);
-        attributes.push(fit(field, &column, false, &spaces)?);
+        attributes.push(match by_tokens {
+            true => fit_tokens(field, &column, true)?,
+            false => fit(field, &column, false, &spaces)?,
+        });
     }
     let mut measurements = Vec::new();
     for field in &config.timeseries {
-        measurements.push(fit(field, configured(trace, field)?, true, &spaces)?);
+        let column = configured(trace, field)?;
+        measurements.push(match by_tokens {
+            true => fit_tokens(field, column, false)?,
+            false => fit(field, column, true, &spaces)?,
+        });
     }
     let origin_ns = trace.times_ns[0];
     let last_ns = trace.times_ns[trace.times_ns.len() - 1];
@@ -124,10 +154,17 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
     let starts: Vec<u64> =
         trace.flows.iter().map(|rows| chunks::since_origin(trace, rows[0])).collect();
     let arrivals = ArrivalProcess::fit_chunks(&starts, &cut.chunks);
+    let tokens = match by_tokens {
+        true => Some(encode(trace, &schema, span_ns)?),
+        false => None,
+    };
     let segmentation = schema.segmentation.as_ref();
     let spanning = cut.spanning_flows();
     let encoder = Encoder { trace, schema: &schema, times_us: &times_us, spanning: &spanning };
-    let pieces = cut.pieces(trace, segmentation);
+    let pieces = match by_tokens {
+        true => Vec::new(),
+        false => cut.pieces(trace, segmentation),
+    };
     let mut chunks = (0..)
         .zip(&pieces)
         .map(|(chunk, pieces)| encoder.encode(chunk, pieces))
@@ -148,7 +185,7 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
         chunk_starts_ns,
     };
     let handed_over = cut.handed_over(trace, segmentation);
-    Ok(Dataset { chunks, handed_over, notes: notes(&cut, config), schema, timeline })
+    Ok(Dataset { chunks, tokens, handed_over, notes: notes(&cut, config), schema, timeline })
 }
 
 /// What was done otherwise than configured.

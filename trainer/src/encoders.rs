@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ns_model_format::codec::{
-    Choice, Codec, CodecError, FitOptions, OptionalCodec, Range, Word2VecOptions, Word2VecSpace,
-    WordSpaces,
+    Choice, Codec, CodecError, FitOptions, OptionalCodec, Range, TokensCodec, Word2VecOptions,
+    Word2VecSpace, WordSpaces,
 };
 use ns_model_format::{Column, Field, FieldKind, Value};
 
+use crate::autoregressive::tokens;
 use crate::config::{FieldConfig, FieldType, Missing, Resolved, TimestampConfig};
 use crate::ingest::{Trace, TraceColumn};
 
@@ -117,6 +118,27 @@ pub(crate) fn fit(
     } else {
         Codec::fit(encoding, column, options)?
     };
+    Ok(Field {
+        name: field.column.clone(),
+        kind: kind.clone(),
+        missing: codec.takes_missing().then(|| missing.clone().unwrap_or_default()),
+        codec,
+    })
+}
+
+/// Fits the tokens of a field of an autoregressive model, whatever its encoding for
+/// others. Only what is fixed in a flow can fall to octets.
+pub(crate) fn fit_tokens(
+    field: &FieldConfig,
+    column: &TraceColumn,
+    is_fixed: bool,
+) -> Result<Field, CodecError> {
+    let TraceColumn { column, kind, missing } = column;
+    let mut options = tokens::options(field, column, kind);
+    if !is_fixed {
+        options.octets = None;
+    }
+    let codec = Codec::Tokens(TokensCodec::fit_with(column, &options)?);
     Ok(Field {
         name: field.column.clone(),
         kind: kind.clone(),

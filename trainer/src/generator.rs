@@ -16,6 +16,7 @@ use ns_model_format::schema::TraceKind;
 use ns_runtime::stats::Report;
 use ns_runtime::{GenerateOptions, SinkError, engine};
 
+use crate::autoregressive::ModelClass;
 use crate::config::{self, Cell, ConfigError, Resolved, TrainingLength};
 use crate::device;
 use crate::evaluate::{self, Done, Evaluation, Options, Sides};
@@ -71,6 +72,7 @@ pub struct Generator {
     folder: Option<PathBuf>,
     inputs: Vec<PathBuf>,
     reading: Reading,
+    model: Option<ModelClass>,
     epochs: Option<u64>,
     max_time: Option<Duration>,
     device: device::Choice,
@@ -154,6 +156,7 @@ impl Generator {
             folder: run.config_folder.clone(),
             inputs: run.inputs.clone(),
             reading: Reading { held_out: run.held_out, ..run.reading() },
+            model: run.model,
             epochs: run.epochs,
             max_time: run.max_seconds.and_then(|time| Duration::try_from_secs_f64(time).ok()),
             patience: run.patience,
@@ -171,6 +174,7 @@ impl Generator {
             path: None,
             folder: None,
             reading: Reading::default(),
+            model: None,
             epochs: None,
             max_time: None,
             device: device::Choice::Auto,
@@ -203,12 +207,20 @@ impl Generator {
         self
     }
 
+    /// Trains such networks, instead of the configuration's. To be said before
+    /// [`Generator::epochs`].
+    #[must_use]
+    pub fn model(mut self, class: ModelClass) -> Generator {
+        self.model = Some(class);
+        self.cells.iter_mut().for_each(|cell| cell.config.set_class(class));
+        self
+    }
+
     /// Passes over the flows, instead of the configuration's; 0 leaves the model untrained.
     #[must_use]
     pub fn epochs(mut self, epochs: u64) -> Generator {
         self.epochs = Some(epochs);
-        let length = TrainingLength::Epochs(epochs);
-        self.cells.iter_mut().for_each(|cell| cell.config.length = length);
+        self.cells.iter_mut().for_each(|cell| cell.config.set_epochs(epochs));
         self
     }
 
@@ -816,6 +828,7 @@ impl Generator {
             seed: self.reading.seed,
             max_records: self.reading.max_records,
             on_error: self.reading.on_error,
+            model: self.model,
             epochs: self.epochs,
             max_seconds: self.max_time.map(|time| time.as_secs_f64()),
             bundle: self.bundle.as_ref().map(absolute).transpose()?,

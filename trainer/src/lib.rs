@@ -37,6 +37,7 @@
 //! ```
 
 mod arrays;
+pub mod autoregressive;
 pub mod check;
 mod chunks;
 pub mod cli;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use ns_model_format::schema::TraceKind;
 use serde::{Deserialize, Serialize};
 
+use crate::autoregressive::ModelClass;
 use crate::config::{self, Cell, ConfigError, Resolved, TrainingLength};
 use crate::files::{is_one_of, write_whole};
 use crate::ingest::{OnError, Reading, files};
@@ -165,6 +166,9 @@ pub struct Run {
     pub max_records: u32,
     /// What was done with damage.
     pub on_error: OnError,
+    /// The networks, if not those of the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelClass>,
     /// Passes over the flows, if not those of the configuration.
     pub epochs: Option<u64>,
     /// The limit to the time of training, in seconds.
@@ -207,6 +211,7 @@ impl Run {
             seed: u64::MAX,
             max_records: 1000,
             on_error,
+            model: None,
             epochs: Some(3),
             max_seconds: Some(0.1),
             bundle: None,
@@ -444,9 +449,11 @@ impl WorkFolder {
         let read = || {
             let text = config::read_text(&path)?;
             let mut cells = config::cells(&text, &path.display().to_string(), folder)?;
+            if let Some(class) = self.run.model {
+                cells.iter_mut().for_each(|cell| cell.config.set_class(class));
+            }
             if let Some(epochs) = self.run.epochs {
-                let length = TrainingLength::Epochs(epochs);
-                cells.iter_mut().for_each(|cell| cell.config.length = length);
+                cells.iter_mut().for_each(|cell| cell.config.set_epochs(epochs));
             }
             Ok((text, cells))
         };

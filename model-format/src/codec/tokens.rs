@@ -17,6 +17,8 @@ use crate::record::Value;
 
 /// A token is a number below this.
 const MOST_TOKENS: usize = 1 << 14;
+/// A bin of the largest numbers is not cut if it holds fewer.
+const FEWEST_OF_TAIL: f64 = 4.0;
 /// An IPv6 address.
 const MOST_OCTETS: u8 = 16;
 
@@ -60,6 +62,10 @@ enum Rest {
     Bins {
         /// Ascending; at least two.
         edges: Vec<f64>,
+        /// Numbers between the edges of each bin, equally many a bin, between which a bin's
+        /// numbers are equally often: what tells a tail.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        inner: Vec<f64>,
         /// Values are spread evenly over a bin's logarithm.
         log: bool,
     },
@@ -76,12 +82,17 @@ pub struct TokenOptions {
     pub most_values: usize,
     /// How often such a value was seen at least.
     pub least_count: u64,
+    /// Of such values as random choice among many leaves too, a value needs to be seen so
+    /// much more often than its neighbours: ports.
+    pub stands_out: bool,
     /// Bins for the others.
     pub bins: usize,
     /// Numbers at which a bin ends, whatever the others.
     pub edges: Vec<f64>,
     /// Bins are even in the logarithm inside.
     pub log: bool,
+    /// Parts of a bin that hold equally many of the numbers.
+    pub parts: usize,
     /// Others fall to so many octets instead of bins.
     pub octets: Option<u8>,
     /// Decode to whole numbers.
@@ -93,9 +104,11 @@ impl Default for TokenOptions {
         TokenOptions {
             most_values: 256,
             least_count: 3,
+            stands_out: false,
             bins: 32,
             edges: Vec::new(),
             log: false,
+            parts: 8,
             octets: None,
             integer: true,
         }
@@ -148,6 +161,7 @@ impl TokensCodec {
         let mut frequent: Vec<(u64, f64)> = runs
             .iter()
             .filter(|(_, count)| *count >= options.least_count)
+            .filter(|&&(number, count)| !options.stands_out || stands_out(&numbers, number, count))
             .map(|&(number, count)| (count, number))
             .collect();
         // The most frequent; of equals the smaller.
@@ -161,7 +175,11 @@ impl TokensCodec {
         let rest = match (others.is_empty(), options.octets) {
             (true, _) => Rest::None,
             (false, Some(octets)) => Rest::Octets(octets),
-            (false, None) => Rest::Bins { edges: bin_edges(&others, options), log: options.log },
+            (false, None) => {
+                let edges = bin_edges(&others, options);
+                let inner = inner_edges(&others, &edges, options);
+                Rest::Bins { edges, inner, log: options.log }
+            }
         };
         let values = Values::Numbers(values);
         TokensCodec { values, rest, missing: false, integer: options.integer }
@@ -177,7 +195,10 @@ impl TokensCodec {
             let next = (EACH as f64 * 2_f64.powf(edges.len() as f64 / 2.0)).ceil() + 1.0;
             edges.push(next.min((most + 1) as f64));
         }
-        let rest = if edges.len() > 1 { Rest::Bins { edges, log: true } } else { Rest::None };
+        let rest = match edges.len() {
+            1 => Rest::None,
+            _ => Rest::Bins { edges, inner: Vec::new(), log: true },
+        };
         TokensCodec { values, rest, missing: false, integer: true }
     }
 
@@ -293,9 +314,16 @@ impl TokensCodec {
         let own = self.own();
         match (&self.values, &self.rest) {
             (Values::Numbers(values), _) if token < own => values[token as usize],
-            (_, Rest::Bins { edges, log }) => {
-                let bin = ((token - own) as usize).min(edges.len().saturating_sub(2));
-                let (from, to) = (edges[bin], edges[bin + 1]);
+            (_, Rest::Bins { edges, inner, log }) => {
+                let bins = edges.len() - 1;
+                let bin = ((token - own) as usize).min(bins - 1);
+                let cuts = inner.len() / bins;
+                let inner = &inner[bin * cuts..(bin + 1) * cuts];
+                let place = within * (cuts + 1) as f64;
+                let part = (place as usize).min(cuts);
+                let within = place - part as f64;
+                let from = if part == 0 { edges[bin] } else { inner[part - 1] };
+                let to = if part == cuts { edges[bin + 1] } else { inner[part] };
                 if *log && from > 0.0 {
                     from * (to / from).powf(within)
                 } else {
@@ -439,6 +467,15 @@ fn fit_choices(column: &Column, options: &TokenOptions) -> TokensCodec {
     TokensCodec { values, rest, missing: false, integer: options.integer }
 }
 
+/// Whether a number was seen much more often than those around it.
+fn stands_out(sorted: &[f64], number: f64, count: u64) -> bool {
+    const AROUND: f64 = 256.0;
+    let below = |edge: f64| sorted.partition_point(|other| *other < edge) as f64;
+    let near = below(number + AROUND) - below(number - AROUND) - count as f64;
+    let expected = near / (2.0 * AROUND);
+    count as f64 > 2.0 + expected + 4.0 * expected.sqrt()
+}
+
 /// Edges of bins that hold about equally many of the numbers, ascending and sorted.
 fn bin_edges(sorted: &[f64], options: &TokenOptions) -> Vec<f64> {
     let (first, last) = (sorted[0], sorted[sorted.len() - 1]);
@@ -451,6 +488,12 @@ fn bin_edges(sorted: &[f64], options: &TokenOptions) -> Vec<f64> {
     };
     let bins = options.bins.max(1);
     let mut edges: Vec<f64> = (0..bins).map(|bin| quantile(bin as f64 / bins as f64)).collect();
+    // The tail: half of what is left, again and again, as long as there is enough.
+    let mut share = 0.5 / bins as f64;
+    while share * sorted.len() as f64 >= FEWEST_OF_TAIL {
+        edges.push(quantile(1.0 - share));
+        share /= 2.0;
+    }
     edges.extend(options.edges.iter().filter(|&&edge| first < edge && edge < last));
     // The last bin holds the largest.
     let end = if options.integer { last + 1.0 } else { last };
@@ -458,6 +501,38 @@ fn bin_edges(sorted: &[f64], options: &TokenOptions) -> Vec<f64> {
     edges.sort_unstable_by(f64::total_cmp);
     edges.dedup();
     edges
+}
+
+/// Where each bin is cut so that its parts hold equally many of the numbers.
+fn inner_edges(sorted: &[f64], edges: &[f64], options: &TokenOptions) -> Vec<f64> {
+    let parts = options.parts.max(1);
+    let mut inner = Vec::with_capacity((edges.len() - 1) * (parts - 1));
+    for pair in edges.windows(2) {
+        let from = sorted.partition_point(|number| *number < pair[0]);
+        // The last edge belongs to the last bin.
+        let to = sorted.partition_point(|number| *number < pair[1]);
+        let inside = &sorted[from..to.max(from)];
+        for part in 1..parts {
+            let share = part as f64 / parts as f64;
+            inner.push(match inside.len() {
+                0 => pair[0] + (pair[1] - pair[0]) * share,
+                count => inside[(share * count as f64) as usize],
+            });
+        }
+    }
+    inner
+}
+
+/// Whether every bin is cut equally often, inside of it and in order.
+fn inner_edges_fit(inner: &[f64], edges: &[f64]) -> bool {
+    let bins = edges.len() - 1;
+    let cuts = inner.len() / bins;
+    inner.len() == cuts * bins
+        && inner.iter().all(|cut| cut.is_finite())
+        && edges.windows(2).enumerate().all(|(bin, pair)| {
+            let cuts = &inner[bin * cuts..(bin + 1) * cuts];
+            cuts.is_sorted() && cuts.iter().all(|cut| (pair[0]..=pair[1]).contains(cut))
+        })
 }
 
 impl Encoder for TokensCodec {
@@ -529,6 +604,9 @@ impl Encoder for TokensCodec {
             }
             (_, Rest::Bins { edges, .. }) if edges.len() < 2 || !finite_and_ascending(edges) => {
                 Err("edges of bins are not in ascending order".to_owned())
+            }
+            (_, Rest::Bins { edges, inner, .. }) if !inner_edges_fit(inner, edges) => {
+                Err("a bin is cut outside of it".to_owned())
             }
             (Values::Choices { all, own }, Rest::Seen(begins))
                 if begins.first() != Some(own)

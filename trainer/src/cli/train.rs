@@ -12,6 +12,7 @@ use serde_json::json;
 use super::generate::{self, GenerationArgs};
 use super::progress::{Reporting, show_training};
 use super::signals::Signals;
+use crate::autoregressive::ModelClass;
 use crate::fit::Prepared;
 use crate::generator::Checkpoints;
 use crate::ingest::files;
@@ -86,6 +87,9 @@ struct TrainingArgs {
     /// The bundle to write [default: model.ns, in the work folder if there is one]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// The networks, instead of the configuration's
+    #[arg(long, value_name = "CLASS")]
+    model: Option<ModelClass>,
     /// Passes over the flows, instead of the configuration's; 0 writes an untrained model
     #[arg(long, value_name = "N")]
     epochs: Option<u64>,
@@ -151,6 +155,9 @@ impl TrainingArgs {
         let checkpoints =
             Checkpoints { every: self.checkpoint_minutes, keep: self.keep_checkpoints };
         let mut generator = self.means(generator).checkpoints(checkpoints);
+        if let Some(class) = self.model {
+            generator = generator.model(class);
+        }
         // A grid is there to choose from.
         let of_grid = (generator.cells().len() > 1).then_some(HELD_OUT_OF_GRID);
         if let Some(share) = self.held_out.or(of_grid) {
@@ -172,6 +179,9 @@ impl TrainingArgs {
     /// must be as it was.
     fn on_top(&self, generator: Generator, temporary: bool) -> Generator {
         let mut generator = self.means(generator);
+        if let Some(class) = self.model {
+            generator = generator.model(class);
+        }
         if let Some(epochs) = self.epochs {
             generator = generator.epochs(epochs);
         }

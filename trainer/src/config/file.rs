@@ -300,7 +300,7 @@ pub struct ModelManagerConfig {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSection {
-    /// `DoppelGANgerTorchModel`.
+    /// `DoppelGANgerTorchModel`, or ours, `autoregressive`.
     pub class: Option<String>,
     /// Its keys.
     pub config: ModelConfig,
@@ -368,6 +368,15 @@ pub struct ModelConfig {
     /// When attribute and record noise is drawn anew: `per_iteration`, or for every
     /// critic round, `per_round`; ours.
     pub noise_draw: Option<String>,
+    /// Widths of an autoregressive model's networks, its learning rate, and its weight
+    /// decay; ours.
+    pub attribute_units: Option<usize>,
+    pub context_units: Option<usize>,
+    pub input_units: Option<usize>,
+    pub num_units: Option<usize>,
+    pub head_units: Option<usize>,
+    pub lr: Option<f64>,
+    pub weight_decay: Option<f64>,
     /// How attributes are made discrete in training: `argmax` or `sample`; ours.
     pub discretize: Option<String>,
     /// Decay an iteration of the moving average of the generator's weights; ours.

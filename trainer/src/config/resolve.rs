@@ -14,6 +14,7 @@ use super::file::{
     ConfigFile, FieldConfig, FieldType, FieldsConfig, FlowKind, Missing, ModelConfig,
     TimestampConfig,
 };
+use crate::autoregressive::{AutoregressiveConfig, ModelClass};
 use crate::model::config::{Discretize, DoppelgangerConfig, GradientPenaltyAt, NoiseDraw};
 
 /// NetShare's word vectors have this length when the file does not say.
@@ -37,6 +38,8 @@ pub(crate) const MISSING_VALUES: [&str; 13] = [
     "Infinity",
     "-Infinity",
 ];
+/// The class of an autoregressive model.
+const AUTOREGRESSIVE: &str = "autoregressive";
 /// NetShare's `iteration` when neither it nor `epochs` is given.
 const DEFAULT_ITERATIONS: u64 = 200_000;
 
@@ -109,7 +112,10 @@ pub struct Resolved {
     pub metadata: Vec<FieldConfig>,
     /// One a record.
     pub timeseries: Vec<FieldConfig>,
-    /// The networks.
+    /// The networks of an autoregressive model, if that is what is trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub autoregressive: Option<AutoregressiveConfig>,
+    /// The networks of a DoppelGANger.
     pub model: DoppelgangerConfig,
     /// How long to train.
     pub length: TrainingLength,
@@ -143,8 +149,15 @@ pub fn resolve(file: &ConfigFile, folder: &Path) -> Result<Resolved, ConfigError
     check_name(
         "model.class",
         file.model.class.as_deref(),
-        &["DoppelGANgerTorchModel", "DoppelGANgerTFModel", "DoppelGANger"],
+        &[
+            AUTOREGRESSIVE,
+            "DoppelGANgerTorchModel",
+            "DoppelGANgerTFModel",
+            "DoppelGANger",
+            "doppelganger",
+        ],
     )?;
+    let is_autoregressive = file.model.class.as_deref() == Some(AUTOREGRESSIVE);
     let kind = match global.dataset_type.as_deref() {
         Some("pcap") => TraceKind::Packets,
         Some("netflow") => TraceKind::Netflow,
@@ -209,10 +222,43 @@ pub fn resolve(file: &ConfigFile, folder: &Path) -> Result<Resolved, ConfigError
             .unwrap_or_else(|| MISSING_VALUES.map(str::to_owned).to_vec()),
         metadata: fields.metadata.clone(),
         timeseries: fields.timeseries.clone(),
+        autoregressive: match is_autoregressive {
+            true => Some(AutoregressiveConfig::resolve(config)?),
+            false => None,
+        },
         model: resolve_model(config, &mut notices)?,
         length,
         notices,
     })
+}
+
+impl Resolved {
+    /// Which networks are trained.
+    #[must_use]
+    pub fn class(&self) -> ModelClass {
+        match self.autoregressive {
+            Some(_) => ModelClass::Autoregressive,
+            None => ModelClass::Doppelganger,
+        }
+    }
+
+    /// Trains other networks than the file says, as their defaults have them.
+    pub fn set_class(&mut self, class: ModelClass) {
+        match class {
+            ModelClass::Doppelganger => self.autoregressive = None,
+            ModelClass::Autoregressive => {
+                self.autoregressive.get_or_insert_default();
+            }
+        }
+    }
+
+    /// Passes over the flows, instead of those of the file.
+    pub fn set_epochs(&mut self, epochs: u64) {
+        self.length = TrainingLength::Epochs(epochs);
+        if let Some(autoregressive) = &mut self.autoregressive {
+            autoregressive.epochs = Some(epochs);
+        }
+    }
 }
 
 fn is_false(flag: &bool) -> bool {

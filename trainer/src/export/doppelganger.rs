@@ -224,15 +224,7 @@ fn step_graph(weights: &GeneratorWeights, layout: &Layout, chunk: &Chunk) -> Vec
     weight.extend_from_slice(&weights.lstm_hidden);
     let weight = sigmoids_first(&weight, 4 * hidden);
     let all = graph.linear_onto(&moving, &weight, 4 * hidden, &gates);
-    let parts = graph.split(&all, &[3 * hidden, hidden]);
-    let squashed = graph.node("Sigmoid", &[&parts[0]]);
-    let candidate = graph.node("Tanh", &[&parts[1]]);
-    let parts = graph.split(&squashed, &[hidden, hidden, hidden]);
-    let kept = graph.node("Mul", &[&parts[1], &c]);
-    let added = graph.node("Mul", &[&parts[0], &candidate]);
-    let c_next = graph.node("Add", &[&kept, &added]);
-    let bounded = graph.node("Tanh", &[&c_next]);
-    let h_next = graph.node("Mul", &[&parts[2], &bounded]);
+    let (h_next, c_next) = graph.lstm_cell(&all, &c, hidden);
     let head = fold_head(&weights.record_head, layout, &described.layout);
     let out = graph.linear(&h_next, &head.weight, &head.bias);
     let records = graph.activate(&out, &described.layout);
@@ -292,7 +284,7 @@ fn fold_head(head: &Linear, layout: &Layout, columns: &FoldedLayout) -> Linear {
 
 /// Reorders each row's gates from input, forget, candidate, output (as trained)
 /// to input, forget, output, candidate.
-fn sigmoids_first(rows: &[f32], columns: usize) -> Vec<f32> {
+pub(super) fn sigmoids_first(rows: &[f32], columns: usize) -> Vec<f32> {
     let hidden = columns / 4;
     rows.chunks_exact(columns)
         .flat_map(|row| {

@@ -71,6 +71,20 @@ impl GraphWriter {
         self.node("Gemm", &[a, &weight, c])
     }
 
+    /// An LSTM's next hidden and cell state from what is in its gates, in the order
+    /// input, forget, output, candidate.
+    pub(super) fn lstm_cell(&mut self, gates: &str, c: &str, hidden: usize) -> (String, String) {
+        let parts = self.split(gates, &[3 * hidden, hidden]);
+        let squashed = self.node("Sigmoid", &[&parts[0]]);
+        let candidate = self.node("Tanh", &[&parts[1]]);
+        let parts = self.split(&squashed, &[hidden, hidden, hidden]);
+        let kept = self.node("Mul", &[&parts[1], c]);
+        let added = self.node("Mul", &[&parts[0], &candidate]);
+        let c_next = self.node("Add", &[&kept, &added]);
+        let bounded = self.node("Tanh", &[&c_next]);
+        (self.node("Mul", &[&parts[2], &bounded]), c_next)
+    }
+
     /// Columns of several values side by side; a single value is itself.
     pub(super) fn concat(&mut self, values: &[&str]) -> String {
         if let [only] = values {

@@ -1,5 +1,6 @@
 //! From trained weights to a bundle.
 
+pub(crate) mod autoregressive;
 mod doppelganger;
 mod graph;
 mod proto;
@@ -53,7 +54,7 @@ pub fn bundle(
         files.extend(graphs);
         described.push(Chunk { handed_over: model.handed_over.clone(), ..chunk });
     }
-    files.insert(WEIGHTS.to_owned(), safetensors(chunks)?);
+    files.insert(WEIGHTS.to_owned(), safetensors(of_chunks(chunks))?);
     let model = Model {
         class: "doppelganger".to_owned(),
         weights: WEIGHTS.to_owned(),
@@ -71,22 +72,30 @@ pub fn bundle(
     Bundle::new(manifest, files)
 }
 
+/// Tensors by name, with their shape.
+type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
+
 /// The weights of all chunks; where there are several, each has its own folder
 /// of names.
-fn safetensors(chunks: &[ChunkModel]) -> Result<Vec<u8>, BundleError> {
-    let fail = |error: safetensors::SafeTensorError| BundleError::Manifest {
-        place: WEIGHTS.to_owned(),
-        reason: error.to_string(),
-    };
+fn of_chunks(chunks: &[ChunkModel]) -> Tensors {
     let folder = |index: usize| match chunks.len() {
         1 => String::new(),
         _ => format!("chunk-{index}/"),
     };
     let all = chunks.iter().enumerate().flat_map(|(index, chunk)| {
         let tensors = chunk.weights.tensors().into_iter();
-        tensors.map(move |(name, shape, values)| (folder(index) + &name, shape, values))
+        tensors.map(move |(name, shape, values)| (folder(index) + &name, shape, values.to_vec()))
     });
-    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = all
+    all.collect()
+}
+
+fn safetensors(tensors: Tensors) -> Result<Vec<u8>, BundleError> {
+    let fail = |error: safetensors::SafeTensorError| BundleError::Manifest {
+        place: WEIGHTS.to_owned(),
+        reason: error.to_string(),
+    };
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+        .into_iter()
         .map(|(name, shape, values)| {
             (name, shape, values.iter().flat_map(|value| value.to_le_bytes()).collect())
         })

@@ -31,6 +31,22 @@ impl Initializer {
         self.parameter(values, shape)
     }
 
+    /// Normal around 0.
+    pub(crate) fn normal(&mut self, shape: &[usize], deviation: f64) -> Result<Parameter> {
+        let mut stream = Stream::new(self.seed, Purpose::Weights, self.next);
+        self.next += 1;
+        let count = shape.iter().product();
+        let values = (0..count).map(|_| stream.normal() * deviation as f32).collect();
+        self.parameter(values, shape)
+    }
+
+    /// Given values.
+    pub(crate) fn given(&mut self, values: Vec<f32>) -> Result<Parameter> {
+        self.next += 1;
+        let shape = [values.len()];
+        self.parameter(values, &shape)
+    }
+
     /// The same value everywhere.
     pub(crate) fn constant(&mut self, shape: &[usize], value: f32) -> Result<Parameter> {
         self.next += 1;
@@ -103,12 +119,41 @@ pub(crate) struct Adam {
     steps: i32,
     /// Times `lr`: 1 unless training diverged before.
     rate: f64,
+    /// A share of each value, times the learning rate, is taken away a step (Loshchilov
+    /// and Hutter, ICLR '19).
+    weight_decay: f64,
+    /// What gradients are multiplied by.
+    scale: f64,
 }
 
 impl Adam {
     /// Before the first step.
     pub(crate) fn new(lr: f64, beta1: f64, epsilon: f64) -> Adam {
-        Adam { lr, beta1, beta2: 0.999, epsilon, steps: 0, rate: 1.0 }
+        Adam {
+            lr,
+            beta1,
+            beta2: 0.999,
+            epsilon,
+            steps: 0,
+            rate: 1.0,
+            weight_decay: 0.0,
+            scale: 1.0,
+        }
+    }
+
+    /// With decoupled weight decay.
+    pub(crate) fn with_weight_decay(self, weight_decay: f64) -> Adam {
+        Adam { weight_decay, ..self }
+    }
+
+    /// The next steps at `rate` times the learning rate, with gradients times `scale`.
+    pub(crate) fn set(&mut self, rate: f64, scale: f64) {
+        (self.rate, self.scale) = (rate, scale);
+    }
+
+    /// What a value is multiplied by before it is moved.
+    fn kept(&self) -> f64 {
+        1.0 - self.lr * self.rate * self.weight_decay
     }
 
     /// Steps taken.
@@ -150,13 +195,13 @@ impl Adam {
         let packed = &parameter.packed;
         let (rows, count) = packed.dims2()?;
         let row = |index| packed.narrow(0, index, 1);
-        let gradient = parameter.gradient.reshape((1, count))?;
+        let gradient = (parameter.gradient.reshape((1, count))? * self.scale)?;
         let (rate, correction) = self.corrections();
         let first = ((row(1)? * self.beta1)? + (&gradient * (1.0 - self.beta1))?)?;
         let second = ((row(2)? * self.beta2)? + (gradient.sqr()? * (1.0 - self.beta2))?)?;
         let greatest = if rows == 4 { row(3)?.maximum(&second)? } else { second.clone() };
         let size = greatest.sqrt()?.affine(correction, self.epsilon)?;
-        let value = (row(0)? - ((&first * rate)? / size)?)?;
+        let value = ((row(0)? * self.kept())? - ((&first * rate)? / size)?)?;
         packed.slice_set(&value, 0, 0)?;
         packed.slice_set(&first, 0, 1)?;
         packed.slice_set(&second, 0, 2)?;
@@ -214,6 +259,7 @@ impl AdamKernel {
         let (beta1, beta2) = (T::of(self.0.beta1), T::of(self.0.beta2));
         let (new1, new2) = (T::of(1.0 - self.0.beta1), T::of(1.0 - self.0.beta2));
         let epsilon = T::of(self.0.epsilon);
+        let (kept, scale) = (T::of(self.0.kept()), T::of(self.0.scale));
         if greatest.is_empty() {
             wide(
                 #[inline(always)]
@@ -221,9 +267,11 @@ impl AdamKernel {
                     for (((value, first), second), gradient) in
                         value.iter_mut().zip(first).zip(second).zip(gradient)
                     {
-                        *first = beta1 * *first + new1 * *gradient;
-                        *second = beta2 * *second + new2 * (*gradient * *gradient);
-                        *value -= rate * *first / (second.root() * correction + epsilon);
+                        let gradient = scale * *gradient;
+                        *first = beta1 * *first + new1 * gradient;
+                        *second = beta2 * *second + new2 * (gradient * gradient);
+                        *value =
+                            kept * *value - rate * *first / (second.root() * correction + epsilon);
                     }
                 },
             );
@@ -231,10 +279,11 @@ impl AdamKernel {
             for ((((value, first), second), greatest), gradient) in
                 value.iter_mut().zip(first).zip(second).zip(greatest).zip(gradient)
             {
-                *first = beta1 * *first + new1 * *gradient;
-                *second = beta2 * *second + new2 * (*gradient * *gradient);
+                let gradient = scale * *gradient;
+                *first = beta1 * *first + new1 * gradient;
+                *second = beta2 * *second + new2 * (gradient * gradient);
                 *greatest = greatest.greater(*second);
-                *value -= rate * *first / (greatest.root() * correction + epsilon);
+                *value = kept * *value - rate * *first / (greatest.root() * correction + epsilon);
             }
         }
     }

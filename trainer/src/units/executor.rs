@@ -36,8 +36,10 @@ pub struct Progress {
     pub epochs: f64,
     /// Samples (flows, or segments of them) an iteration.
     pub batch_size: usize,
-    /// The losses of this iteration.
+    /// The losses of this iteration, see [`Trained::losses`].
     pub losses: Losses,
+    /// See [`Trained::of_variables`].
+    pub of_variables: Option<(usize, usize)>,
     /// Time since this sitting began to train.
     pub elapsed: Duration,
 }
@@ -277,6 +279,7 @@ fn trained_in_all(
         epochs: step.epochs,
         batch_size: step.batch_size,
         losses: step.losses,
+        of_variables: step.of_variables,
         elapsed: shared.begin.elapsed(),
     }
 }

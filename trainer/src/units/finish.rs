@@ -7,9 +7,10 @@ use ns_model_format::manifest::{Candidate, Choice, Provenance};
 use serde::{Deserialize, Serialize};
 
 use super::generators::Made;
-use super::plan::{CHOSEN, MODEL, SCORE};
+use super::plan::{CHOSEN, MODEL, PlannedCell, SCORE};
 use super::score::{self, Scored};
-use super::{Facts, Plan, Standing, UnitError, train};
+use super::{Facts, Plan, Standing, UnitError, autoregressive, train};
+use crate::autoregressive::weights::Weights;
 use crate::curve::{self, Point};
 use crate::export::{self, ChunkModel};
 use crate::work::{WorkError, WorkFolder, write_json};
@@ -17,6 +18,15 @@ use crate::work::{WorkError, WorkFolder, write_json};
 /// Puts the networks of a model's chunks into a bundle.
 pub(super) fn bundle(work: &WorkFolder, plan: &Plan, cell: usize) -> Result<(), UnitError> {
     let facts = Facts::read(&work.prepared())?;
+    if facts.chain.is_some() {
+        let name = &plan.cells[cell].name;
+        let (weights, made) = autoregressive::model_so_far(work, name).ok_or_else(|| {
+            let reason = "it has no model".to_owned();
+            WorkError::Damaged { path: work.units().join(name), reason }
+        })?;
+        let bundle = assemble_autoregressive(work, plan, facts, cell, (weights, made))?;
+        return Ok(bundle.write(&cell_file(work, plan, cell, MODEL))?);
+    }
     let generators = (0..plan.chunks).map(|chunk| {
         train::generator_so_far(work, &plan.cells[cell].name, chunk).ok_or_else(|| {
             let reason = format!("chunk {chunk} has no generator");
@@ -41,30 +51,8 @@ fn assemble(
     let planned = &plan.cells[cell];
     facts.fit(plan, &work.prepared())?;
     let config = work.cell(&planned.name)?;
-    let choice = facts.held_out.as_ref().map(|held_out| Choice {
-        held_out_share: held_out.share,
-        held_out_records: held_out.records,
-        candidates: generators
-            .iter()
-            .flat_map(|(_, made)| {
-                let chosen = |s: &Scored| s.iteration == made.iteration;
-                made.scores.iter().map(move |s| s.candidate(&planned.name, chosen(s)))
-            })
-            .collect(),
-    });
-    let provenance = Provenance {
-        trainer: concat!("ns-train ", env!("CARGO_PKG_VERSION")).to_owned(),
-        revision: option_env!("NETSHARE_REVISION").map(str::to_owned),
-        input: facts.input,
-        input_sha256: facts.input_sha256,
-        config: planned.config.clone(),
-        seed: work.run().seed,
-        iterations: generators.iter().map(|(_, made)| made.iterations).sum(),
-        not_used: facts.not_used,
-        privacy: None,
-        choice,
-        events: generators.iter().flat_map(|(_, made)| made.events.clone()).collect(),
-    };
+    let made: Vec<&Made> = generators.iter().map(|(_, made)| made).collect();
+    let provenance = provenance(work, planned, &facts, &made);
     let chunks: Vec<ChunkModel> = generators
         .into_iter()
         .zip(facts.handed_over)
@@ -73,6 +61,59 @@ fn assemble(
     let (model, schema, timeline) = (&config.model, facts.schema, facts.timeline);
     let (sample_len, initial) = (model.sample_len, model.initial_state);
     Ok(export::bundle(&chunks, sample_len, initial, schema, timeline, provenance)?)
+}
+
+fn assemble_autoregressive(
+    work: &WorkFolder,
+    plan: &Plan,
+    facts: Facts,
+    cell: usize,
+    (weights, made): (Weights, Made),
+) -> Result<Bundle, UnitError> {
+    let planned = &plan.cells[cell];
+    facts.fit(plan, &work.prepared())?;
+    let config = work.cell(&planned.name)?;
+    let provenance = provenance(work, planned, &facts, &[&made]);
+    let (Some(chain), Some(config)) = (&facts.chain, &config.autoregressive) else {
+        let reason = "the input was prepared for another model".to_owned();
+        return Err(WorkError::Damaged { path: work.prepared(), reason }.into());
+    };
+    let (schema, timeline) = (facts.schema, facts.timeline);
+    let bundle = export::autoregressive::bundle;
+    Ok(bundle(&weights, chain, &config.options(), schema, timeline, provenance)?)
+}
+
+/// Where a model comes from.
+fn provenance(
+    work: &WorkFolder,
+    planned: &PlannedCell,
+    facts: &Facts,
+    made: &[&Made],
+) -> Provenance {
+    let choice = facts.held_out.as_ref().map(|held_out| Choice {
+        held_out_share: held_out.share,
+        held_out_records: held_out.records,
+        candidates: made
+            .iter()
+            .flat_map(|made| {
+                let chosen = |s: &Scored| s.iteration == made.iteration;
+                made.scores.iter().map(move |s| s.candidate(&planned.name, chosen(s)))
+            })
+            .collect(),
+    });
+    Provenance {
+        trainer: concat!("ns-train ", env!("CARGO_PKG_VERSION")).to_owned(),
+        revision: option_env!("NETSHARE_REVISION").map(str::to_owned),
+        input: facts.input.clone(),
+        input_sha256: facts.input_sha256.clone(),
+        config: planned.config.clone(),
+        seed: work.run().seed,
+        iterations: made.iter().map(|made| made.iterations).sum(),
+        not_used: facts.not_used.clone(),
+        privacy: None,
+        choice,
+        events: made.iter().flat_map(|made| made.events.clone()).collect(),
+    }
 }
 
 /// Judges a model's bundle, unless its training did already.
@@ -193,6 +234,20 @@ fn joined_curve(work: &WorkFolder, cell: &str, chunks: usize) -> Result<Vec<Poin
 /// Writes the bundle of a run that was stopped: of the model that came farthest,
 /// chunks that were not reached with the networks of the first. Whether there was anything.
 pub(crate) fn so_far(work: &WorkFolder, plan: &Plan) -> Result<bool, UnitError> {
+    let facts = Facts::read(&work.prepared())?;
+    if facts.chain.is_some() {
+        let of_cell = |cell: usize| {
+            let model = autoregressive::model_so_far(work, &plan.cells[cell].name)?;
+            Some((cell, model))
+        };
+        let reached = (0..plan.cells.len()).filter_map(of_cell);
+        // Of equals the first.
+        let best = reached.reduce(|a, b| if b.1.1.iterations > a.1.1.iterations { b } else { a });
+        let Some((cell, model)) = best else { return Ok(false) };
+        assemble_autoregressive(work, plan, facts, cell, model)?.write(&work.model())?;
+        curve::write(&work.metrics(), &joined_curve(work, &plan.cells[cell].name, plan.chunks)?)?;
+        return Ok(true);
+    }
     let reached = (0..plan.cells.len()).filter_map(|cell| {
         let generator = |chunk| train::generator_so_far(work, &plan.cells[cell].name, chunk);
         let first = generator(0)?;
@@ -208,7 +263,6 @@ pub(crate) fn so_far(work: &WorkFolder, plan: &Plan) -> Result<bool, UnitError> 
     // Of equals the first.
     let best = reached.reduce(|a, b| if b.0 > a.0 { b } else { a });
     let Some((_, cell, generators)) = best else { return Ok(false) };
-    let facts = Facts::read(&work.prepared())?;
     assemble(work, plan, facts, cell, generators)?.write(&work.model())?;
     curve::write(&work.metrics(), &joined_curve(work, &plan.cells[cell].name, plan.chunks)?)?;
     Ok(true)

@@ -6,6 +6,7 @@
 //! again, so a run that was killed goes on from its files, and what comes out is
 //! the same whoever ran which unit where.
 
+mod autoregressive;
 mod executor;
 mod finish;
 mod generate;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::UnitError;
 use super::prepared::Facts;
+use crate::autoregressive::fit;
 use crate::config::{Cell, Resolved, TrainingLength};
 use crate::work::{GENERATION, UNITS, WorkError, WorkFolder, write_json};
 
@@ -150,7 +151,10 @@ impl Plan {
                     task: Task::Train { cell, chunk },
                     inputs,
                     outputs: [TRAINED, GENERATOR].map(|file| of_chunk(cell, chunk, file)).to_vec(),
-                    iterations: length(config, facts.samples[chunk], chunk),
+                    iterations: match (&config.autoregressive, facts.batches) {
+                        (Some(config), Some(batches)) => fit::steps(batches, config.epochs),
+                        _ => length(config, facts.samples[chunk], chunk),
+                    },
                 });
             }
         }

@@ -8,6 +8,8 @@ use ns_model_format::manifest::Timeline;
 use serde::{Deserialize, Serialize};
 
 use super::Plan;
+use crate::autoregressive::fit::batches_an_epoch;
+use crate::autoregressive::tokens::Chain;
 use crate::files::write_whole;
 use crate::fit::Prepared;
 use crate::ingest::NotUsed;
@@ -26,6 +28,13 @@ pub(crate) struct Facts {
     /// How many of each chunk.
     pub(crate) samples: Vec<u64>,
     pub(crate) held_out: Option<HeldOut>,
+    /// The variables of an autoregressive model; then the only samples are flows as their
+    /// tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) chain: Option<Chain>,
+    /// Batches of a pass over them, about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) batches: Option<u64>,
 }
 
 /// Flows to judge models by.
@@ -54,6 +63,7 @@ impl Facts {
         folder: &Path,
     ) -> Result<Facts, WorkError> {
         let dataset = prepared.dataset;
+        let (chain, flows) = dataset.tokens.unzip();
         let facts = Facts {
             input: prepared.input,
             input_sha256: prepared.input_sha256,
@@ -61,9 +71,17 @@ impl Facts {
             schema: dataset.schema,
             timeline: dataset.timeline,
             handed_over: dataset.handed_over,
-            samples: dataset.chunks.iter().map(|samples| samples.len() as u64).collect(),
+            samples: match &flows {
+                Some(flows) => vec![flows.len() as u64],
+                None => dataset.chunks.iter().map(|samples| samples.len() as u64).collect(),
+            },
             held_out,
+            chain,
+            batches: flows.as_ref().map(batches_an_epoch),
         };
+        if let Some(flows) = flows {
+            flows.write(&folder.join(Facts::samples_file(0)))?;
+        }
         for (chunk, samples) in dataset.chunks.into_iter().enumerate() {
             samples.write(&folder.join(Facts::samples_file(chunk)))?;
         }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::generators::{self, Made};
 use super::plan::{GENERATOR, TRAINED};
 use super::score::{self, Scored};
-use super::{Ended, Facts, Means, Plan, Step, Unit, UnitError, Watch};
+use super::{Ended, Facts, Means, Plan, Step, Unit, UnitError, Watch, autoregressive};
 use crate::config::Resolved;
 use crate::curve::{Curve, Point};
 use crate::model::weights::GeneratorWeights;
@@ -38,8 +38,12 @@ pub struct Trained {
     pub epochs: f64,
     /// Samples (flows, or segments of them) an iteration.
     pub batch_size: usize,
-    /// The iteration's losses.
+    /// The iteration's losses. Of an autoregressive model, `generator` is the loss a record,
+    /// in nats, and `gap` that of the flows that are not learned from.
     pub losses: Losses,
+    /// Before an autoregressive model's iterations: of how many variables the networks are
+    /// trained, and how many there are.
+    pub of_variables: Option<(usize, usize)>,
 }
 
 /// What a checkpoint says beside the networks.
@@ -105,6 +109,11 @@ impl Folder {
 /// The folder of a chunk's training.
 fn folder(work: &WorkFolder, cell: &str, chunk: usize) -> Folder {
     Folder(work.units().join(cell).join(format!("chunk-{chunk}")))
+}
+
+/// The same as a path.
+pub(super) fn unit_folder(work: &WorkFolder, cell: &str, chunk: usize) -> PathBuf {
+    folder(work, cell, chunk).0
 }
 
 /// The training curve of a chunk.
@@ -179,6 +188,9 @@ pub(super) fn run(
     };
     let config = work.cell(&planned.name)?;
     std::fs::create_dir_all(&folder.0).map_err(fail(&folder.0))?;
+    if config.autoregressive.is_some() {
+        return autoregressive::run(work, plan, unit, cell, means, watch);
+    }
     if unit.outputs.iter().all(|path| work.path().join(path).exists()) {
         return Ok(Ended::Done);
     }
@@ -287,7 +299,12 @@ fn pretrained(path: &Path) -> Result<PathBuf, UnitError> {
 }
 
 /// Of what a training depends on.
-fn digest(config: &serde_json::Value, facts: &Facts, seed: u64, iterations: u64) -> String {
+pub(super) fn digest(
+    config: &serde_json::Value,
+    facts: &Facts,
+    seed: u64,
+    iterations: u64,
+) -> String {
     let all = serde_json::json!([config, facts.input_sha256, seed, iterations, facts.held_out]);
     let digest = Sha256::digest(all.to_string());
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -354,7 +371,8 @@ impl Training<'_> {
             }
             let epochs = iteration as f64 / self.per_epoch as f64;
             let batch_size = self.config.model.batch_size;
-            let trained = Trained { iteration, epochs, batch_size, losses };
+            let of_variables = None;
+            let trained = Trained { iteration, epochs, batch_size, losses, of_variables };
             stopped = !watch(&Step::Trained(trained));
             if let Err(error) = self.pass_by(iteration, every, per_kept) {
                 match error {

@@ -75,6 +75,12 @@ impl Tape {
         self.memory.narrow(0, at, self.sizes.state())?.reshape((batch, hidden))
     }
 
+    /// Copies of the hidden and cell state that the sequence ended with.
+    pub(crate) fn end(&self) -> Result<(Tensor, Tensor)> {
+        let steps = self.sizes.steps;
+        Ok((self.hidden_at(steps)?.force_contiguous()?, self.cell(steps)?.force_contiguous()?))
+    }
+
     /// Sets the state `[batch, hidden]` that the sequence begins with.
     pub(crate) fn begin(&self, hidden: &Tensor, cell: &Tensor) -> Result<()> {
         self.cell(0)?.slice_set(cell, 0, 0)?;

@@ -7,6 +7,7 @@ pub(crate) mod kernel;
 pub(crate) mod lstm;
 pub(crate) mod real;
 pub(crate) mod segments;
+pub(crate) mod tokens;
 
 use candle_core::{Device, Result, Tensor};
 use gemm::Product;

@@ -1,0 +1,392 @@
+//! One variable of a flow, given those before it.
+//!
+//! Rows of the parents' tables are added up; `h = relu(sum + b)`,
+//! `h + relu(h L + l)`, and logits. Every variable has a network of its own, so each ends
+//! when its own validation loss is lowest, and all can be trained at once.
+
+use candle_core::{DType, Device, Result, Tensor};
+use ns_model_format::autoregressive::{Says, Variable};
+use ns_model_format::random::{Purpose, Stream};
+
+use super::tokens::Flows;
+use crate::model::ops::Ops;
+use crate::model::ops::tokens::Ids;
+use crate::model::parameter::{Adam, Initializer, Parameter};
+
+/// Tokens of an ordinal variable that share a row of a coarse table.
+const COARSE: u32 = 4;
+const COARSE_START: u32 = 8;
+const LEARNING_RATE: f64 = 2e-3;
+const WEIGHT_DECAY: f64 = 0.05;
+/// Inverted dropout of whole parents, and of hidden values.
+const DROPOUT: f32 = 0.2;
+const HIDDEN_DROPOUT: f32 = 0.1;
+/// Steps between looks at the validation loss, at least.
+const LOOK_EVERY: usize = 40;
+/// Looks without a better one that end training.
+const PATIENCE: usize = 10;
+const MOST_STEPS: usize = 6000;
+/// Rows of which the loss is computed at once.
+const EVALUATED: usize = 1024;
+/// Rounds of calibration.
+const ROUNDS: usize = 4;
+
+/// Sizes of the tables of a parent: its own, and the coarse one if it is ordinal.
+fn coarse_of(variable: &Variable) -> Option<u32> {
+    match variable.says {
+        Says::Start { .. } => Some(COARSE_START),
+        Says::Count { .. } | Says::Duration { .. } | Says::Mean { .. } => Some(COARSE),
+        _ => None,
+    }
+}
+
+struct Parent {
+    /// Its place in the chain.
+    at: usize,
+    /// `[size + 1, D]`.
+    table: Parameter,
+    /// `[size / coarse + 1, D]`.
+    coarse: Option<(u32, Parameter)>,
+}
+
+/// The network of a variable.
+struct Network {
+    parents: Vec<Parent>,
+    bias: Parameter,
+    hidden: Parameter,
+    hidden_bias: Parameter,
+    out: Parameter,
+    out_bias: Parameter,
+    units: usize,
+    ops: Ops,
+    device: Device,
+}
+
+/// What a network was trained to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ConditionalWeights {
+    /// A table a parent, `[size + 1, D]`.
+    pub(crate) tables: Vec<Vec<f32>>,
+    pub(crate) bias: Vec<f32>,
+    /// `[D, D]`.
+    pub(crate) hidden: Vec<f32>,
+    pub(crate) hidden_bias: Vec<f32>,
+    /// `[D, size]`.
+    pub(crate) out: Vec<f32>,
+    pub(crate) out_bias: Vec<f32>,
+}
+
+/// Which flows are trained on, and which are looked at to end in time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) train: &'a [usize],
+    pub(crate) validation: &'a [usize],
+}
+
+/// What a forward pass leaves for the backward one.
+struct Pass {
+    ids: Vec<(Ids, Option<Ids>)>,
+    /// After the first ReLU.
+    first: Tensor,
+    /// The same with dropout.
+    dropped: Tensor,
+    /// What that is multiplied by, if there is dropout.
+    mask: Option<Tensor>,
+    second: Tensor,
+    sum: Tensor,
+}
+
+impl Network {
+    fn new(
+        (variables, at): (&[Variable], usize),
+        counts: &[f32],
+        units: usize,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Network> {
+        let variable = &variables[at];
+        let mut init = Initializer::new(seed, DType::F32, device, false);
+        let bound = 1.0 / (units as f64).sqrt();
+        let mut parents = Vec::new();
+        for &parent in &variable.parents {
+            let of = &variables[parent];
+            let table = init.normal(&[of.size + 1, units], 0.3)?;
+            let coarse = match coarse_of(of) {
+                Some(by) => {
+                    let rows = of.size / by as usize + 1;
+                    Some((by, init.normal(&[rows, units], 0.3)?))
+                }
+                None => None,
+            };
+            parents.push(Parent { at: parent, table, coarse });
+        }
+        Ok(Network {
+            parents,
+            bias: init.constant(&[units], 0.0)?,
+            hidden: init.uniform(&[units, units], bound)?,
+            hidden_bias: init.uniform(&[units], bound)?,
+            out: init.normal(&[units, variable.size], 0.02)?,
+            out_bias: init.given(counts.iter().map(|count| (count + 0.1).ln()).collect())?,
+            units,
+            ops: Ops::on(device),
+            device: device.clone(),
+        })
+    }
+
+    fn parameters(&self) -> Vec<&Parameter> {
+        let tables = self.parents.iter().flat_map(|parent| {
+            std::iter::once(&parent.table).chain(parent.coarse.as_ref().map(|(_, table)| table))
+        });
+        let rest = [&self.bias, &self.hidden, &self.hidden_bias, &self.out, &self.out_bias];
+        tables.chain(rest).collect()
+    }
+
+    /// Logits of some flows; `dropout` is drawn from in training.
+    fn forward(
+        &self,
+        flows: &Flows,
+        width: usize,
+        rows: &[usize],
+        mut dropout: Option<&mut Stream>,
+    ) -> Result<(Pass, Tensor)> {
+        let (ops, device) = (self.ops, &self.device);
+        let sum = Tensor::zeros((rows.len(), self.units), DType::F32, device)?;
+        let mut ids = Vec::with_capacity(self.parents.len());
+        for parent in &self.parents {
+            let tokens: Vec<u32> =
+                rows.iter().map(|&row| flows.attributes[row * width + parent.at]).collect();
+            let weights: Vec<f32> = match &mut dropout {
+                Some(stream) => rows.iter().map(|_| kept(stream, DROPOUT)).collect(),
+                None => Vec::new(),
+            };
+            let coarse = parent.coarse.as_ref().map(|(by, _)| {
+                let rows = tokens.iter().map(|token| token / by).collect();
+                Ids::weighted(rows, weights.clone())
+            });
+            let own = Ids::weighted(tokens, weights);
+            ops.look_up(&sum, &parent.table.value, &own)?;
+            if let (Some((_, table)), Some(coarse)) = (&parent.coarse, &coarse) {
+                ops.look_up(&sum, &table.value, coarse)?;
+            }
+            ids.push((own, coarse));
+        }
+        ops.bias_relu(&sum, &self.bias.value)?;
+        let first = sum;
+        let mask = match dropout {
+            Some(stream) => {
+                let count = rows.len() * self.units;
+                let mask = (0..count).map(|_| kept(stream, HIDDEN_DROPOUT)).collect();
+                Some(Tensor::from_vec(mask, (rows.len(), self.units), device)?)
+            }
+            None => None,
+        };
+        let dropped = match &mask {
+            Some(mask) => (&first * mask)?,
+            None => first.clone(),
+        };
+        let second = ops.matmul(&dropped, &self.hidden.value)?;
+        ops.bias_relu(&second, &self.hidden_bias.value)?;
+        let sum = (&first + &second)?;
+        let logits = ops.matmul(&sum, &self.out.value)?;
+        ops.add_repeated(&logits, &self.out_bias.value)?;
+        Ok((Pass { ids, first, dropped, mask, second, sum }, logits))
+    }
+
+    /// Writes every parameter's gradient; `gradient` is that of the logits.
+    fn backward(&self, pass: &Pass, gradient: &Tensor) -> Result<()> {
+        let ops = self.ops;
+        ops.matmul_into(&self.out.gradient, &pass.sum.t()?, gradient)?;
+        ops.sum_rows_into(&self.out_bias.gradient, gradient)?;
+        let above = ops.matmul(gradient, &self.out.value.t()?)?;
+        let second = above.force_contiguous()?;
+        ops.mask(&second, &pass.second)?;
+        ops.matmul_into(&self.hidden.gradient, &pass.dropped.t()?, &second)?;
+        ops.sum_rows_into(&self.hidden_bias.gradient, &second)?;
+        let below = ops.matmul(&second, &self.hidden.value.t()?)?;
+        let below = match &pass.mask {
+            Some(mask) => (below * mask)?,
+            None => below,
+        };
+        let first = (above + below)?;
+        ops.mask(&first, &pass.first)?;
+        ops.sum_rows_into(&self.bias.gradient, &first)?;
+        for (parent, (own, coarse)) in self.parents.iter().zip(&pass.ids) {
+            zero(&parent.table.gradient)?;
+            ops.look_up_backward(&parent.table.gradient, &first, own)?;
+            if let (Some((_, table)), Some(coarse)) = (&parent.coarse, coarse) {
+                zero(&table.gradient)?;
+                ops.look_up_backward(&table.gradient, &first, coarse)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn values(&self) -> Result<Vec<Vec<f32>>> {
+        self.parameters().into_iter().map(Parameter::to_vec).collect()
+    }
+
+    fn set(&self, values: &[Vec<f32>]) -> Result<()> {
+        self.parameters().into_iter().zip(values).try_for_each(|(to, from)| to.set(from))
+    }
+
+    /// With coarse tables added to the others, and the output's bias such that the mean
+    /// of what is predicted for the flows is what they have.
+    fn calibrated(
+        &self,
+        (variables, at): (&[Variable], usize),
+        flows: &Flows,
+        rows: &[usize],
+    ) -> Result<ConditionalWeights> {
+        let width = variables.len();
+        let size = variables[at].size;
+        let mut bias = self.out_bias.to_vec()?;
+        let mut wanted = counts(flows, width, at, size, rows);
+        let prior = softmax_of(&bias);
+        wanted.iter_mut().zip(&prior).for_each(|(count, p)| *count += 0.2 * p);
+        let all: f32 = wanted.iter().sum();
+        for _ in 0..ROUNDS {
+            let mut mean = vec![0.0_f64; size];
+            for rows in rows.chunks(EVALUATED) {
+                let (_, logits) = self.forward(flows, width, rows, None)?;
+                add_probabilities(&logits, &mut mean)?;
+            }
+            for ((bias, wanted), mean) in bias.iter_mut().zip(&wanted).zip(&mean) {
+                *bias += correction(f64::from(wanted / all), mean / rows.len() as f64);
+            }
+            self.out_bias.set(&bias)?;
+        }
+        let mut tables = Vec::with_capacity(self.parents.len());
+        for parent in &self.parents {
+            let mut table = parent.table.to_vec()?;
+            if let Some((by, coarse)) = &parent.coarse {
+                let coarse = coarse.to_vec()?;
+                for (token, row) in table.chunks_exact_mut(self.units).enumerate() {
+                    let from = token / *by as usize * self.units;
+                    row.iter_mut().zip(&coarse[from..]).for_each(|(to, from)| *to += from);
+                }
+            }
+            tables.push(table);
+        }
+        Ok(ConditionalWeights {
+            tables,
+            bias: self.bias.to_vec()?,
+            hidden: self.hidden.to_vec()?,
+            hidden_bias: self.hidden_bias.to_vec()?,
+            out: self.out.to_vec()?,
+            out_bias: bias,
+        })
+    }
+}
+
+/// Inverted dropout: 0, or what makes up for the zeros.
+pub(super) fn kept(stream: &mut Stream, dropout: f32) -> f32 {
+    if stream.uniform() < dropout { 0.0 } else { 1.0 / (1.0 - dropout) }
+}
+
+pub(super) fn zero(tensor: &Tensor) -> Result<()> {
+    tensor.zero_set()
+}
+
+/// How much a bias moves so that a token with the mean probability `mean` gets `wanted`.
+pub(super) fn correction(wanted: f64, mean: f64) -> f32 {
+    (wanted / mean.max(1e-8)).ln().clamp(-2.0, 2.0) as f32
+}
+
+pub(super) fn softmax_of(logits: &[f32]) -> Vec<f32> {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exponentials: Vec<f32> = logits.iter().map(|logit| (logit - most).exp()).collect();
+    let sum: f32 = exponentials.iter().sum();
+    exponentials.into_iter().map(|value| value / sum).collect()
+}
+
+/// Adds the probabilities of every row.
+pub(super) fn add_probabilities(logits: &Tensor, sums: &mut [f64]) -> Result<()> {
+    for row in logits.to_vec2::<f32>()? {
+        let probabilities = softmax_of(&row);
+        sums.iter_mut().zip(probabilities).for_each(|(sum, p)| *sum += f64::from(p));
+    }
+    Ok(())
+}
+
+/// How many flows have each token.
+fn counts(flows: &Flows, width: usize, at: usize, size: usize, rows: &[usize]) -> Vec<f32> {
+    let mut counts = vec![0.0; size];
+    for &row in rows {
+        if let Some(count) = counts.get_mut(flows.attributes[row * width + at] as usize) {
+            *count += 1.0;
+        }
+    }
+    counts
+}
+
+/// Trains the network of a variable. `None` if `go_on` says no, which it is asked now and
+/// then, with the share that is done.
+pub(crate) fn train(
+    (variables, at): (&[Variable], usize),
+    flows: &Flows,
+    parts: Parts<'_>,
+    units: usize,
+    seed: u64,
+    device: &Device,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Option<ConditionalWeights>> {
+    let width = variables.len();
+    let size = variables[at].size as u32;
+    let applies = |rows: &[usize]| -> Vec<usize> {
+        rows.iter().copied().filter(|row| flows.attributes[row * width + at] < size).collect()
+    };
+    let (mut train, validation) = (applies(parts.train), applies(parts.validation));
+    let everything = [&train[..], &validation[..]].concat();
+    let start = counts(flows, width, at, size as usize, &train);
+    let network = Network::new((variables, at), &start, units, seed, device)?;
+    // Nothing to learn, or nothing to learn it from.
+    if size < 2 || train.len() < 2 {
+        return network.calibrated((variables, at), flows, &everything).map(Some);
+    }
+    let batch = (train.len() / 16).clamp(64, 512).min(train.len());
+    let mut adam = Adam::new(LEARNING_RATE, 0.9, 1e-8).with_weight_decay(WEIGHT_DECAY);
+    let mut best = (f64::INFINITY, network.values()?);
+    let (mut steps, mut since, mut looked) = (0, 0, 0);
+    let mut pass_number = 0;
+    'training: loop {
+        let mut order = Stream::new(seed, Purpose::Shuffle, pass_number);
+        order.shuffle(&mut train);
+        pass_number += 1;
+        for rows in train.chunks(batch) {
+            let mut dropout = Stream::new(seed, Purpose::Training, steps as u64);
+            let (pass, logits) = network.forward(flows, width, rows, Some(&mut dropout))?;
+            let targets = rows.iter().map(|row| flows.attributes[row * width + at]).collect();
+            let scale = 1.0 / rows.len() as f64;
+            network.ops.cross_entropy(&logits, &Ids::new(targets), scale)?;
+            network.backward(&pass, &logits)?;
+            adam.step(network.ops, network.parameters())?;
+            steps += 1;
+        }
+        if steps - looked < LOOK_EVERY && steps < MOST_STEPS {
+            continue;
+        }
+        looked = steps;
+        if !go_on() {
+            return Ok(None);
+        }
+        let mut loss = 0.0;
+        let looked_at = if validation.is_empty() { &train } else { &validation };
+        for rows in looked_at.chunks(EVALUATED) {
+            let (_, logits) = network.forward(flows, width, rows, None)?;
+            let targets = rows.iter().map(|row| flows.attributes[row * width + at]).collect();
+            loss += network.ops.cross_entropy(&logits, &Ids::new(targets), 0.0)?;
+        }
+        let loss = loss / looked_at.len() as f64;
+        if loss < best.0 - 1e-4 {
+            best = (loss, network.values()?);
+            since = 0;
+        } else {
+            since += 1;
+        }
+        if since >= PATIENCE || steps >= MOST_STEPS {
+            break 'training;
+        }
+    }
+    network.set(&best.1)?;
+    network.calibrated((variables, at), flows, &everything).map(Some)
+}

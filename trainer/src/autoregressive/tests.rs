@@ -1,0 +1,192 @@
+use candle_core::Device;
+use ns_model_format::autoregressive::{Applies, Head, RecordSays, Says, Variable};
+use ns_model_format::codec::{TokenOptions, TokensCodec};
+use ns_model_format::random::{Purpose, Stream};
+
+use super::conditional::{self, Parts};
+use super::fit::{self, Options, RecordTraining};
+use super::records::{RecordNetwork, Widths};
+use super::tokens::{Chain, Flows};
+use crate::arrays::Arrays;
+
+fn bins(count: usize) -> TokensCodec {
+    let options =
+        TokenOptions { most_values: 0, bins: count, integer: false, ..TokenOptions::default() };
+    TokensCodec::of_numbers((0..=count).map(|n| n as f64).collect(), &options)
+}
+
+/// Two kinds of flows: kind 0 has one or two records of head token 0 and 1, kind 1 has three or four.
+fn chain() -> Chain {
+    let variable = |name: &str, size: usize, says: Says, parents: Vec<usize>| Variable {
+        name: name.to_owned(),
+        size,
+        says,
+        applies: None,
+        file: (!parents.is_empty()).then(|| format!("{name}.onnx")),
+        parents,
+    };
+    let head = |name: &str, size: usize, says: RecordSays| Head {
+        name: name.to_owned(),
+        size,
+        says,
+        file: format!("{name}.onnx"),
+    };
+    let durations = bins(5);
+    let gaps = bins(5);
+    let all = |count: u32| vec![(0..count).collect(); 3];
+    Chain {
+        variables: vec![
+            variable("start", 3, Says::Start { edges: vec![0.0, 0.3, 0.6, 1.0] }, vec![]),
+            variable("kind", 2, Says::Field { field: 0, place: 0 }, vec![0]),
+            variable("records", 4, Says::Count { tokens: TokensCodec::of_counts(4) }, vec![0, 1]),
+            Variable {
+                applies: Some(Applies { variable: 2, token: 0, equal: false }),
+                ..variable("duration", 5, Says::Duration { tokens: durations }, vec![0, 1, 2])
+            },
+        ],
+        heads: vec![
+            head(
+                "flags",
+                4,
+                RecordSays::Joint {
+                    fields: vec![0],
+                    combinations: (0..4).map(|token| vec![token]).collect(),
+                    given: Some(1),
+                    first: all(4),
+                    later: all(4),
+                },
+            ),
+            head("length", 6, RecordSays::Field { field: 1 }),
+            head("gap", 5, RecordSays::Gap { tokens: gaps }),
+        ],
+    }
+}
+
+fn flows(count: usize) -> Flows {
+    let mut draws = Stream::new(3, Purpose::Evaluation, 0);
+    let mut flows = Flows::default();
+    let mut records = 0;
+    for _ in 0..count {
+        let kind = u32::from(draws.uniform() < 0.3);
+        let length = 1 + 2 * kind + draws.below(2) as u32;
+        let duration = if length == 1 { 5 } else { draws.below(5) as u32 };
+        flows.attributes.extend([draws.below(3) as u32, kind, length - 1, duration]);
+        for record in 0..length {
+            flows.records.extend([2 * kind + record % 2, draws.below(6) as u32, record.min(4)]);
+            flows.since_us.push(record as f32 * (1.0 + duration as f32));
+        }
+        records += u64::from(length);
+        flows.ends.push(records);
+    }
+    flows
+}
+
+const WIDTHS: Widths = Widths { context: 6, input: 5, hidden: 7, head: 4 };
+
+#[test]
+fn gradients_of_records_agree_with_differences() {
+    let (chain, flows) = (chain(), flows(5));
+    let network =
+        RecordNetwork::new(&chain.variables, &chain.heads, WIDTHS, 1, &Device::Cpu).unwrap();
+    let chosen: Vec<usize> = (0..5).collect();
+    let loss = |network: &RecordNetwork| {
+        let mut stream = Stream::new(9, Purpose::Training, 0);
+        network.loss_and_gradients(&flows, &chosen, &mut stream).unwrap()
+    };
+    loss(&network);
+    let gradients: Vec<Vec<f32>> = network
+        .parameters()
+        .iter()
+        .map(|p| p.gradient.flatten_all().unwrap().to_vec1().unwrap())
+        .collect();
+    let values = network.values().unwrap();
+    let mut checked = 0;
+    for (tensor, gradient) in gradients.iter().enumerate() {
+        for at in (0..gradient.len()).step_by(gradient.len().div_ceil(5)) {
+            let moved = |by: f32| {
+                let mut values = values.clone();
+                values[tensor][at] += by;
+                network.set(&values).unwrap();
+                loss(&network)
+            };
+            let expected = (moved(1e-2) - moved(-1e-2)) / 2e-2;
+            let found = f64::from(gradient[at]);
+            assert!(
+                (found - expected).abs() < 2e-3 + 2e-2 * expected.abs(),
+                "tensor {tensor}, value {at}: {found}, expected {expected}"
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked > 60, "{checked}");
+}
+
+#[test]
+fn what_depends_on_what_is_learned() {
+    let (chain, flows) = (chain(), flows(2000));
+    let (train, validation) = fit::divided(flows.len(), 1);
+    let parts = Parts { train: &train, validation: &validation };
+    let mut go_on = || true;
+    let weights =
+        conditional::train((&chain.variables, 2), &flows, parts, 16, 1, &Device::Cpu, &mut go_on);
+    let weights = weights.unwrap().unwrap();
+    // Start and kind to the logits of the count.
+    for kind in 0..2_usize {
+        let mut first: Vec<f32> = (0..16)
+            .map(|at| weights.tables[0][16 + at] + weights.tables[1][kind * 16 + at])
+            .zip(&weights.bias)
+            .map(|(sum, bias)| (sum + bias).max(0.0))
+            .collect();
+        let second: Vec<f32> = (0..16)
+            .map(|to| {
+                let sum: f32 =
+                    (0..16).map(|from| first[from] * weights.hidden[from * 16 + to]).sum();
+                (sum + weights.hidden_bias[to]).max(0.0)
+            })
+            .collect();
+        first.iter_mut().zip(second).for_each(|(first, second)| *first += second);
+        let logits: Vec<f32> = (0..4)
+            .map(|to| {
+                let sum: f32 = (0..16).map(|from| first[from] * weights.out[from * 4 + to]).sum();
+                sum + weights.out_bias[to]
+            })
+            .collect();
+        let probabilities = conditional::softmax_of(&logits);
+        let own = probabilities[2 * kind] + probabilities[2 * kind + 1];
+        assert!(own > 0.98, "{kind}: {probabilities:?}");
+        assert!((probabilities[2 * kind] - 0.5).abs() < 0.08, "{kind}: {probabilities:?}");
+    }
+}
+
+#[test]
+fn training_goes_on_from_a_checkpoint_to_the_same_weights() {
+    let (chain, flows) = (chain(), flows(300));
+    let options = Options {
+        units: 8,
+        widths: WIDTHS,
+        learning_rate: 1e-3,
+        weight_decay: 0.05,
+        epochs: Some(3),
+    };
+    let begin = || RecordTraining::new(&chain, &flows, (&options, 5), &Device::Cpu).unwrap();
+    let mut whole = begin();
+    let mut losses = Vec::new();
+    while !whole.is_over() {
+        losses.push(whole.step().unwrap().train);
+    }
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    let third = losses.len() / 3;
+    assert!(mean(&losses[2 * third..]) < mean(&losses[..third]), "{losses:?}");
+    let mut first = begin();
+    for _ in 0..losses.len() / 2 {
+        first.step().unwrap();
+    }
+    let mut arrays = Arrays::default();
+    let state = first.checkpoint(&mut arrays).unwrap();
+    let mut second = begin();
+    second.resume(&mut arrays, state).unwrap();
+    while !second.is_over() {
+        second.step().unwrap();
+    }
+    assert_eq!(second.finish().unwrap(), whole.finish().unwrap());
+}

@@ -1,0 +1,665 @@
+//! From a trace to tokens: which variables a flow and its records have, in which order,
+//! and their values.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use ns_model_format::autoregressive::{Applies, Head, RecordSays, Says, Variable};
+use ns_model_format::codec::{Codec, CodecError, TokenOptions, TokensCodec};
+use ns_model_format::schema::packet_field::DIRECTION;
+use ns_model_format::{Column, ColumnData, Field, FieldKind, Schema};
+
+use serde::{Deserialize, Serialize};
+
+use crate::arrays::{Array, Arrays};
+use crate::config::FieldConfig;
+use crate::ingest::Trace;
+use crate::work::WorkError;
+
+/// Bins of flow starts.
+const START_BINS: usize = 128;
+/// A field of a record is the flow's if so many of the records have the value that the
+/// flow's first record (of their direction) has.
+const CONSTANT_SHARE: f64 = 0.95;
+/// A field of so few tokens is drawn together with others like it.
+const FEW: usize = 32;
+/// Most combinations of fields that are drawn together.
+const MOST_COMBINATIONS: usize = 256;
+/// Numbers of a record whose means are planned.
+const MOST_MEANS: usize = 3;
+const DURATION_BINS: usize = 32;
+const MEAN_BINS: usize = 24;
+const GAP_BINS: usize = 64;
+/// Where ports change their meaning: RFC 6335, and where systems begin to count.
+const PORT_EDGES: [f64; 3] = [1024.0, 32768.0, 49152.0];
+
+/// A trace as tokens.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Flows {
+    /// `[flows, variables]`; a variable's size where it does not apply.
+    pub(crate) attributes: Vec<u32>,
+    /// Where each flow's records end.
+    pub(crate) ends: Vec<u64>,
+    /// `[records, heads]`.
+    pub(crate) records: Vec<u32>,
+    /// Microseconds since the flow's first record.
+    pub(crate) since_us: Vec<f32>,
+}
+
+impl Flows {
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Writes them to a file.
+    pub(crate) fn write(self, path: &Path) -> Result<(), WorkError> {
+        let mut arrays = Arrays::default();
+        arrays.put("attributes", Array::U32(self.attributes));
+        arrays.put("ends", Array::U64(self.ends));
+        arrays.put("records", Array::U32(self.records));
+        arrays.put("since_us", Array::F32(self.since_us));
+        arrays.write(path, &())
+    }
+
+    /// Reads them back: flows of this chain.
+    pub(crate) fn read(path: &Path, chain: &Chain) -> Result<Flows, WorkError> {
+        let (mut arrays, ()) = Arrays::read(path)?;
+        let damaged =
+            |reason: &str| WorkError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
+        let mut all = || {
+            Some(Flows {
+                attributes: arrays.take_u32("attributes")?,
+                ends: arrays.take_u64("ends")?,
+                records: arrays.take_u32("records")?,
+                since_us: arrays.take_f32("since_us")?,
+            })
+        };
+        let flows = all().ok_or_else(|| damaged("it has no flows as tokens"))?;
+        let (variables, heads) = (chain.variables.len(), chain.heads.len());
+        let begins = std::iter::once(0).chain(flows.ends.iter().copied());
+        let records = flows.since_us.len();
+        let fits = flows.attributes.len() == flows.len() * variables
+            && flows.records.len() == records * heads
+            && begins.zip(&flows.ends).all(|(begin, end)| begin < *end)
+            && flows.ends.last().copied().unwrap_or(0) == records as u64
+            && flows
+                .attributes
+                .iter()
+                .zip(chain.variables.iter().cycle())
+                .all(|(&token, variable)| token as usize <= variable.size)
+            && flows
+                .records
+                .iter()
+                .zip(chain.heads.iter().cycle())
+                .all(|(&token, head)| (token as usize) < head.size);
+        if fits { Ok(flows) } else { Err(damaged("its flows are not of this plan")) }
+    }
+
+    /// The records of a flow.
+    pub(crate) fn range(&self, flow: usize) -> std::ops::Range<usize> {
+        let begin = if flow == 0 { 0 } else { self.ends[flow - 1] as usize };
+        begin..self.ends[flow] as usize
+    }
+}
+
+/// What is drawn, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Chain {
+    pub(crate) variables: Vec<Variable>,
+    pub(crate) heads: Vec<Head>,
+}
+
+/// How a field's values become tokens.
+pub(crate) fn options(field: &FieldConfig, column: &Column, kind: &FieldKind) -> TokenOptions {
+    let octets = match (kind, field.n_bits) {
+        (FieldKind::Ipv4, _) | (FieldKind::Integer, Some(32)) => Some(4),
+        (FieldKind::Ip, _) => Some(16),
+        (FieldKind::Mac, _) => Some(6),
+        _ => None,
+    };
+    let is_port = field.n_bits == Some(16)
+        || field.column.to_ascii_lowercase().contains("port")
+        || field.word2vec_name().is_some_and(|name| name.contains("port"));
+    let distinct = distinct(column, 4 * FEW);
+    let real = matches!(column.data, ColumnData::Float(_));
+    match (octets, is_port) {
+        (Some(octets), _) => TokenOptions {
+            most_values: 1024,
+            least_count: 2,
+            octets: Some(octets),
+            ..TokenOptions::default()
+        },
+        (None, true) => TokenOptions {
+            most_values: 1024,
+            stands_out: true,
+            edges: PORT_EDGES.to_vec(),
+            ..TokenOptions::default()
+        },
+        // A few values each have a token, however rare.
+        _ if distinct <= 2 * FEW => TokenOptions {
+            least_count: 1,
+            integer: !real || *kind == FieldKind::Integer,
+            ..TokenOptions::default()
+        },
+        _ => TokenOptions {
+            least_count: 4,
+            bins: if real { 64 } else { 32 },
+            log: real,
+            integer: !matches!(kind, FieldKind::Float { .. }),
+            ..TokenOptions::default()
+        },
+    }
+}
+
+/// Distinct values of a column, counted up to a limit.
+fn distinct(column: &Column, limit: usize) -> usize {
+    let mut seen = std::collections::HashSet::new();
+    for row in 0..column.len() {
+        seen.insert(ns_model_format::codec::Choice::of(column, row));
+        if seen.len() > limit {
+            break;
+        }
+    }
+    seen.len()
+}
+
+/// A measurement's tokens, one a record of the trace in its order of flows.
+struct Measured<'a> {
+    field: &'a Field,
+    codec: &'a TokensCodec,
+    tokens: Vec<u32>,
+}
+
+/// The codec of a field of an autoregressive model.
+pub(crate) fn codec(field: &Field) -> Option<&TokensCodec> {
+    match &field.codec {
+        Codec::Tokens(codec) => Some(codec),
+        _ => None,
+    }
+}
+
+/// Finds the variables of a trace whose fields have tokens, and encodes it.
+///
+/// # Errors
+/// Values without tokens.
+pub(crate) fn encode(
+    trace: &Trace,
+    schema: &Schema,
+    span_ns: u64,
+) -> Result<(Chain, Flows), CodecError> {
+    let flows = trace.flows.len();
+    let rows: Vec<usize> = trace.flows.iter().flatten().map(|&row| row as usize).collect();
+    let mut ends = Vec::with_capacity(flows);
+    let mut total = 0_u64;
+    for flow in &trace.flows {
+        total += flow.len() as u64;
+        ends.push(total);
+    }
+    let mut since_us = Vec::with_capacity(rows.len());
+    let mut gaps_us = Vec::with_capacity(rows.len());
+    for flow in &trace.flows {
+        let time = |at: usize| trace.times_ns[flow[at] as usize];
+        for at in 0..flow.len() {
+            since_us.push((time(at) - time(0)) as f64 / 1000.0);
+            gaps_us.push((time(at) - time(at.saturating_sub(1))) as f64 / 1000.0);
+        }
+    }
+    let firsts: Vec<usize> = trace.flows.iter().map(|flow| flow[0] as usize).collect();
+    let mut measured = Vec::new();
+    for field in &schema.measurements {
+        let (Some(codec), Some(column)) = (codec(field), trace.column(&field.name)) else {
+            continue;
+        };
+        let mut tokens = Vec::with_capacity(rows.len());
+        codec.tokens(&column.column.pick(&rows), &mut tokens)?;
+        measured.push(Measured { field, codec, tokens });
+    }
+    let flows_of = Records { ends: &ends, directions: directions(&measured) };
+    let mut columns: Vec<(Variable, Vec<u32>)> = Vec::new();
+
+    // What the flow is: its fields, its plan, and what of its records does not change.
+    for (at, field) in schema.attributes.iter().enumerate() {
+        let (Some(codec), Some(column)) = (codec(field), trace.column(&field.name)) else {
+            continue;
+        };
+        let sizes = codec.sizes();
+        let mut tokens = Vec::with_capacity(flows * sizes.len());
+        codec.tokens(&column.column.pick(&firsts), &mut tokens)?;
+        for (place, &size) in sizes.iter().enumerate() {
+            let name = match place {
+                0 => field.name.clone(),
+                place => format!("{} octet {place}", field.name),
+            };
+            let says = Says::Field { field: at, place };
+            let of_place = tokens.iter().skip(place).step_by(sizes.len()).copied().collect();
+            columns.push((variable(name, size, says), of_place));
+        }
+    }
+    let longest = trace.flows.iter().map(Vec::len).max().unwrap_or(1);
+    let counts = TokensCodec::of_counts(longest as u64);
+    let tokens = trace.flows.iter().map(|flow| counts.token_of(flow.len() as f64)).collect();
+    let says = Says::Count { tokens: counts.clone() };
+    columns.push((variable("records".to_owned(), counts.sizes()[0], says), tokens));
+    let durations: Vec<f64> = ends.iter().map(|&end| since_us[end as usize - 1]).collect();
+    let longer = || durations.iter().zip(&trace.flows).filter(|(_, flow)| flow.len() > 1);
+    if longer().next().is_some() {
+        let options = TokenOptions { bins: DURATION_BINS, log: true, ..only_bins() };
+        let codec =
+            TokensCodec::of_numbers(longer().map(|(d, _)| at_least_one(*d)).collect(), &options);
+        let (size, says) = (codec.sizes()[0], Says::Duration { tokens: codec.clone() });
+        let tokens = durations.iter().zip(&trace.flows).map(|(d, flow)| match flow.len() {
+            1 => size as u32,
+            _ => codec.token_of(at_least_one(*d)),
+        });
+        let tokens = tokens.collect();
+        columns.push((variable("duration".to_owned(), size, says), tokens));
+    }
+    let mut changing: Vec<usize> = Vec::new();
+    for (at, one) in measured.iter().enumerate() {
+        if one.field.name != DIRECTION && flows_of.constant_share(&one.tokens) >= CONSTANT_SHARE {
+            for direction in flows_of.directions_told() {
+                columns.push(constant(at, one, direction, &flows_of));
+            }
+        } else {
+            changing.push(at);
+        }
+    }
+    let (joint, single) = divide(&measured, &changing);
+    let numbers = single.iter().copied().filter(|&at| measured[at].codec.sizes()[0] > FEW);
+    for at in numbers.take(MOST_MEANS) {
+        columns.extend(mean(at, &measured[at], trace, &rows, &ends));
+    }
+    let (variables, attributes) = in_order(columns, trace, span_ns);
+
+    // What a record is.
+    let mut heads = Vec::new();
+    let mut tokens: Vec<Vec<u32>> = Vec::new();
+    if !joint.is_empty() {
+        let (head, of_head) = joint_head(&joint, &measured, &flows_of, &variables, &attributes);
+        heads.push(head);
+        tokens.push(of_head);
+    }
+    for at in single {
+        let says = RecordSays::Field { field: at };
+        let size = measured[at].codec.sizes()[0];
+        heads.push(head(measured[at].field.name.clone(), size, says));
+        tokens.push(measured[at].tokens.clone());
+    }
+    let is_first = |at: usize| since_us_is_first(&ends, at);
+    let later = gaps_us.iter().enumerate().filter(|&(at, _)| !is_first(at)).map(|(_, &gap)| gap);
+    let mut later: Vec<f64> = later.collect();
+    if later.is_empty() {
+        later.push(0.0);
+    }
+    let options = TokenOptions { bins: GAP_BINS, log: true, ..only_bins() };
+    let later = later.into_iter().map(at_least_one).collect();
+    let gaps = TokensCodec::of_numbers(later, &options);
+    tokens.push(
+        gaps_us
+            .iter()
+            .enumerate()
+            .map(|(at, gap)| if is_first(at) { 0 } else { gaps.token_of(at_least_one(*gap)) })
+            .collect(),
+    );
+    let size = gaps.sizes()[0];
+    heads.push(head("gap".to_owned(), size, RecordSays::Gap { tokens: gaps }));
+    for (at, head) in heads.iter_mut().enumerate() {
+        head.file = format!("head-{at}.onnx");
+    }
+    let mut records = vec![0; rows.len() * heads.len()];
+    for (at, of_head) in tokens.iter().enumerate() {
+        let places = records.iter_mut().skip(at).step_by(heads.len());
+        places.zip(of_head).for_each(|(place, &token)| *place = token);
+    }
+    let since_us = since_us.into_iter().map(|since| since as f32).collect();
+    Ok((Chain { variables, heads }, Flows { attributes, ends, records, since_us }))
+}
+
+/// Bins are even in the logarithm, and less than a microsecond is none.
+fn at_least_one(time_us: f64) -> f64 {
+    time_us.max(1.0)
+}
+
+/// Nothing but bins.
+fn only_bins() -> TokenOptions {
+    TokenOptions { most_values: 0, integer: false, ..TokenOptions::default() }
+}
+
+fn since_us_is_first(ends: &[u64], record: usize) -> bool {
+    record == 0 || ends.binary_search(&(record as u64)).is_ok()
+}
+
+fn variable(name: String, size: usize, says: Says) -> Variable {
+    Variable { name, size, says, applies: None, file: None, parents: Vec::new() }
+}
+
+fn head(name: String, size: usize, says: RecordSays) -> Head {
+    Head { name, size, says, file: String::new() }
+}
+
+/// The direction of every record, if flows have two.
+fn directions(measured: &[Measured<'_>]) -> Option<Vec<u8>> {
+    let found = measured.iter().find(|one| one.field.name == DIRECTION)?;
+    let direction = |&token: &u32| match found.codec.value(&[token], 0.0).as_i64() {
+        Some(1) => 1,
+        _ => 0,
+    };
+    Some(found.tokens.iter().map(direction).collect())
+}
+
+/// The records of all flows, one flow after another.
+struct Records<'a> {
+    ends: &'a [u64],
+    directions: Option<Vec<u8>>,
+}
+
+impl Records<'_> {
+    fn directions_told(&self) -> Vec<Option<u8>> {
+        match self.directions {
+            Some(_) => vec![Some(0), Some(1)],
+            None => vec![None],
+        }
+    }
+
+    fn direction(&self, record: usize) -> usize {
+        self.directions.as_ref().map_or(0, |directions| usize::from(directions[record]))
+    }
+
+    fn flows(&self) -> impl Iterator<Item = std::ops::Range<usize>> {
+        self.ends.iter().scan(0, |begin, &end| {
+            let range = *begin..end as usize;
+            *begin = end as usize;
+            Some(range)
+        })
+    }
+
+    /// The share of records after a flow's first (of their direction) that say the same
+    /// as that; 1 if there are none.
+    fn constant_share(&self, tokens: &[u32]) -> f64 {
+        let (mut same, mut all) = (0_u64, 0_u64);
+        for range in self.flows() {
+            let mut first = [None; 2];
+            for record in range {
+                let first = &mut first[self.direction(record)];
+                match first {
+                    None => *first = Some(tokens[record]),
+                    Some(first) => {
+                        all += 1;
+                        same += u64::from(*first == tokens[record]);
+                    }
+                }
+            }
+        }
+        if all == 0 { 1.0 } else { same as f64 / all as f64 }
+    }
+}
+
+/// A measurement that is the flow's, in one direction.
+fn constant(
+    at: usize,
+    one: &Measured<'_>,
+    direction: Option<u8>,
+    records: &Records<'_>,
+) -> (Variable, Vec<u32>) {
+    let absent = one.codec.sizes()[0];
+    let wanted = usize::from(direction.unwrap_or(0));
+    let token = |range: std::ops::Range<usize>| {
+        let mut of_flow = range.filter(|&record| records.direction(record) == wanted);
+        of_flow.next().map_or(absent as u32, |record| one.tokens[record])
+    };
+    let name = match direction {
+        Some(1) => format!("{} back", one.field.name),
+        _ => one.field.name.clone(),
+    };
+    let says = Says::Constant { measurement: at, direction };
+    (variable(name, absent + 1, says), records.flows().map(token).collect())
+}
+
+/// Which fields are drawn together, and which alone.
+fn divide(measured: &[Measured<'_>], changing: &[usize]) -> (Vec<usize>, Vec<usize>) {
+    let size = |at: &usize| measured[*at].codec.sizes()[0];
+    let (mut few, mut single): (Vec<usize>, Vec<usize>) =
+        changing.iter().copied().partition(|at| size(at) <= FEW);
+    // The direction first, whatever the others: constants depend on it.
+    few.sort_by_key(|at| (measured[*at].field.name != DIRECTION, size(at), *at));
+    let mut joint: Vec<usize> = Vec::new();
+    for at in few {
+        joint.push(at);
+        if combinations(&joint, measured).len() > MOST_COMBINATIONS && joint.len() > 1 {
+            joint.pop();
+            single.push(at);
+        }
+    }
+    joint.sort_unstable();
+    single.sort_unstable();
+    (joint, single)
+}
+
+/// The combinations of tokens that some fields take, the most frequent first.
+fn combinations(fields: &[usize], measured: &[Measured<'_>]) -> Vec<Vec<u32>> {
+    let mut counts: HashMap<Vec<u32>, u64> = HashMap::new();
+    for record in 0..measured.first().map_or(0, |one| one.tokens.len()) {
+        let combination = fields.iter().map(|&at| measured[at].tokens[record]).collect();
+        *counts.entry(combination).or_default() += 1;
+    }
+    let mut counts: Vec<(Vec<u32>, u64)> = counts.into_iter().collect();
+    counts.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    counts.into_iter().map(|(combination, _)| combination).collect()
+}
+
+fn joint_head(
+    fields: &[usize],
+    measured: &[Measured<'_>],
+    records: &Records<'_>,
+    variables: &[Variable],
+    attributes: &[u32],
+) -> (Head, Vec<u32>) {
+    let combinations = combinations(fields, measured);
+    let index: HashMap<&[u32], u32> = combinations.iter().map(Vec::as_slice).zip(0..).collect();
+    let count = measured[fields[0]].tokens.len();
+    let mut tokens = Vec::with_capacity(count);
+    for record in 0..count {
+        let of_record: Vec<u32> = fields.iter().map(|&at| measured[at].tokens[record]).collect();
+        tokens.push(index[of_record.as_slice()]);
+    }
+    let given = most_telling(&tokens, combinations.len(), records, variables, attributes);
+    let rows = given.map_or(1, |at| variables[at].size + 1);
+    let mut first = vec![vec![false; combinations.len()]; rows];
+    let mut later = first.clone();
+    for (flow, range) in records.flows().enumerate() {
+        let row = given.map_or(0, |at| attributes[flow * variables.len() + at] as usize);
+        for (at, record) in range.enumerate() {
+            let lists = if at == 0 { &mut first } else { &mut later };
+            lists[row][tokens[record] as usize] = true;
+        }
+    }
+    let list = |seen: Vec<bool>| {
+        seen.into_iter().zip(0..).filter(|(seen, _)| *seen).map(|(_, at)| at).collect()
+    };
+    let lists = |all: Vec<Vec<bool>>| all.into_iter().map(list).collect::<Vec<Vec<u32>>>();
+    let name = fields.iter().map(|&at| measured[at].field.name.as_str()).collect::<Vec<_>>();
+    let size = combinations.len();
+    let (first, later) = (lists(first), lists(later));
+    let fields = fields.to_vec();
+    let says = RecordSays::Joint { fields, combinations, given, first, later };
+    (head(name.join(" "), size, says), tokens)
+}
+
+/// The variable of few tokens that tells the most of a record's combination.
+fn most_telling(
+    tokens: &[u32],
+    size: usize,
+    records: &Records<'_>,
+    variables: &[Variable],
+    attributes: &[u32],
+) -> Option<usize> {
+    let information = |at: usize| {
+        let width = variables[at].size + 1;
+        let mut counts = vec![0_u64; width * size];
+        for (flow, range) in records.flows().enumerate() {
+            let row = attributes[flow * variables.len() + at] as usize;
+            range.for_each(|record| counts[row * size + tokens[record] as usize] += 1);
+        }
+        let entropy = |counts: &mut dyn Iterator<Item = u64>| -> f64 {
+            let all = tokens.len() as f64;
+            counts.filter(|&n| n > 0).map(|n| -(n as f64 / all) * (n as f64 / all).ln()).sum()
+        };
+        let of_rows = entropy(&mut counts.chunks_exact(size).map(|row| row.iter().sum()));
+        of_rows - entropy(&mut counts.iter().copied())
+    };
+    let few = variables.iter().enumerate().filter(|(_, variable)| {
+        matches!(variable.says, Says::Field { place: 0, .. }) && variable.size <= FEW
+    });
+    // Of equals the first.
+    few.map(|(at, _)| (at, information(at)))
+        .reduce(|best, next| if next.1 > best.1 + 1e-12 { next } else { best })
+        .map(|(at, _)| at)
+}
+
+/// The mean of a measurement of numbers.
+fn mean(
+    at: usize,
+    one: &Measured<'_>,
+    trace: &Trace,
+    rows: &[usize],
+    ends: &[u64],
+) -> Option<(Variable, Vec<u32>)> {
+    let column = &trace.column(&one.field.name)?.column;
+    let mut begin = 0;
+    let mut means = Vec::with_capacity(ends.len());
+    for &end in ends {
+        let numbers =
+            rows[begin..end as usize].iter().filter_map(|&row| column.value(row).as_f64());
+        let (count, sum) = numbers.fold((0_u32, 0.0), |(count, sum), x| (count + 1, sum + x));
+        means.push(sum / f64::from(count.max(1)));
+        begin = end as usize;
+    }
+    let options = TokenOptions { bins: MEAN_BINS, ..only_bins() };
+    let codec = TokensCodec::of_numbers(means.clone(), &options);
+    let tokens = means.into_iter().map(|mean| codec.token_of(mean)).collect();
+    let (size, name) = (codec.sizes()[0], format!("mean {}", one.field.name));
+    Some((variable(name, size, Says::Mean { measurement: at, tokens: codec }), tokens))
+}
+
+/// The chain: the start, then what is easily told before what is not.
+fn in_order(
+    columns: Vec<(Variable, Vec<u32>)>,
+    trace: &Trace,
+    span_ns: u64,
+) -> (Vec<Variable>, Vec<u32>) {
+    let shares: Vec<f64> = trace
+        .flows
+        .iter()
+        .map(|flow| {
+            let since = trace.times_ns[flow[0] as usize].abs_diff(trace.times_ns[0]);
+            since as f64 / span_ns.max(1) as f64
+        })
+        .collect();
+    let edges = start_edges(&shares);
+    let starts = shares.iter().map(|&share| start_token(&edges, share as f32)).collect();
+    let size = edges.len() - 1;
+    let mut all = vec![(variable("start".to_owned(), size, Says::Start { edges }), starts)];
+    // An address and its octets stay together.
+    let mut groups: Vec<Vec<(Variable, Vec<u32>)>> = Vec::new();
+    for column in columns {
+        match column.0.says {
+            Says::Field { place, .. } if place > 0 => {
+                if let Some(group) = groups.last_mut() {
+                    group.push(column);
+                }
+            }
+            _ => groups.push(vec![column]),
+        }
+    }
+    let mut order: Vec<(f64, usize)> =
+        groups.iter().map(|group| entropy(&group[0].1)).zip(0..).collect();
+    order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    let mut groups: Vec<Option<Vec<(Variable, Vec<u32>)>>> = groups.into_iter().map(Some).collect();
+    for (_, at) in order {
+        all.extend(groups[at].take().into_iter().flatten());
+    }
+    let position = |wanted: &dyn Fn(&Says) -> bool| all.iter().position(|(v, _)| wanted(&v.says));
+    // A duration needs the count before it.
+    let count = position(&|says| matches!(says, Says::Count { .. }));
+    let duration = position(&|says| matches!(says, Says::Duration { .. }));
+    if let (Some(count), Some(duration)) = (count, duration)
+        && duration < count
+    {
+        let moved = all.remove(count);
+        all.insert(duration, moved);
+    }
+    let mut applies: BTreeMap<usize, Applies> = BTreeMap::new();
+    let (mut address, mut count) = (0, 0);
+    for (at, (variable, tokens)) in all.iter().enumerate() {
+        match &variable.says {
+            Says::Field { place: 0, .. } => address = at,
+            Says::Field { .. } => {
+                let token = all[address].0.size as u32 - 1;
+                applies.insert(at, Applies { variable: address, token, equal: true });
+            }
+            Says::Count { .. } => count = at,
+            Says::Duration { .. } => {
+                applies.insert(at, Applies { variable: count, token: 0, equal: false });
+            }
+            _ => {}
+        }
+        debug_assert_eq!(tokens.len(), trace.flows.len());
+    }
+    let flows = trace.flows.len();
+    let mut attributes = vec![0; flows * all.len()];
+    let width = all.len();
+    for at in 0..width {
+        for flow in 0..flows {
+            let absent = applies.get(&at).is_some_and(|applies| {
+                (all[applies.variable].1[flow] == applies.token) != applies.equal
+            });
+            attributes[flow * width + at] =
+                if absent { all[at].0.size as u32 } else { all[at].1[flow] };
+        }
+    }
+    let variables = all.into_iter().enumerate().map(|(at, (variable, _))| Variable {
+        applies: applies.get(&at).copied(),
+        file: (at > 0).then(|| format!("attribute-{at}.onnx")),
+        ..variable
+    });
+    let mut variables: Vec<Variable> = variables.collect();
+    for at in 1..variables.len() {
+        // Octets of another address say nothing that the address's own token does not.
+        let is_of = |before: usize| match (&variables[before].says, &variables[at].says) {
+            (Says::Field { field, place }, Says::Field { field: own, .. }) if *place > 0 => {
+                field == own
+            }
+            (Says::Field { place, .. }, _) => *place == 0,
+            _ => true,
+        };
+        variables[at].parents = (0..at).filter(|&before| is_of(before)).collect();
+    }
+    (variables, attributes)
+}
+
+/// Edges of bins of about equally many flows.
+fn start_edges(shares: &[f64]) -> Vec<f32> {
+    let mut sorted = shares.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let at = |bin: usize| sorted[bin * (sorted.len() - 1) / START_BINS] as f32;
+    let mut edges: Vec<f32> = (1..START_BINS).map(at).filter(|e| *e > 0.0 && *e < 1.0).collect();
+    edges.dedup();
+    edges.insert(0, 0.0);
+    edges.push(1.0);
+    edges
+}
+
+fn start_token(edges: &[f32], share: f32) -> u32 {
+    let bin = edges.partition_point(|edge| *edge <= share).saturating_sub(1);
+    bin.min(edges.len() - 2) as u32
+}
+
+fn entropy(tokens: &[u32]) -> f64 {
+    let mut counts: HashMap<u32, u64> = HashMap::new();
+    tokens.iter().for_each(|&token| *counts.entry(token).or_default() += 1);
+    let mut counts: Vec<u64> = counts.into_values().collect();
+    // A sum of floats depends on its order.
+    counts.sort_unstable();
+    let all = tokens.len() as f64;
+    counts.into_iter().map(|n| -(n as f64 / all) * (n as f64 / all).ln()).sum()
+}

@@ -1,0 +1,86 @@
+//! A trained model's weights, and keeping them in files.
+
+use super::conditional::ConditionalWeights;
+use super::records::RecordWeights;
+use crate::arrays::{Array, Arrays};
+
+/// A trained model.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Weights {
+    /// Of every variable but the first.
+    pub(crate) conditionals: Vec<ConditionalWeights>,
+    pub(crate) records: RecordWeights,
+}
+
+impl ConditionalWeights {
+    fn all(&self) -> [&Vec<f32>; 5] {
+        [&self.bias, &self.hidden, &self.hidden_bias, &self.out, &self.out_bias]
+    }
+}
+
+/// Adds the networks of variables to a file.
+pub(crate) fn put_conditionals(all: &[ConditionalWeights], arrays: &mut Arrays) {
+    for (at, weights) in all.iter().enumerate() {
+        arrays.put_all(&format!("conditional.{at}.tables"), &weights.tables);
+        for (name, values) in
+            ["bias", "hidden", "hidden_bias", "out", "out_bias"].iter().zip(weights.all())
+        {
+            arrays.put(format!("conditional.{at}.{name}"), Array::F32(values.clone()));
+        }
+    }
+}
+
+/// Takes them out again.
+pub(crate) fn take_conditionals(arrays: &mut Arrays) -> Vec<ConditionalWeights> {
+    let mut next = |at: usize| {
+        let mut take = |name: &str| arrays.take_f32(&format!("conditional.{at}.{name}"));
+        let (bias, hidden, hidden_bias) = (take("bias")?, take("hidden")?, take("hidden_bias")?);
+        let (out, out_bias) = (take("out")?, take("out_bias")?);
+        let tables = arrays.take_all(&format!("conditional.{at}.tables"));
+        Some(ConditionalWeights { tables, bias, hidden, hidden_bias, out, out_bias })
+    };
+    (0..).map_while(|at| next(at)).collect()
+}
+
+impl Weights {
+    /// Adds them to a file.
+    pub(crate) fn put(&self, arrays: &mut Arrays) {
+        put_conditionals(&self.conditionals, arrays);
+        let records = &self.records;
+        for (name, values) in [
+            ("context", &records.context),
+            ("mix", &records.mix),
+            ("context_gates", &records.context_gates),
+            ("context_heads", &records.context_heads),
+            ("input", &records.input),
+            ("head_counters", &records.head_counters),
+            ("earlier", &records.earlier),
+            ("out", &records.out),
+        ] {
+            arrays.put_all(&format!("records.{name}"), values);
+        }
+        arrays.put("records.hidden", Array::F32(records.hidden.clone()));
+        arrays.put("records.heads", Array::F32(records.heads.clone()));
+    }
+
+    /// Takes them out again.
+    pub(crate) fn take(arrays: &mut Arrays) -> Option<Weights> {
+        let conditionals = take_conditionals(arrays);
+        let hidden = arrays.take_f32("records.hidden")?;
+        let heads = arrays.take_f32("records.heads")?;
+        let mut take = |name: &str| arrays.take_all(&format!("records.{name}"));
+        let records = RecordWeights {
+            context: take("context"),
+            mix: take("mix"),
+            context_gates: take("context_gates"),
+            context_heads: take("context_heads"),
+            input: take("input"),
+            hidden,
+            heads,
+            head_counters: take("head_counters"),
+            earlier: take("earlier"),
+            out: take("out"),
+        };
+        Some(Weights { conditionals, records })
+    }
+}
