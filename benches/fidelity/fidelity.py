@@ -27,12 +27,21 @@ TRACES = [
     ("caida-small", "seed-examples/caida-small.pcap", "pcap"),
 ]
 CONFIGS = {
+    ("pcap", "autoregressive"): None,
+    ("csv", "autoregressive"): ROOT / "configs/netflow.json",
     ("pcap", "ours"): None,
     ("csv", "ours"): ROOT / "configs/netflow.json",
     ("pcap", "netshare"): HERE / "netshare-pcap.json",
     ("csv", "netshare"): HERE / "netshare-netflow.json",
 }
-LABELS = {"ours": "our encodings", "netshare": "NetShare's encodings"}
+# An autoregressive model ends by itself.
+GAN = ["--model", "doppelganger", "--epochs", "100000"]
+MODEL = {"autoregressive": ["--model", "autoregressive"], "ours": GAN, "netshare": GAN}
+LABELS = {
+    "autoregressive": "autoregressive",
+    "ours": "DoppelGANger, our encodings",
+    "netshare": "DoppelGANger, NetShare's encodings",
+}
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
 parser.add_argument("--data", type=pathlib.Path, required=True)
@@ -82,7 +91,7 @@ def one(trace, path, kind, encodings):
     fit = ["--seed", "1", "--threads", "1", "--device", "cpu", "--max-minutes", str(options.minutes)]
     bundle = made(
         folder / "model.ns",
-        lambda out: run("ns-train", "train", "--input", train, "--out", out, *fit, *with_config, "--epochs", "100000", "-q"),
+        lambda out: run("ns-train", "train", "--input", train, "--out", out, *fit, *with_config, *MODEL[encodings], "-q"),
     )
     flag, ending = ("--pcap", "pcap") if kind == "pcap" else ("--csv", "csv")
     made(
@@ -132,7 +141,7 @@ def document(found):
     parts = [INTRODUCTION.format(minutes=f"{options.minutes:g}")]
     rows = [summary_row(trace, LABELS[encodings], of, iterations)
         for (trace, encodings), (of, iterations) in found.items()]
-    header = ["trace", "DoppelGANger with", "iterations", "median R", "95th", "Markov median R", "95th", "nearer than Markov", "AUC", "nearer to train"]
+    header = ["trace", "model", "iterations", "median R", "95th", "Markov median R", "95th", "nearer than Markov", "AUC", "nearer to train"]
     parts.append("## All traces\n\n" + table(header, rows))
     for trace, _, _ in TRACES:
         mine = {e: found[trace, e][0] for e in LABELS if (trace, e) in found}
@@ -165,7 +174,7 @@ def document(found):
 
 INTRODUCTION = """# Fidelity: where we stand
 
-Written by `./run fidelity`; do not edit. Each trace is cut into halves that share no flow. A DoppelGANger is
+Written by `./run fidelity`; do not edit. Each trace is cut into halves that share no flow. A model is
 fitted to one half, on one CPU thread for at most {minutes} minutes, one seed, and judged by the other half, which it has
 not seen. The Markov chain is fitted to the same half. R is a distance over its noise floor; 1 is as near as the trace is
 to itself ([README](../README.md#how-good-is-it)). "NetShare's encodings" are those of its example configurations

@@ -191,7 +191,7 @@ def measure(trace, name, seed, calibrations):
         config = folder / f"{iterations}.json"
         config.write_text(json.dumps(configuration(trace, VARIANTS[name][1], iterations), indent=1))
         arguments = ["--seed", seed, "--threads", 1, "--device", "cpu", "--quiet", "--config", config]
-        cpu = run("ns-train", "train", "--input", train, "--out", out, *arguments)[1]
+        cpu = run("ns-train", "train", "--input", train, "--out", out, "--model", "doppelganger", *arguments)[1]
         config.unlink()
         return cpu
 

@@ -170,6 +170,10 @@ pub enum RecordSays {
         first: Vec<Vec<u32>>,
         /// And that the others have.
         later: Vec<Vec<u32>>,
+        /// For each combination, those that a record after one of it has; none: any. Where
+        /// no combination is in both lists, this one does not count.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        after: Vec<Vec<u32>>,
     },
     /// A measurement field.
     Field {
@@ -275,7 +279,7 @@ impl Autoregressive {
         for (at, head) in self.heads.iter().enumerate() {
             let fail = |reason: &str| Err(format!("head `{}`: {reason}", head.name));
             let size = match &head.says {
-                RecordSays::Joint { fields, combinations, given, first, later } => {
+                RecordSays::Joint { fields, combinations, given, first, later, after } => {
                     let mut sizes = Vec::new();
                     for &field in fields {
                         sizes.push(measurement(field)?);
@@ -295,10 +299,12 @@ impl Autoregressive {
                             None => return fail("it depends on a variable that there is not"),
                         },
                     };
-                    let lists = first.iter().chain(later);
+                    let lists = first.iter().chain(later).chain(after);
                     let known =
                         |list: &Vec<u32>| list.iter().all(|&at| (at as usize) < combinations.len());
-                    if first.len() != rows || later.len() != rows || !lists.into_iter().all(known) {
+                    let each = after.is_empty() || after.len() == combinations.len();
+                    let fit = first.len() == rows && later.len() == rows && each;
+                    if !fit || !lists.into_iter().all(known) {
                         return fail("lists of combinations that do not fit");
                     }
                     combinations.len()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use ns_model_format::arrival::ArrivalProcess;
 use ns_model_format::codec::{BitCodec, CategoricalCodec, Choice, Codec, FloatCodec, FloatOptions};
@@ -240,10 +240,15 @@ pub fn interrupted(training: &mut Command) -> Option<i32> {
     let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
     let read = lines.find(|line| line.as_ref().is_ok_and(|line| line.starts_with("read ")));
     assert!(read.is_some(), "it says what it read");
+    interrupt(&child);
+    lines.for_each(drop);
+    child.wait().expect("it ends").code()
+}
+
+/// Sends SIGINT to a process that was started and not waited for.
+pub fn interrupt(child: &Child) {
     // SAFETY: kill has no memory effects; the child has not been waited for.
     #[expect(unsafe_code, reason = "std has no way to send SIGINT")]
     let sent = unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
     assert_eq!(sent, 0);
-    lines.for_each(drop);
-    child.wait().expect("it ends").code()
 }

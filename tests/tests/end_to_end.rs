@@ -237,15 +237,20 @@ fn check_flow_records(folder: &Path, config: &str) {
 
 #[test]
 fn ctrl_c_keeps_the_model_so_far() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut training = Command::new(program("ns-train"));
-    training
-        .args(["train", "--out", "model.ns", "--epochs", "1000000", "--input"])
-        .arg(lab_capture())
-        .current_dir(folder.path());
-    assert_eq!(interrupted(&mut training), Some(130));
-    let bundle = Bundle::open(&folder.path().join("model.ns")).expect("a whole bundle");
-    assert!(bundle.manifest().provenance.iterations > 0);
+    for class in ["autoregressive", "doppelganger"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut training = Command::new(program("ns-train"));
+        training
+            .args(["train", "--out", "model.ns", "--epochs", "1000000", "--model", class])
+            .arg("--input")
+            .arg(lab_capture())
+            .current_dir(folder.path());
+        assert_eq!(interrupted(&mut training), Some(130), "{class}");
+        let bundle = Bundle::open(&folder.path().join("model.ns")).expect("a whole bundle");
+        assert_eq!(bundle.manifest().model.class, class);
+        let replay = ["--bundle", "model.ns", "--null", "--flows", "3"];
+        succeed("ns-replay", &replay, folder.path());
+    }
 }
 
 /// Files that a failed run left beside what was there.

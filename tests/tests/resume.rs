@@ -318,7 +318,8 @@ fn the_best_by_flows_held_out_is_kept() {
     let capture = lab_capture();
     let input = ["train", "--epochs", "4", "--held-out", "0.3", "--patience", "9", "--input"];
     let capture = capture.to_str().expect("plain");
-    expect(0, folder, &[&input[..], &[capture, "--out", "a.ns"]].concat());
+    let more = [capture, "--out", "a.ns", "--model", "doppelganger"];
+    expect(0, folder, &[&input[..], &more].concat());
     let bundle = ns_model_format::Bundle::open(&folder.join("a.ns")).expect("a bundle");
     let provenance = &bundle.manifest().provenance;
     assert!(provenance.not_used["of flows held out to judge the model by"] > 1000);

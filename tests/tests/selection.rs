@@ -13,7 +13,18 @@ use pcap_file::pcap::PcapReader;
 static TRAINED: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a folder");
     let output = Command::new(program("ns-train"))
-        .args(["train", "--seed", "1", "--epochs", "5", "--out", "model.ns", "--input"])
+        .args([
+            "train",
+            "--seed",
+            "1",
+            "--epochs",
+            "5",
+            "--model",
+            "doppelganger",
+            "--out",
+            "model.ns",
+            "--input",
+        ])
         .arg(lab_capture())
         .current_dir(folder.path())
         .output()

@@ -89,6 +89,7 @@ fn exit_of(error: &anyhow::Error) -> Exit {
     match error.downcast_ref::<GeneratorError>() {
         Some(GeneratorError::Unit(error)) if error.is_training() => Exit::Failed,
         Some(GeneratorError::Unit(error)) if error.is_output() => Exit::Output,
+        Some(GeneratorError::NoModelYet { .. }) => Exit::Interrupted,
         Some(GeneratorError::Bundle(BundleError::Io { .. })) => Exit::Output,
         Some(GeneratorError::Work(WorkError::Write { .. })) => Exit::Output,
         Some(GeneratorError::Generate(GenerateError::Runtime(error))) => Exit::of_runtime(error),

@@ -84,7 +84,7 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
         // One model for the span, and flows as long as they are.
         Some(_) => {
             whole = Resolved {
-                chunks: Chunking { n_chunks: 1, ..config.chunks.clone() },
+                chunks: Chunking { n_chunks: 1, ..config.chunks },
                 max_flow_len: None,
                 self_norm: false,
                 ..config.clone()

@@ -17,7 +17,7 @@ use ns_runtime::stats::Report;
 use ns_runtime::{GenerateOptions, SinkError, engine};
 
 use crate::autoregressive::ModelClass;
-use crate::config::{self, Cell, ConfigError, Resolved, TrainingLength};
+use crate::config::{self, Cell, ConfigError, Resolved};
 use crate::device;
 use crate::evaluate::{self, Done, Evaluation, Options, Sides};
 use crate::files::{check_writable, is_one_of};
@@ -571,9 +571,10 @@ impl Generator {
         };
         let stopped = local.run(&work, plan, &mut watch)? == Ended::Stopped;
         match stopped {
-            true => {
-                units::so_far(&work, plan)?;
+            true if !units::so_far(&work, plan)? => {
+                return Err(GeneratorError::NoModelYet { work: work.path().to_owned() });
             }
+            true => {}
             false => units::clean(&work, plan),
         }
         let path = work.model();

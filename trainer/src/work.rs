@@ -7,7 +7,7 @@ use ns_model_format::schema::TraceKind;
 use serde::{Deserialize, Serialize};
 
 use crate::autoregressive::ModelClass;
-use crate::config::{self, Cell, ConfigError, Resolved, TrainingLength};
+use crate::config::{self, Cell, ConfigError, Resolved};
 use crate::files::{is_one_of, write_whole};
 use crate::ingest::{OnError, Reading, files};
 
@@ -573,7 +573,7 @@ mod tests {
         assert_eq!(opened.run().reading().held_out, 0);
         assert_eq!(std::fs::read_to_string(opened.config()).unwrap(), config::DEFAULT_PCAP);
         let cells = opened.configuration().unwrap();
-        assert_eq!(cells[0].config.length, TrainingLength::Epochs(3));
+        assert_eq!(cells[0].config.length, crate::config::TrainingLength::Epochs(3));
         // Its copy is read as the original was, another file beside it is not.
         assert_eq!(folder_of_config(&opened.config()), Path::new("/somewhere"));
         assert_eq!(folder_of_config(&work.join("mine.json")), work);

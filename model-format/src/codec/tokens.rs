@@ -150,6 +150,8 @@ impl TokensCodec {
     /// Fits tokens on finite numbers.
     #[must_use]
     pub fn of_numbers(mut numbers: Vec<f64>, options: &TokenOptions) -> TokensCodec {
+        // Zeros are one number, whatever their sign.
+        numbers.iter_mut().for_each(|number| *number += 0.0);
         numbers.sort_unstable_by(f64::total_cmp);
         let mut runs: Vec<(f64, u64)> = Vec::new();
         for &number in &numbers {
@@ -173,8 +175,9 @@ impl TokensCodec {
             |number: &f64| values.binary_search_by(|value| value.total_cmp(number)).is_ok();
         let others: Vec<f64> = numbers.into_iter().filter(|number| !is_frequent(number)).collect();
         let rest = match (others.is_empty(), options.octets) {
-            (true, _) => Rest::None,
-            (false, Some(octets)) => Rest::Octets(octets),
+            // An address that was not seen can still be given.
+            (_, Some(octets)) => Rest::Octets(octets),
+            (true, None) => Rest::None,
             (false, None) => {
                 let edges = bin_edges(&others, options);
                 let inner = inner_edges(&others, &edges, options);
@@ -239,6 +242,7 @@ impl TokensCodec {
     /// The token of a number; of one outside of all bins the nearest bin's.
     #[must_use]
     pub fn token_of(&self, number: f64) -> u32 {
+        let number = number + 0.0;
         if let Values::Numbers(values) = &self.values
             && let Ok(at) = values.binary_search_by(|value| value.total_cmp(&number))
         {
@@ -378,13 +382,26 @@ impl TokensCodec {
                     (token.ok_or_else(|| fail("was not there when tokens were fitted"))?, bits)
                 }
             };
-            out.push(token);
             let follow = self.octets_follow() == Some(token);
+            if follow && !self.octets_say(value, bits) {
+                return Err(fail(&format!("is no whole number of {octets} octets")));
+            }
+            out.push(token);
             for octet in (0..octets).rev() {
                 out.push(if follow { (bits >> (8 * octet)) as u32 & 255 } else { 0 });
             }
         }
         Ok(())
+    }
+
+    /// Whether a value is what its octets say.
+    fn octets_say(&self, value: Value, bits: u128) -> bool {
+        let Rest::Octets(octets) = self.rest else { return false };
+        let fits = bits.checked_shr(8 * u32::from(octets)).unwrap_or(0) == 0;
+        match &self.values {
+            Values::Numbers(_) => fits && value.as_f64() == Some(bits as f64),
+            Values::Choices { .. } => fits,
+        }
     }
 
     /// The token of every choice.
@@ -453,7 +470,7 @@ fn fit_choices(column: &Column, options: &TokenOptions) -> TokensCodec {
     all[own..].sort_unstable();
     let others = all.len() - own;
     let rest = match (others, options.octets) {
-        (0, _) => Rest::None,
+        (0, None) => Rest::None,
         (_, Some(octets)) => {
             all.truncate(own);
             Rest::Octets(octets)
@@ -602,6 +619,14 @@ impl Encoder for TokensCodec {
             (Values::Choices { all, own }, _) if *own as usize > all.len() => {
                 Err(format!("{} values, of which {own} have tokens", all.len()))
             }
+            (Values::Choices { all, own }, Rest::None | Rest::Octets(_))
+                if (*own as usize) < all.len() =>
+            {
+                Err("bins do not divide the values".to_owned())
+            }
+            (Values::Choices { .. }, _) if self.missing => {
+                Err("a token for what is missing beside those of texts".to_owned())
+            }
             (_, Rest::Bins { edges, .. }) if edges.len() < 2 || !finite_and_ascending(edges) => {
                 Err("edges of bins are not in ascending order".to_owned())
             }
@@ -632,3 +657,6 @@ impl Encoder for TokensCodec {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,15 +31,35 @@ struct Joint {
     given: usize,
     combinations: Vec<Vec<u32>>,
     first: Vec<Vec<u32>>,
-    later: Vec<Vec<u32>>,
+    /// For each given token: for each combination before, or one list for all.
+    later: Vec<Vec<Vec<u32>>>,
 }
 
 impl Joint {
     /// The tokens there are; `None` for all.
-    fn allowed(&self, gates: &[f32], is_first: bool) -> Option<&[u32]> {
-        let lists = if is_first { &self.first } else { &self.later };
-        let list = lists.get(gates[self.given] as usize)?;
+    fn allowed(&self, gates: &[f32], before: Option<usize>) -> Option<&[u32]> {
+        let given = gates[self.given] as usize;
+        let list = match before {
+            None => self.first.get(given)?,
+            Some(before) => {
+                let lists = self.later.get(given)?;
+                lists.get(before).or_else(|| lists.first())?
+            }
+        };
         (!list.is_empty()).then_some(list)
+    }
+
+    /// What is in both lists, unless nothing is.
+    fn later(later: &[Vec<u32>], after: &[Vec<u32>]) -> Vec<Vec<Vec<u32>>> {
+        let both = |list: &Vec<u32>, after: &Vec<u32>| -> Vec<u32> {
+            let both: Vec<u32> = list.iter().copied().filter(|at| after.contains(at)).collect();
+            if both.is_empty() { list.clone() } else { both }
+        };
+        let of_given = |list: &Vec<u32>| match after.is_empty() {
+            true => vec![list.clone()],
+            false => after.iter().map(|after| both(list, after)).collect(),
+        };
+        later.iter().map(of_given).collect()
     }
 }
 
@@ -97,11 +117,11 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
             size: head.size,
             graph,
             joint: match &head.says {
-                RecordSays::Joint { combinations, first, later, .. } => Some(Joint {
+                RecordSays::Joint { combinations, first, later, after, .. } => Some(Joint {
                     given: given.next().unwrap_or(widths.given()),
                     combinations: combinations.clone(),
                     first: first.clone(),
-                    later: later.clone(),
+                    later: Joint::later(later, after),
                 }),
                 _ => None,
             },
@@ -219,9 +239,9 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
         for ((((tokens, logits), gates), progress), noise) in
             rows.zip(gates()).zip(progress).zip(noise)
         {
-            let is_first = progress[count] == 0.0;
+            let before = (progress[count] > 0.0).then(|| (progress[at] as usize).saturating_sub(1));
             let joint = head.joint.as_ref();
-            let allowed = joint.and_then(|joint| joint.allowed(gates, is_first));
+            let allowed = joint.and_then(|joint| joint.allowed(gates, before));
             tokens[at] = sampler.draw(logits, allowed, noise[2 * at]) as u32;
         }
         Ok(())

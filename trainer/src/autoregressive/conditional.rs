@@ -5,21 +5,18 @@
 //! when its own validation loss is lowest, and all can be trained at once.
 
 use candle_core::{DType, Device, Result, Tensor};
-use ns_model_format::autoregressive::{Says, Variable};
+use ns_model_format::autoregressive::Variable;
 use ns_model_format::random::{Purpose, Stream};
 
-use super::tokens::Flows;
+use super::tokens::{Flows, coarse_of};
 use crate::model::ops::Ops;
 use crate::model::ops::tokens::Ids;
 use crate::model::parameter::{Adam, Initializer, Parameter};
 
-/// Tokens of an ordinal variable that share a row of a coarse table.
-const COARSE: u32 = 4;
-const COARSE_START: u32 = 8;
 const LEARNING_RATE: f64 = 2e-3;
 const WEIGHT_DECAY: f64 = 0.05;
 /// Inverted dropout of whole parents, and of hidden values.
-const DROPOUT: f32 = 0.2;
+const DROPOUT: f32 = 0.1;
 const HIDDEN_DROPOUT: f32 = 0.1;
 /// Steps between looks at the validation loss, at least.
 const LOOK_EVERY: usize = 40;
@@ -28,17 +25,10 @@ const PATIENCE: usize = 10;
 const MOST_STEPS: usize = 6000;
 /// Rows of which the loss is computed at once.
 const EVALUATED: usize = 1024;
+/// The logit of what is not drawn.
+const NEVER: f32 = -100.0;
 /// Rounds of calibration.
 const ROUNDS: usize = 4;
-
-/// Sizes of the tables of a parent: its own, and the coarse one if it is ordinal.
-fn coarse_of(variable: &Variable) -> Option<u32> {
-    match variable.says {
-        Says::Start { .. } => Some(COARSE_START),
-        Says::Count { .. } | Says::Duration { .. } | Says::Mean { .. } => Some(COARSE),
-        _ => None,
-    }
-}
 
 struct Parent {
     /// Its place in the chain.
@@ -241,6 +231,7 @@ impl Network {
         let size = variables[at].size;
         let mut bias = self.out_bias.to_vec()?;
         let mut wanted = counts(flows, width, at, size, rows);
+        let never: Vec<bool> = wanted.iter().map(|&count| count == 0.0).collect();
         let prior = softmax_of(&bias);
         wanted.iter_mut().zip(&prior).for_each(|(count, p)| *count += 0.2 * p);
         let all: f32 = wanted.iter().sum();
@@ -254,6 +245,11 @@ impl Network {
                 *bias += correction(f64::from(wanted / all), mean / rows.len() as f64);
             }
             self.out_bias.set(&bias)?;
+        }
+        // What no flow has is not drawn, but can be given: an address.
+        if never.contains(&false) {
+            let unseen = bias.iter_mut().zip(&never).filter(|(_, never)| **never);
+            unseen.for_each(|(bias, _)| *bias = NEVER);
         }
         let mut tables = Vec::with_capacity(self.parents.len());
         for parent in &self.parents {
@@ -319,17 +315,17 @@ fn counts(flows: &Flows, width: usize, at: usize, size: usize, rows: &[usize]) -
     counts
 }
 
-/// Trains the network of a variable. `None` if `go_on` says no, which it is asked now and
-/// then, with the share that is done.
+/// Trains the network of a variable as long as `go_on` says yes, which it is asked now and
+/// then. Returns the best network so far, and whether it was trained to its end.
 pub(crate) fn train(
     (variables, at): (&[Variable], usize),
     flows: &Flows,
     parts: Parts<'_>,
-    units: usize,
+    (units, untrained): (usize, bool),
     seed: u64,
     device: &Device,
     go_on: &mut dyn FnMut() -> bool,
-) -> Result<Option<ConditionalWeights>> {
+) -> Result<(ConditionalWeights, bool)> {
     let width = variables.len();
     let size = variables[at].size as u32;
     let applies = |rows: &[usize]| -> Vec<usize> {
@@ -339,16 +335,16 @@ pub(crate) fn train(
     let everything = [&train[..], &validation[..]].concat();
     let start = counts(flows, width, at, size as usize, &train);
     let network = Network::new((variables, at), &start, units, seed, device)?;
-    // Nothing to learn, or nothing to learn it from.
-    if size < 2 || train.len() < 2 {
-        return network.calibrated((variables, at), flows, &everything).map(Some);
+    // Nothing to learn, nothing to learn it from, or not to be learned.
+    if size < 2 || train.len() < 2 || untrained {
+        return Ok((network.calibrated((variables, at), flows, &everything)?, true));
     }
     let batch = (train.len() / 16).clamp(64, 512).min(train.len());
     let mut adam = Adam::new(LEARNING_RATE, 0.9, 1e-8).with_weight_decay(WEIGHT_DECAY);
     let mut best = (f64::INFINITY, network.values()?);
     let (mut steps, mut since, mut looked) = (0, 0, 0);
-    let mut pass_number = 0;
-    'training: loop {
+    let (mut pass_number, mut whole) = (0, go_on());
+    'training: while whole {
         let mut order = Stream::new(seed, Purpose::Shuffle, pass_number);
         order.shuffle(&mut train);
         pass_number += 1;
@@ -367,7 +363,8 @@ pub(crate) fn train(
         }
         looked = steps;
         if !go_on() {
-            return Ok(None);
+            whole = false;
+            break 'training;
         }
         let mut loss = 0.0;
         let looked_at = if validation.is_empty() { &train } else { &validation };
@@ -388,5 +385,5 @@ pub(crate) fn train(
         }
     }
     network.set(&best.1)?;
-    network.calibrated((variables, at), flows, &everything).map(Some)
+    Ok((network.calibrated((variables, at), flows, &everything)?, whole))
 }

@@ -52,17 +52,6 @@ impl Default for AutoregressiveConfig {
     }
 }
 
-/// The keys of `model.config` that are this class's.
-pub(crate) const KEYS: [&str; 7] = [
-    "attribute_units",
-    "context_units",
-    "input_units",
-    "num_units",
-    "head_units",
-    "lr",
-    "weight_decay",
-];
-
 impl AutoregressiveConfig {
     /// From a configuration's keys.
     ///
@@ -78,7 +67,7 @@ impl AutoregressiveConfig {
             head_units: keys.head_units.unwrap_or(d.head_units),
             lr: keys.lr.unwrap_or(d.lr),
             weight_decay: keys.weight_decay.unwrap_or(d.weight_decay),
-            epochs: keys.epochs,
+            epochs: keys.max_epochs,
         };
         let fail =
             |key: &str, reason: String| Err(ConfigError::Value { key: key.to_owned(), reason });

@@ -40,26 +40,27 @@ pub(crate) fn divided(flows: usize, seed: u64) -> (Vec<usize>, Vec<usize>) {
 }
 
 /// Trains the networks of all variables, as many at once as there are threads. Told of
-/// how many are done, `watch` says whether to go on; `None` if it did not.
+/// how many are done, `watch` says whether to go on. Returns also whether it always did: else
+/// some networks are as they were then, or know no more than how frequent tokens are.
 pub(crate) fn conditionals(
     chain: &Chain,
     flows: &Flows,
     (options, seed): (&Options, u64),
     (device, threads): (&Device, usize),
-    watch: &mut (dyn FnMut(usize) -> bool),
-) -> Result<Option<Vec<ConditionalWeights>>> {
+    watch: &mut dyn FnMut(usize) -> bool,
+) -> Result<(Vec<ConditionalWeights>, bool)> {
     let (train, validation) = divided(flows.len(), seed);
     let parts = Parts { train: &train, validation: &validation };
     let count = chain.variables.len() - 1;
     let (next, done, stop) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
-    let results: Mutex<Vec<Option<Result<Option<ConditionalWeights>>>>> =
-        Mutex::new((0..count).map(|_| None).collect());
+    type Trained = Option<Result<(ConditionalWeights, bool)>>;
+    let results: Mutex<Vec<Trained>> = Mutex::new((0..count).map(|_| None).collect());
     // Only this thread asks; the others see what it was told.
     let work = |mut watch: Option<&mut dyn FnMut(usize) -> bool>| {
         loop {
             // What is long is begun first: variables of many tokens are last in the chain.
             let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= count || stop.load(Ordering::Relaxed) {
+            if index >= count {
                 break;
             }
             let at = count - index;
@@ -71,7 +72,8 @@ pub(crate) fn conditionals(
             };
             let variables = (&chain.variables[..], at);
             let trained = on_threads(1, || {
-                conditional::train(variables, flows, parts, options.units, seed, device, &mut go_on)
+                let how = (options.units, options.epochs == Some(0));
+                conditional::train(variables, flows, parts, how, seed, device, &mut go_on)
             });
             stop.fetch_or(trained.is_err(), Ordering::Relaxed);
             done.fetch_add(1, Ordering::Relaxed);
@@ -86,14 +88,13 @@ pub(crate) fn conditionals(
     });
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut all = Vec::with_capacity(count);
-    for result in results {
-        match result {
-            Some(Ok(Some(weights))) => all.push(weights),
-            Some(Err(error)) => return Err(error),
-            _ => return Ok(None),
-        }
+    let mut whole = true;
+    for result in results.into_iter().flatten() {
+        let (weights, to_its_end) = result?;
+        whole &= to_its_end;
+        all.push(weights);
     }
-    Ok(Some(all))
+    Ok((all, whole))
 }
 
 /// The training of a record network.
@@ -261,7 +262,7 @@ impl<'a> RecordTraining<'a> {
         let steps = self.state.steps as f64;
         let decay = DECAY.min((1.0 + steps) / (10.0 + steps));
         for (average, parameter) in self.averaged.iter().zip(self.network.parameters()) {
-            let moved = ((&*average * decay)? + (&parameter.value * (1.0 - decay))?)?;
+            let moved = ((average * decay)? + (&parameter.value * (1.0 - decay))?)?;
             average.slice_set(&moved, 0, 0)?;
         }
         self.state.last.train = self.state.loss / self.state.records.max(1) as f64;
@@ -281,12 +282,6 @@ impl<'a> RecordTraining<'a> {
                 self.network.set(&averaged)?;
                 let losses = self.network.evaluate(self.flows, &self.validation)?;
                 self.network.set(&now)?;
-                if std::env::var_os("NS_AR_DEBUG").is_some() {
-                    eprintln!(
-                        "epoch {} train {:.3} val {:.3?}",
-                        state.epoch, state.last.train, losses
-                    );
-                }
                 losses.iter().sum()
             }
         };

@@ -12,7 +12,6 @@ pub(crate) mod records;
 pub(crate) mod tokens;
 pub(crate) mod weights;
 
-pub(crate) use config::KEYS;
 pub use config::{AutoregressiveConfig, ModelClass};
 
 #[cfg(test)]

@@ -3,12 +3,12 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use ns_model_format::autoregressive::{
-    BUDGET_BUCKETS, COUNT_BUCKETS, Head, RecordSays, Says, Variable, budget_bucket, count_bucket,
+    BUDGET_BUCKETS, COUNT_BUCKETS, Head, RecordSays, Variable, budget_bucket, count_bucket,
 };
 use ns_model_format::random::Stream;
 
 use super::conditional::{add_probabilities, correction, kept};
-use super::tokens::Flows;
+use super::tokens::{Flows, coarse_of};
 use crate::model::ops::Ops;
 use crate::model::ops::lstm::Tape;
 use crate::model::ops::tokens::Ids;
@@ -17,9 +17,6 @@ use crate::model::parameter::{Adam, Initializer, Parameter};
 /// Inverted dropout of whole variables, and of hidden values.
 const VARIABLE_DROPOUT: f32 = 0.25;
 const HIDDEN_DROPOUT: f32 = 0.1;
-/// Tokens of an ordinal variable that share a row of a coarse table.
-const COARSE: u32 = 4;
-const COARSE_START: u32 = 8;
 /// In so many visits the planned time is only about right, by a factor of `exp(0.7 z)`:
 /// a plan is a hint.
 const HINTED: f32 = 0.5;
@@ -118,14 +115,6 @@ struct Pass {
     context: Tensor,
     /// `[rows, heads E]`.
     heads: Tensor,
-}
-
-fn coarse_of(variable: &Variable) -> Option<u32> {
-    match variable.says {
-        Says::Start { .. } => Some(COARSE_START),
-        Says::Count { .. } | Says::Duration { .. } | Says::Mean { .. } => Some(COARSE),
-        _ => None,
-    }
 }
 
 impl RecordNetwork {
@@ -421,7 +410,7 @@ impl RecordNetwork {
         let wanted: Vec<Ids> = (0..self.sizes.len()).map(targets).collect();
         let tokens = |head: &Vec<u32>| Ids::new(head.clone());
         let earlier: Vec<Ids> = batch.targets.iter().map(tokens).collect();
-        for at in 0..self.sizes.len() {
+        for (at, wanted) in wanted.iter().enumerate() {
             let input = self.head_input(at, &pass, &earlier)?;
             let (scale, mask) = match &mut training {
                 Some((stream, scale)) => {
@@ -433,12 +422,12 @@ impl RecordNetwork {
             };
             let Some(mask) = mask else {
                 let logits = self.logits(at, &input)?;
-                losses.push(ops.cross_entropy(&logits, &wanted[at], scale)?);
+                losses.push(ops.cross_entropy(&logits, wanted, scale)?);
                 continue;
             };
             let dropped = (&input * &mask)?;
             let logits = self.logits(at, &dropped)?;
-            losses.push(ops.cross_entropy(&logits, &wanted[at], scale)?);
+            losses.push(ops.cross_entropy(&logits, wanted, scale)?);
             let [weight, bias] = &self.out[at];
             ops.matmul_into(&weight.gradient, &dropped.t()?, &logits)?;
             ops.sum_rows_into(&bias.gradient, &logits)?;

@@ -54,6 +54,7 @@ fn chain() -> Chain {
                     given: Some(1),
                     first: all(4),
                     later: all(4),
+                    after: Vec::new(),
                 },
             ),
             head("length", 6, RecordSays::Field { field: 1 }),
@@ -127,9 +128,17 @@ fn what_depends_on_what_is_learned() {
     let (train, validation) = fit::divided(flows.len(), 1);
     let parts = Parts { train: &train, validation: &validation };
     let mut go_on = || true;
-    let weights =
-        conditional::train((&chain.variables, 2), &flows, parts, 16, 1, &Device::Cpu, &mut go_on);
-    let weights = weights.unwrap().unwrap();
+    let weights = conditional::train(
+        (&chain.variables, 2),
+        &flows,
+        parts,
+        (16, false),
+        1,
+        &Device::Cpu,
+        &mut go_on,
+    );
+    let (weights, whole) = weights.unwrap();
+    assert!(whole);
     // Start and kind to the logits of the count.
     for kind in 0..2_usize {
         let mut first: Vec<f32> = (0..16)

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ns_model_format::autoregressive::{Applies, Head, RecordSays, Says, Variable};
 use ns_model_format::codec::{Codec, CodecError, TokenOptions, TokensCodec};
-use ns_model_format::schema::packet_field::DIRECTION;
+use ns_model_format::schema::packet_field::{DIRECTION, PROTO};
 use ns_model_format::{Column, ColumnData, Field, FieldKind, Schema};
 
 use serde::{Deserialize, Serialize};
@@ -109,6 +109,16 @@ pub(crate) struct Chain {
     pub(crate) heads: Vec<Head>,
 }
 
+/// How many neighbouring tokens of an ordinal variable share a row of a coarse table
+/// beside their own: rare ones would be noise else.
+pub(crate) fn coarse_of(variable: &Variable) -> Option<u32> {
+    match variable.says {
+        Says::Start { .. } => Some(8),
+        Says::Count { .. } | Says::Duration { .. } | Says::Mean { .. } => Some(4),
+        _ => None,
+    }
+}
+
 /// How a field's values become tokens.
 pub(crate) fn options(field: &FieldConfig, column: &Column, kind: &FieldKind) -> TokenOptions {
     let octets = match (kind, field.n_bits) {
@@ -132,6 +142,7 @@ pub(crate) fn options(field: &FieldConfig, column: &Column, kind: &FieldKind) ->
         (None, true) => TokenOptions {
             most_values: 1024,
             stands_out: true,
+            parts: 1,
             edges: PORT_EDGES.to_vec(),
             ..TokenOptions::default()
         },
@@ -462,15 +473,26 @@ fn joint_head(
         let of_record: Vec<u32> = fields.iter().map(|&at| measured[at].tokens[record]).collect();
         tokens.push(index[of_record.as_slice()]);
     }
-    let given = most_telling(&tokens, combinations.len(), records, variables, attributes);
+    // What a protocol has is certain. Else some variable tells most; but one of ports would
+    // let TCP do what UDP does at the same port.
+    let is_protocol = |one: &Variable| one.name == PROTO && one.size > 1 && is_few_and_whole(one);
+    let given = variables
+        .iter()
+        .position(is_protocol)
+        .or_else(|| most_telling(&tokens, combinations.len(), records, variables, attributes));
     let rows = given.map_or(1, |at| variables[at].size + 1);
     let mut first = vec![vec![false; combinations.len()]; rows];
     let mut later = first.clone();
+    let mut after = vec![vec![false; combinations.len()]; combinations.len()];
     for (flow, range) in records.flows().enumerate() {
         let row = given.map_or(0, |at| attributes[flow * variables.len() + at] as usize);
         for (at, record) in range.enumerate() {
+            let token = tokens[record] as usize;
             let lists = if at == 0 { &mut first } else { &mut later };
-            lists[row][tokens[record] as usize] = true;
+            lists[row][token] = true;
+            if at > 0 {
+                after[tokens[record - 1] as usize][token] = true;
+            }
         }
     }
     let list = |seen: Vec<bool>| {
@@ -479,10 +501,15 @@ fn joint_head(
     let lists = |all: Vec<Vec<bool>>| all.into_iter().map(list).collect::<Vec<Vec<u32>>>();
     let name = fields.iter().map(|&at| measured[at].field.name.as_str()).collect::<Vec<_>>();
     let size = combinations.len();
-    let (first, later) = (lists(first), lists(later));
+    let (first, later, after) = (lists(first), lists(later), lists(after));
     let fields = fields.to_vec();
-    let says = RecordSays::Joint { fields, combinations, given, first, later };
+    let says = RecordSays::Joint { fields, combinations, given, first, later, after };
     (head(name.join(" "), size, says), tokens)
+}
+
+/// Whether a variable is a field of few tokens.
+fn is_few_and_whole(variable: &Variable) -> bool {
+    matches!(variable.says, Says::Field { place: 0, .. }) && variable.size <= FEW
 }
 
 /// The variable of few tokens that tells the most of a record's combination.
@@ -507,9 +534,7 @@ fn most_telling(
         let of_rows = entropy(&mut counts.chunks_exact(size).map(|row| row.iter().sum()));
         of_rows - entropy(&mut counts.iter().copied())
     };
-    let few = variables.iter().enumerate().filter(|(_, variable)| {
-        matches!(variable.says, Says::Field { place: 0, .. }) && variable.size <= FEW
-    });
+    let few = variables.iter().enumerate().filter(|(_, variable)| is_few_and_whole(variable));
     // Of equals the first.
     few.map(|(at, _)| (at, information(at)))
         .reduce(|best, next| if next.1 > best.1 + 1e-12 { next } else { best })
@@ -574,9 +599,8 @@ fn in_order(
     let mut order: Vec<(f64, usize)> =
         groups.iter().map(|group| entropy(&group[0].1)).zip(0..).collect();
     order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    let mut groups: Vec<Option<Vec<(Variable, Vec<u32>)>>> = groups.into_iter().map(Some).collect();
     for (_, at) in order {
-        all.extend(groups[at].take().into_iter().flatten());
+        all.append(&mut groups[at]);
     }
     let position = |wanted: &dyn Fn(&Says) -> bool| all.iter().position(|(v, _)| wanted(&v.says));
     // A duration needs the count before it.

@@ -32,14 +32,14 @@ pub(crate) fn put_conditionals(all: &[ConditionalWeights], arrays: &mut Arrays) 
 
 /// Takes them out again.
 pub(crate) fn take_conditionals(arrays: &mut Arrays) -> Vec<ConditionalWeights> {
-    let mut next = |at: usize| {
+    let next = |at: usize| {
         let mut take = |name: &str| arrays.take_f32(&format!("conditional.{at}.{name}"));
         let (bias, hidden, hidden_bias) = (take("bias")?, take("hidden")?, take("hidden_bias")?);
         let (out, out_bias) = (take("out")?, take("out_bias")?);
         let tables = arrays.take_all(&format!("conditional.{at}.tables"));
         Some(ConditionalWeights { tables, bias, hidden, hidden_bias, out, out_bias })
     };
-    (0..).map_while(|at| next(at)).collect()
+    (0..).map_while(next).collect()
 }
 
 impl Weights {

@@ -377,6 +377,8 @@ pub struct ModelConfig {
     pub head_units: Option<usize>,
     pub lr: Option<f64>,
     pub weight_decay: Option<f64>,
+    /// Passes over the flows of an autoregressive model, at most; ours.
+    pub max_epochs: Option<u64>,
     /// How attributes are made discrete in training: `argmax` or `sample`; ours.
     pub discretize: Option<String>,
     /// Decay an iteration of the moving average of the generator's weights; ours.

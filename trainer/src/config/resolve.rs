@@ -115,6 +115,10 @@ pub struct Resolved {
     /// The networks of an autoregressive model, if that is what is trained.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub autoregressive: Option<AutoregressiveConfig>,
+    /// The same as the file has them, whichever networks are trained: one file can be for
+    /// both.
+    #[serde(skip)]
+    pub as_autoregressive: AutoregressiveConfig,
     /// The networks of a DoppelGANger.
     pub model: DoppelgangerConfig,
     /// How long to train.
@@ -201,6 +205,7 @@ pub fn resolve(file: &ConfigFile, folder: &Path) -> Result<Resolved, ConfigError
         }
         (None, iterations) => TrainingLength::Iterations(iterations.unwrap_or(DEFAULT_ITERATIONS)),
     };
+    let autoregressive = AutoregressiveConfig::resolve(config)?;
     Ok(Resolved {
         input: global.original_data_file.as_ref().map(|path| folder.join(path)),
         overwrite: global.overwrite == Some(true),
@@ -222,10 +227,8 @@ pub fn resolve(file: &ConfigFile, folder: &Path) -> Result<Resolved, ConfigError
             .unwrap_or_else(|| MISSING_VALUES.map(str::to_owned).to_vec()),
         metadata: fields.metadata.clone(),
         timeseries: fields.timeseries.clone(),
-        autoregressive: match is_autoregressive {
-            true => Some(AutoregressiveConfig::resolve(config)?),
-            false => None,
-        },
+        autoregressive: is_autoregressive.then(|| autoregressive.clone()),
+        as_autoregressive: autoregressive,
         model: resolve_model(config, &mut notices)?,
         length,
         notices,
@@ -242,12 +245,13 @@ impl Resolved {
         }
     }
 
-    /// Trains other networks than the file says, as their defaults have them.
+    /// Trains other networks than the file says.
     pub fn set_class(&mut self, class: ModelClass) {
         match class {
             ModelClass::Doppelganger => self.autoregressive = None,
             ModelClass::Autoregressive => {
-                self.autoregressive.get_or_insert_default();
+                let config = &self.as_autoregressive;
+                self.autoregressive.get_or_insert_with(|| config.clone());
             }
         }
     }
@@ -255,6 +259,7 @@ impl Resolved {
     /// Passes over the flows, instead of those of the file.
     pub fn set_epochs(&mut self, epochs: u64) {
         self.length = TrainingLength::Epochs(epochs);
+        self.as_autoregressive.epochs = Some(epochs);
         if let Some(autoregressive) = &mut self.autoregressive {
             autoregressive.epochs = Some(epochs);
         }

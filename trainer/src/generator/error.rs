@@ -70,6 +70,12 @@ pub enum GeneratorError {
         /// The work folder.
         work: PathBuf,
     },
+    /// Training was stopped before there was a model.
+    #[error("`{}` was stopped before there was a model; `--resume` goes on with it", work.display())]
+    NoModelYet {
+        /// The work folder.
+        work: PathBuf,
+    },
     /// A trace was begun in parts, with another model, seed, length or number of parts.
     #[error(
         "`{}` has parts of another trace; generate that one to its end, or begin anew with \

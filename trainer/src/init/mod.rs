@@ -454,6 +454,8 @@ fn write(path: &Path, profile: &Profile, time: usize, flow: &[usize]) -> String 
 
 /// The networks' part of every configuration that is written.
 const MODEL: &str = r#"    "model": {
+        // `--model doppelganger` trains NetShare's model instead: encodings and what follows are for that.
+        "class": "autoregressive",
         "config": {
             "batch_size": 100,
             "sample_len": 5,

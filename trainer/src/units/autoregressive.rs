@@ -72,8 +72,8 @@ pub(super) fn run(
     let elapsed = || before + begin.elapsed();
 
     let training = TrainError::from;
-    let conditionals = match read(&folder.join(VARIABLES), &digest)? {
-        Some((mut arrays, _)) => take_conditionals(&mut arrays),
+    let (conditionals, whole) = match read(&folder.join(VARIABLES), &digest)? {
+        Some((mut arrays, _)) => (take_conditionals(&mut arrays), true),
         None => {
             let of = chain.variables.len() - 1;
             let mut done = |done: usize| watch(&Step::Trained(variables_done(done, of)));
@@ -84,12 +84,14 @@ pub(super) fn run(
                 (means.device, means.threads),
                 &mut done,
             );
-            let Some(trained) = trained.map_err(training)? else { return Ok(Ended::Stopped) };
-            let mut arrays = Arrays::default();
-            put_conditionals(&trained, &mut arrays);
-            let about = About { digest: digest.clone(), ..About::default() };
-            arrays.write(&folder.join(VARIABLES), &about)?;
-            trained
+            let (trained, whole) = trained.map_err(training)?;
+            if whole {
+                let mut arrays = Arrays::default();
+                put_conditionals(&trained, &mut arrays);
+                let about = About { digest: digest.clone(), ..About::default() };
+                arrays.write(&folder.join(VARIABLES), &about)?;
+            }
+            (trained, whole)
         }
     };
 
@@ -109,7 +111,7 @@ pub(super) fn run(
         let state = records.checkpoint(&mut arrays).map_err(training)?;
         Ok(arrays.write(&folder.join(CHECKPOINT), &About { digest, elapsed_s, state })?)
     };
-    let mut stopped = false;
+    let mut stopped = !whole;
     while !records.is_over() && !stopped {
         if means.time.is_some_and(|time| elapsed() >= time) {
             break;

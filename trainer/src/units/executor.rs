@@ -264,7 +264,8 @@ fn trained_in_all(
     let (iteration, done_now) = {
         let mut board = lock(&shared.board);
         board.iterations[index] = step.iteration;
-        board.done_now += 1;
+        // Before the iterations, an autoregressive model tells of its variables.
+        board.done_now += u64::from(step.of_variables.is_none());
         let all = board.iterations.iter().fold(0_u64, |sum, &n| sum.saturating_add(n));
         (all, board.done_now)
     };

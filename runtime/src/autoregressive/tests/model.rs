@@ -90,6 +90,7 @@ pub(super) fn bundle() -> Bundle {
         given: Some(1),
         first: vec![vec![0, 1], vec![2], vec![], vec![]],
         later: vec![vec![4, 5], vec![6, 7], vec![], vec![]],
+        after: Vec::new(),
     };
     let heads = vec![
         head("flags", 8, joint),

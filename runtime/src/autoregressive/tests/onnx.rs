@@ -144,7 +144,7 @@ fn onnx_runtime_refuses_graphs_that_do_not_fit() {
     let cases: [(Change, &str); 4] = [
         (
             |files| _ = files.insert("head.1.onnx".to_owned(), dense(1, ("u", 32), ("logits", 5))),
-            "graph `head.1.onnx`: output `logits` is [-1, 5]; expected [batch, 7]",
+            "graph `head.1.onnx`: output `logits` is [-1, 5]; expected [batch, 10]",
         ),
         (
             |files| {
