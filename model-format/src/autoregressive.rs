@@ -17,6 +17,8 @@ pub const COUNT_BUCKETS: usize = 32;
 pub const BUDGET_BUCKETS: usize = 64;
 /// A variable has at most so many tokens, and a model so many variables.
 const MOST: usize = 1 << 14;
+/// Combinations that lists may hold, each list taken with each other.
+const MOST_LISTED: usize = 1 << 22;
 
 /// The bucket of a count: each up to 15, then two an octave.
 #[must_use]
@@ -302,6 +304,12 @@ impl Autoregressive {
                     let lists = first.iter().chain(later).chain(after);
                     let known =
                         |list: &Vec<u32>| list.iter().all(|&at| (at as usize) < combinations.len());
+                    // What the runtime makes of them is as large as their product.
+                    let listed: usize = later.iter().map(Vec::len).sum();
+                    let all = (listed + later.len()).saturating_mul(after.len().max(1));
+                    if all > MOST_LISTED {
+                        return fail("too many combinations");
+                    }
                     let each = after.is_empty() || after.len() == combinations.len();
                     let fit = first.len() == rows && later.len() == rows && each;
                     if !fit || !lists.into_iter().all(known) {

@@ -30,7 +30,8 @@ use crate::worker::Worker;
 /// Batches that a worker may be ahead of the merge.
 const BATCHES_AHEAD: usize = 4;
 const MOST_WORKERS: usize = 1024;
-const MOST_PARTS: u64 = 1 << 16;
+/// A merge has all of them open.
+const MOST_PARTS: u64 = 512;
 const MOST_TRIES: usize = 1_000_000;
 const MOST_SLOTS: usize = 1 << 16;
 /// The queue numbers its places with 32 bits and may outgrow its cap twofold.
@@ -120,7 +121,7 @@ impl GenerateOptions {
         within("max_flow_records", self.max_flow_records as usize, usize::MAX, "1 or more")?;
         let (part, parts) = self.part;
         if part >= parts || parts > MOST_PARTS {
-            let (found, expected) = (format!("{part} of {parts}"), "0 of 1 to 65535 of 65536");
+            let (found, expected) = (format!("{part} of {parts}"), "0 of 1 to 511 of 512");
             return Err(RuntimeError::Option { option: "part", found, expected });
         }
         if !(1e-6..=1e6).contains(&self.flow_rate) {

@@ -644,6 +644,20 @@ impl Generator {
         let mut options = self.generation.clone().unwrap_or_default();
         options.part = (0, parts);
         options.check()?;
+        let d = GenerateOptions::default();
+        let chosen = !options.conditions.is_empty() || options.attributes.is_some();
+        let limits = (options.duration_ns, options.forever, options.max_flow_records);
+        if chosen
+            || limits != (d.duration_ns, d.forever, d.max_flow_records)
+            || options.flow_rate.total_cmp(&d.flow_rate).is_ne()
+        {
+            return Err(ns_runtime::RuntimeError::Option {
+                option: "part",
+                found: "together with other options".to_owned(),
+                expected: "a seed and a count of flows alone",
+            }
+            .into());
+        }
         let seed = if self.generation.is_some() { options.seed } else { work.run().seed };
         let model_sha256 = units::model_sha256(&work)?;
         let trace = PlannedTrace { model_sha256, seed, flows: options.flows, parts };
@@ -659,8 +673,9 @@ impl Generator {
             if !overwrite {
                 return Err(GeneratorError::OtherParts { folder: work.generation() });
             }
-            work.remove_folder(GENERATION)?;
         }
+        // Parts without a plan are of nobody knows what.
+        work.remove_folder(GENERATION)?;
         std::fs::create_dir_all(work.generation())
             .map_err(|source| WorkError::Write { path: work.generation(), source })?;
         plan.write(&work)?;

@@ -22,7 +22,7 @@ const MAGIC: &[u8; 8] = b"NSPART01";
 const END: u32 = u32::MAX;
 /// No record, and no header, is longer.
 const MOST_BYTES: u32 = 1 << 24;
-const BUFFER_BYTES: usize = 256 << 10;
+const BUFFER_BYTES: usize = 64 << 10;
 
 /// Writes a part.
 #[derive(Debug)]
@@ -242,7 +242,7 @@ pub fn merge_parts(
         if part.advance()? {
             heap.push(part);
         } else {
-            merged.flows += part.flows;
+            merged.flows = merged.flows.saturating_add(part.flows);
         }
     }
     while let Some(mut part) = heap.peek_mut() {
@@ -251,7 +251,7 @@ pub fn merge_parts(
         merged.records += 1;
         merged.bytes += part.record.len() as u64;
         if !part.advance()? {
-            merged.flows += part.flows;
+            merged.flows = merged.flows.saturating_add(part.flows);
             std::collections::binary_heap::PeekMut::pop(part);
         }
         if merged.records % LOOK_EVERY == 0 && !go_on(&merged) {

@@ -251,7 +251,9 @@ impl<'a> RecordTraining<'a> {
         let done = (done / self.epochs as f64).min(1.0);
         let rate = (0.5 * (1.0 + (std::f64::consts::PI * done).cos())).max(0.02);
         let mut stream = Stream::new(self.seed, Purpose::Training, self.state.steps);
-        let chosen = &self.order[self.state.at as usize];
+        let Some(chosen) = self.order.get(self.state.at as usize) else {
+            candle_core::bail!("the checkpoint is of other flows")
+        };
         let (network, flows) = (&self.network, self.flows);
         let (loss, records) = network.visit(flows, chosen, &mut self.adam, rate, &mut stream)?;
         self.state.loss += loss;

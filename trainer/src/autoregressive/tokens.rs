@@ -102,6 +102,19 @@ impl Flows {
     }
 }
 
+/// Whether a chain read from a file can be trained: its networks index by it.
+pub(crate) fn is_chain(chain: &Chain) -> bool {
+    let depends = |(at, variable): (usize, &Variable)| {
+        let applies = variable.applies.iter().map(|applies| applies.variable);
+        variable.size > 0
+            && variable.parents.iter().copied().chain(applies).all(|before| before < at)
+    };
+    !chain.variables.is_empty()
+        && !chain.heads.is_empty()
+        && chain.variables.iter().enumerate().all(depends)
+        && chain.heads.iter().all(|head| head.size > 0)
+}
+
 /// What is drawn, and how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Chain {
@@ -276,7 +289,9 @@ pub(crate) fn encode(
         }
     }
     let (joint, single) = divide(&measured, &changing);
-    let numbers = single.iter().copied().filter(|&at| measured[at].codec.sizes()[0] > FEW);
+    let is_number = |at: &usize| measured[*at].field.kind != FieldKind::Text;
+    let of_many = |at: &usize| measured[*at].codec.sizes()[0] > FEW;
+    let numbers = single.iter().copied().filter(is_number).filter(of_many);
     for at in numbers.take(MOST_MEANS) {
         columns.extend(mean(at, &measured[at], trace, &rows, &ends));
     }
@@ -555,8 +570,11 @@ fn mean(
     for &end in ends {
         let numbers =
             rows[begin..end as usize].iter().filter_map(|&row| column.value(row).as_f64());
-        let (count, sum) = numbers.fold((0_u32, 0.0), |(count, sum), x| (count + 1, sum + x));
-        means.push(sum / f64::from(count.max(1)));
+        // A running mean: a sum may be too large for a number.
+        let mean = numbers.fold((0.0, 0.0), |(count, mean): (f64, f64), number| {
+            (count + 1.0, mean + (number / (count + 1.0) - mean / (count + 1.0)))
+        });
+        means.push(mean.1);
         begin = end as usize;
     }
     let options = TokenOptions { bins: MEAN_BINS, ..only_bins() };

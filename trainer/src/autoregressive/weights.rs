@@ -1,7 +1,11 @@
 //! A trained model's weights, and keeping them in files.
 
+use ns_model_format::autoregressive::{BUDGET_BUCKETS, COUNT_BUCKETS, Variable};
+
 use super::conditional::ConditionalWeights;
+use super::fit::Options;
 use super::records::RecordWeights;
+use super::tokens::Chain;
 use crate::arrays::{Array, Arrays};
 
 /// A trained model.
@@ -43,6 +47,45 @@ pub(crate) fn take_conditionals(arrays: &mut Arrays) -> Vec<ConditionalWeights> 
 }
 
 impl Weights {
+    /// Whether they are of a model of this chain, value for value.
+    pub(crate) fn fit(&self, chain: &Chain, options: &Options) -> bool {
+        let (units, w) = (options.units, options.widths);
+        let (gates, heads) = (4 * w.hidden, chain.heads.len() * w.head);
+        let are = |lists: &[Vec<f32>], lengths: &mut dyn Iterator<Item = usize>| {
+            lists.iter().map(Vec::len).eq(lengths)
+        };
+        let variables = &chain.variables;
+        let conditional = |(of, variable): (&ConditionalWeights, &Variable)| {
+            let parents = variable.parents.iter().map(|&at| (variables[at].size + 1) * units);
+            are(&of.tables, &mut parents.into_iter())
+                && of.bias.len() == units
+                && of.hidden.len() == units * units
+                && of.hidden_bias.len() == units
+                && of.out.len() == units * variable.size
+                && of.out_bias.len() == variable.size
+        };
+        let r = &self.records;
+        let sizes = || chain.heads.iter().map(|head| head.size);
+        let counters = [COUNT_BUCKETS, COUNT_BUCKETS, BUDGET_BUCKETS];
+        let mut input = sizes().map(|size| size + 1).chain(counters).map(|rows| rows * gates);
+        let earlier = (0..chain.heads.len()).flat_map(|at| sizes().take(at));
+        self.conditionals.len() + 1 == variables.len()
+            && self.conditionals.iter().zip(&variables[1..]).all(conditional)
+            && are(&r.context, &mut variables.iter().map(|v| (v.size + 1) * w.context))
+            && are(&r.mix, &mut [w.context, 1, w.context, 1].map(|n| n * w.context).into_iter())
+            && are(&r.context_gates, &mut [w.context * gates, gates].into_iter())
+            && are(&r.context_heads, &mut [w.context * heads, heads].into_iter())
+            && are(&r.input, &mut input)
+            && r.hidden.len() == w.hidden * gates
+            && r.heads.len() == w.hidden * heads
+            && are(
+                &r.head_counters,
+                &mut [COUNT_BUCKETS, BUDGET_BUCKETS].map(|n| n * heads).into_iter(),
+            )
+            && are(&r.earlier, &mut earlier.map(|size| size * w.head))
+            && are(&r.out, &mut sizes().flat_map(|size| [w.head * size, size]))
+    }
+
     /// Adds them to a file.
     pub(crate) fn put(&self, arrays: &mut Arrays) {
         put_conditionals(&self.conditionals, arrays);

@@ -36,7 +36,7 @@ pub(super) struct GenerateArgs {
     threads: u16,
     /// Generate in so many parts, as many at once as there are threads, and merge them: the same
     /// trace. A part that is done stays when the command is killed, until the trace is whole
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=512))]
     parts: Option<u64>,
     /// Write the plan of the parts and generate nothing: `ns-train unit` does them one by one, on
     /// any machine

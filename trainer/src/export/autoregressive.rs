@@ -31,6 +31,10 @@ pub(crate) fn bundle(
     timeline: Timeline,
     provenance: Provenance,
 ) -> Result<Bundle, BundleError> {
+    if !weights.fit(chain, options) {
+        let (place, reason) = (TABLES.to_owned(), "weights of another model".to_owned());
+        return Err(BundleError::Manifest { place, reason });
+    }
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let widths = options.widths;
     let described = Autoregressive {

@@ -17,6 +17,9 @@ use crate::files::sha256;
 use crate::generate::{self, Generating};
 use crate::work::{GENERATION, WorkError, WorkFolder};
 
+/// The extension of what is not done yet.
+const NEW: &str = "new";
+
 /// The digest that says which model a trace's parts come from.
 pub(crate) fn model_sha256(work: &WorkFolder) -> Result<String, WorkError> {
     let path = work.model();
@@ -44,14 +47,16 @@ pub(super) fn part(
     options.threads = means.threads;
     options.onnxruntime = means.onnxruntime.map(Path::to_owned);
     let path = work.path().join(&unit.outputs[0]);
+    // What is stopped, or fills a disk, is whole to its sink, but no part.
+    let new = path.with_extension(NEW);
     let watch = |made: &Generating| watch(&Step::Generated(*made));
-    let report = generate::generate_part(&bundle, &path, options, watch).map_err(Box::new)?;
-    if report.ending == Ending::Done {
-        return Ok(Ended::Done);
+    let report = generate::generate_part(&bundle, &new, options, watch).map_err(Box::new)?;
+    if report.ending != Ending::Done {
+        std::fs::remove_file(&new).map_err(|source| WorkError::Write { path: new, source })?;
+        return Ok(Ended::Stopped);
     }
-    // What was stopped is whole to its sink, but not the part.
-    std::fs::remove_file(&path).map_err(|source| WorkError::Write { path, source })?;
-    Ok(Ended::Stopped)
+    std::fs::rename(&new, &path).map_err(|source| WorkError::Write { path, source })?;
+    Ok(Ended::Done)
 }
 
 /// Merges the parts into the work folder's synthetic trace, and removes them.
@@ -61,7 +66,7 @@ pub(super) fn merge(
     watch: &mut Watch<'_>,
 ) -> Result<Ended, UnitError> {
     let paths: Vec<_> = unit.inputs.iter().map(|path| work.path().join(path)).collect();
-    let merged = work.path().join(&unit.outputs[0]);
+    let merged = work.path().join(&unit.outputs[0]).with_extension(NEW);
     let made = merge_parts(&paths, &Target::File(merged.clone()), |so_far| {
         let (records, flows) = (so_far.records, so_far.flows);
         watch(&Step::Generated(Generating { records, flows, share: None }))
@@ -72,6 +77,7 @@ pub(super) fn merge(
     let whole = work.synthetic();
     std::fs::rename(&merged, &whole).map_err(|source| WorkError::Write { path: whole, source })?;
     work.remove_evaluation()?;
-    work.remove_folder(GENERATION)?;
+    // The trace is there: what cannot be removed is in the way of nothing.
+    let _ = work.remove_folder(GENERATION);
     Ok(Ended::Done)
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Plan;
 use crate::autoregressive::fit::batches_an_epoch;
-use crate::autoregressive::tokens::Chain;
+use crate::autoregressive::tokens::{Chain, is_chain};
 use crate::files::write_whole;
 use crate::fit::Prepared;
 use crate::ingest::NotUsed;
@@ -107,6 +107,9 @@ impl Facts {
             matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
         };
         let reason = match &facts.held_out {
+            _ if facts.chain.as_ref().is_some_and(|chain| !is_chain(chain)) => {
+                "its variables do not fit one another"
+            }
             _ if facts.handed_over.len() != facts.samples.len() => {
                 "its chunks do not fit one another"
             }
