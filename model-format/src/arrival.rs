@@ -19,7 +19,7 @@ const MOST_KNOTS: usize = 65;
 const FLOWS_A_BIN: usize = 50;
 const MOST_BINS_A_CHUNK: usize = 128;
 /// A bin with many more than that is cut into so many at most.
-const MOST_PARTS: usize = 8;
+const MOST_PARTS: usize = 32;
 /// What a bundle may ask to be kept: [`MOST_BINS_A_CHUNK`] for the most chunks.
 const MOST_BINS: usize = 128 * 10_000;
 
