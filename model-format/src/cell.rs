@@ -1,6 +1,6 @@
 //! From a cell of text to the value that it stands for.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::datetime::DatetimeStyle;
 use crate::record::Value;
@@ -25,14 +25,26 @@ pub fn real(cell: &str) -> Option<f64> {
     cell.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
+/// An address as [`ip_number`] has it.
+#[must_use]
+pub fn ip(cell: &str) -> Option<u128> {
+    Some(ip_number(cell.parse().ok()?))
+}
+
 /// An address as a number of 128 bits, an IPv4 one mapped into IPv6 (RFC 4291,
 /// section 2.5.5.2).
 #[must_use]
-pub fn ip(cell: &str) -> Option<u128> {
-    Some(match cell.parse().ok()? {
+pub fn ip_number(address: IpAddr) -> u128 {
+    match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().into(),
         IpAddr::V6(address) => address.into(),
-    })
+    }
+}
+
+/// The address that such a number stands for.
+#[must_use]
+pub fn ip_address(number: u128) -> IpAddr {
+    Ipv6Addr::from(number).to_canonical()
 }
 
 /// Six bytes in hexadecimal with colons or dashes.

@@ -74,7 +74,7 @@ pub struct FiveTuple {
     pub src_port: u16,
     /// Destination port, 0 where the protocol has none.
     pub dst_port: u16,
-    /// IP protocol number (6 TCP, 17 UDP, 1 ICMP).
+    /// IP protocol number (6 TCP, 17 UDP, 1 ICMP, 58 ICMPv6).
     pub proto: u8,
 }
 
@@ -92,26 +92,27 @@ impl FiveTuple {
     }
 }
 
-/// The header fields of one IPv4 packet (RFC 791, RFC 9293).
+/// The header fields of one IP packet (RFC 791, RFC 8200, RFC 9293). What only IPv4's header
+/// has is 0 in one of IPv6, unless its fragment header has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// Capture time in nanoseconds since the Unix epoch.
     pub time_ns: i64,
     /// Addresses, ports and protocol as sent.
     pub tuple: FiveTuple,
-    /// Total length of the IP packet in bytes.
+    /// Total length of the IP packet in bytes, its headers included.
     pub len_bytes: u16,
-    /// Type-of-service byte (DSCP and ECN).
+    /// Type-of-service byte or traffic class (DSCP and ECN).
     pub tos: u8,
-    /// IP identification.
+    /// IP identification, of a fragment header's the lower half.
     pub ip_id: u16,
     /// The three flag bits (bit 2 reserved, bit 1 don't fragment, bit 0 more fragments).
     pub ip_flags: u8,
     /// Fragment offset in units of 8 bytes.
     pub fragment_offset: u16,
-    /// Time to live.
+    /// Time to live, or hop limit.
     pub ttl: u8,
-    /// Internet header length in 32-bit words.
+    /// Length of the IP headers in 32-bit words, IPv6 extension headers included.
     pub ihl: u8,
     /// TCP flags (CWR ECE URG ACK PSH RST SYN FIN), 0 if not TCP or not captured.
     pub tcp_flags: u8,

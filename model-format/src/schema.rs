@@ -16,7 +16,7 @@ use crate::record::Value;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TraceKind {
-    /// An IPv4 packet: can go into a PCAP and onto a wire.
+    /// An IP packet: can go into a PCAP and onto a wire.
     Packets,
     /// A NetFlow-like row: CSV.
     Netflow,
@@ -109,11 +109,7 @@ impl Field {
                 write!(out, "{}", std::net::Ipv4Addr::from(address))
             }
             (FieldKind::Ip, Value::Wide(address)) => {
-                let address = std::net::Ipv6Addr::from(u128::from(address));
-                match address.to_ipv4_mapped() {
-                    Some(address) => write!(out, "{address}"),
-                    None => write!(out, "{address}"),
-                }
+                write!(out, "{}", crate::cell::ip_address(address.into()))
             }
             (FieldKind::Mac, Value::Int(address)) => {
                 let [_, _, a, b, c, d, e, f] = address.to_be_bytes();
@@ -154,21 +150,21 @@ pub mod packet_field {
     pub const PROTO: &str = "proto";
     /// Capture time.
     pub const TIME: &str = "time";
-    /// IP total length in bytes.
+    /// Length of the IP packet in bytes, its headers included.
     pub const LEN: &str = "pkt_len";
     /// IP version.
     pub const VERSION: &str = "version";
-    /// Internet header length in 32-bit words.
+    /// Length of the IP headers in 32-bit words.
     pub const IHL: &str = "ihl";
-    /// Type of service.
+    /// Type of service, or traffic class.
     pub const TOS: &str = "tos";
-    /// IP identification.
+    /// IP identification; of IPv6 0, or the lower half of a fragment header's.
     pub const ID: &str = "id";
     /// IP flags, three bits: 2 is don't fragment, 1 more fragments.
     pub const FLAG: &str = "flag";
     /// Fragment offset in units of 8 bytes.
     pub const OFF: &str = "off";
-    /// Time to live.
+    /// Time to live, or hop limit.
     pub const TTL: &str = "ttl";
     /// TCP flags.
     pub const TCP_FLAGS: &str = "tcp_flags";

@@ -117,6 +117,7 @@ pub(crate) fn plain_cell<'a>(schema: &Schema, field: &Field, cell: &'a str) -> &
     if schema.kind == TraceKind::Packets && field.name == packet_field::PROTO {
         return match cell.to_ascii_lowercase().as_str() {
             "icmp" => "1",
+            "icmpv6" | "ipv6-icmp" => "58",
             "tcp" => "6",
             "udp" => "17",
             _ => cell,

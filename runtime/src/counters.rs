@@ -18,6 +18,7 @@ pub(crate) struct Counters {
     pub(crate) flows_drawn: AtomicU64,
     pub(crate) flows_given_up: AtomicU64,
     pub(crate) records_left_out: AtomicU64,
+    pub(crate) mixed_versions: AtomicU64,
 }
 
 impl Counters {
@@ -37,6 +38,7 @@ impl Counters {
             flows_drawn: get(&self.flows_drawn),
             flows_given_up: get(&self.flows_given_up),
             records_left_out: get(&self.records_left_out),
+            mixed_versions: get(&self.mixed_versions),
         }
     }
 }
@@ -71,6 +73,8 @@ pub struct GenerationStats {
     pub flows_given_up: u64,
     /// Records left out because their measurements do not meet the conditions.
     pub records_left_out: u64,
+    /// Draws of attributes with addresses of both IP versions, which no flow has.
+    pub mixed_versions: u64,
 }
 
 impl GenerationStats {

@@ -29,6 +29,8 @@ pub(crate) use distinct::Distinct;
 const MOST_ROWS: usize = 256;
 /// Draws among which a given flow finds what was not given with it.
 const CANDIDATES: usize = 16;
+/// Times that a flow is drawn, without other conditions, until it is of one IP version.
+const DRAWS_OF_ONE_VERSION: u32 = 256;
 /// Times that a flow is drawn again because another has its attributes.
 const REDRAWS: u32 = 12;
 /// The first of them draw only the field that is drawn last.
@@ -194,8 +196,10 @@ impl Drawer {
             return Ok(());
         }
         match self.plan.means.clone() {
-            Means::Free => self.draw_free(networks, decoder, wanted),
-            Means::Rejection => self.draw_matching(networks, decoder, wanted),
+            Means::Free if !self.plan.selection.is_on_versions() => {
+                self.draw_free(networks, decoder, wanted)
+            }
+            Means::Free | Means::Rejection => self.draw_matching(networks, decoder, wanted),
             Means::Given(_) if self.forced > 0 => self.draw_free(networks, decoder, wanted),
             Means::Given(given) => self.draw_given(networks, decoder, wanted, &given),
         }
@@ -251,11 +255,13 @@ impl Drawer {
         Wanted { keys, condition, rows }: Wanted<'_>,
     ) -> Result<(), RuntimeError> {
         let selection = Arc::clone(&self.plan.selection);
+        let chooses = matches!(self.plan.means, Means::Rejection);
+        let most_tries = if chooses { selection.tries() } else { DRAWS_OF_ONE_VERSION };
         let condition_dim = condition.len() / keys.len().max(1);
         let mut accepted: Vec<Option<Box<[f32]>>> = vec![None; keys.len()];
         let mut pending: Vec<usize> = (0..keys.len()).collect();
-        let (mut tried, mut draws, mut each) = (0, 0, 1);
-        while !pending.is_empty() && tried < selection.tries() {
+        let (mut tried, mut draws, mut mixed, mut each) = (0, 0, 0, 1);
+        while !pending.is_empty() && tried < most_tries {
             self.noise.clear();
             self.condition.clear();
             for &flow in &pending {
@@ -275,7 +281,12 @@ impl Drawer {
                     draws += 1;
                     decoder.make_discrete(row);
                     let values = decoder.decode(row);
-                    if selection.wants_flow(keys[flow].flow, attempt, &values) {
+                    let is_one = selection.is_of_one_version(&values);
+                    mixed += u64::from(!is_one);
+                    let is_wanted =
+                        is_one && selection.wants_flow(keys[flow].flow, attempt, &values);
+                    // Without conditions no flow is left out.
+                    if is_wanted || (!chooses && attempt + 1 == most_tries) {
                         self.attempts[flow] = attempt;
                         accepted[flow] = Some((&*row).into());
                         return false;
@@ -286,12 +297,15 @@ impl Drawer {
             tried += each;
             // Few at first: where most flows match, more would be for nothing.
             let most = (MOST_ROWS / pending.len().max(1)).max(1) as u32;
-            each = (each * 2).min(most).min(selection.tries().saturating_sub(tried).max(1));
+            each = (each * 2).min(most).min(most_tries.saturating_sub(tried).max(1));
         }
-        let given_up = pending.len() as u64;
-        self.counters.draws.fetch_add(draws, Relaxed);
-        self.counters.flows_drawn.fetch_add(keys.len() as u64 - given_up, Relaxed);
-        self.counters.flows_given_up.fetch_add(given_up, Relaxed);
+        self.counters.mixed_versions.fetch_add(mixed, Relaxed);
+        if chooses {
+            let given_up = pending.len() as u64;
+            self.counters.draws.fetch_add(draws, Relaxed);
+            self.counters.flows_drawn.fetch_add(keys.len() as u64 - given_up, Relaxed);
+            self.counters.flows_given_up.fetch_add(given_up, Relaxed);
+        }
         for flow in pending {
             selection.flow_given_up(keys[flow].flow)?;
         }
@@ -333,9 +347,12 @@ impl Drawer {
         let mut pending: Vec<usize> =
             (0..keys.len()).filter(|&flow| !distinct.claim(hashes[flow])).collect();
         let mut redraws = vec![0; keys.len()];
-        let mut draws = 0;
+        let (mut draws, mut mixed) = (0, 0);
+        let kept = self.attempts.clone();
+        // Tries that conditions took count; those for one IP version do not.
+        let last_try = |flow: usize| if chooses { most_tries } else { kept[flow] + most_tries };
         loop {
-            pending.retain(|&flow| self.attempts[flow] + 1 < most_tries);
+            pending.retain(|&flow| self.attempts[flow] + 1 < last_try(flow));
             if pending.is_empty() {
                 break;
             }
@@ -347,7 +364,9 @@ impl Drawer {
                     // All else of the flow stays as it was drawn: flows that are alike are
                     // of frequent kinds, and would become rarer if all were drawn again.
                     match !chooses && redraws[flow] < OF_LAST_FIELD {
-                        true => self.push_noise_of_last_field(keys[flow].flow, 0, attempt),
+                        true => {
+                            self.push_noise_of_last_field(keys[flow].flow, kept[flow], attempt);
+                        }
                         false => self.push_noise(keys[flow].flow, attempt),
                     }
                     let from = flow * condition_dim;
@@ -362,10 +381,14 @@ impl Drawer {
                 for row in flows.next().unwrap_or_default().chunks_exact(width) {
                     attempts[flow] += 1;
                     draws += 1;
-                    if attempts[flow] >= most_tries {
+                    if attempts[flow] >= last_try(flow) {
                         return false;
                     }
                     let values = decoder.decode(row);
+                    if !selection.is_of_one_version(&values) {
+                        mixed += 1;
+                        continue;
+                    }
                     if !selection.wants_flow(keys[flow].flow, attempts[flow], &values) {
                         continue;
                     }
@@ -379,6 +402,7 @@ impl Drawer {
                 true
             });
         }
+        self.counters.mixed_versions.fetch_add(mixed, Relaxed);
         if chooses {
             self.counters.draws.fetch_add(draws, Relaxed);
         }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 
-use ns_model_format::{Schema, Value};
+use ns_model_format::schema::{TraceKind, packet_field};
+use ns_model_format::{Field, FieldKind, Schema, Value, cell};
 
 use crate::condition::{Clause, Condition, ConditionError, clauses};
 use crate::error::RuntimeError;
@@ -18,9 +19,49 @@ const VALUES_COUNTED: u32 = 1_000;
 /// Values that an error lists.
 const MOST_LISTED: usize = 5;
 
+/// What a flow of packets must be in any case where there are addresses of both IP
+/// versions: of one of them. Holds where its attributes tell.
+#[derive(Debug)]
+struct OneVersion {
+    addresses: Vec<usize>,
+    /// The field that says which it is.
+    version: Option<usize>,
+}
+
+impl OneVersion {
+    fn of(schema: &Schema) -> Option<OneVersion> {
+        let addresses = [packet_field::SRC_IP, packet_field::DST_IP];
+        let is_address =
+            |field: &Field| field.kind == FieldKind::Ip && addresses.contains(&field.name.as_str());
+        let fields = || schema.attributes.iter().enumerate();
+        let is_version = |field: &Field| field.name == packet_field::VERSION;
+        let found = OneVersion {
+            addresses: fields().filter(|(_, f)| is_address(f)).map(|(at, _)| at).collect(),
+            version: fields().find(|(_, field)| is_version(field)).map(|(at, _)| at),
+        };
+        let told = found.addresses.len() + usize::from(found.version.is_some());
+        let is_needed = schema.kind == TraceKind::Packets && !found.addresses.is_empty();
+        (is_needed && told > 1).then_some(found)
+    }
+
+    fn holds(&self, values: &[Value]) -> bool {
+        let of_address = |at: &usize| match values[*at] {
+            Value::Wide(number) => {
+                Some(if cell::ip_address(number.into()).is_ipv4() { 4 } else { 6 })
+            }
+            _ => None,
+        };
+        let addresses = self.addresses.iter().filter_map(of_address);
+        let mut versions = addresses.chain(self.version.and_then(|at| values[at].as_i64()));
+        let first = versions.next();
+        versions.all(|version| Some(version) == first)
+    }
+}
+
 /// The conditions of a run, shared by its workers.
 #[derive(Debug, Default)]
 pub(crate) struct Selection {
+    one_version: Option<OneVersion>,
     attributes: Vec<Clause>,
     measurements: Vec<Clause>,
     tries: u32,
@@ -45,12 +86,23 @@ impl Selection {
         tries: u32,
     ) -> Result<Selection, ConditionError> {
         let (attributes, measurements) = clauses(schema, conditions)?;
-        Ok(Selection { attributes, measurements, tries, census: Mutex::default() })
+        let one_version = OneVersion::of(schema);
+        Ok(Selection { one_version, attributes, measurements, tries, census: Mutex::default() })
     }
 
     /// Times that a flow's attributes are drawn at most.
     pub(crate) fn tries(&self) -> u32 {
         self.tries
+    }
+
+    /// Whether flows may be drawn that are of both IP versions.
+    pub(crate) fn is_on_versions(&self) -> bool {
+        self.one_version.is_some()
+    }
+
+    /// Whether a flow is of one IP version, as far as its attributes say.
+    pub(crate) fn is_of_one_version(&self, attributes: &[Value]) -> bool {
+        self.one_version.as_ref().is_none_or(|one| one.holds(attributes))
     }
 
     /// Whether flows are chosen by their attributes.

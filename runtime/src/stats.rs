@@ -60,6 +60,9 @@ pub struct Report {
     pub oversize_truncated: u64,
     /// Packets by what had to be changed of the model's values.
     pub repaired: BTreeMap<&'static str, u64>,
+    /// Draws of flows with addresses of both IP versions: they were drawn again.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub mixed_versions: u64,
     /// What conditions on flows and records did, if there were any.
     pub selection: Option<SelectionReport>,
     /// How late packets went out, if they were paced.
@@ -134,6 +137,7 @@ impl Report {
             oversize_skipped: driven.sent.oversize_skipped,
             oversize_truncated: driven.sent.oversize_truncated,
             repaired: driven.sent.repaired.iter().collect(),
+            mixed_versions: 0,
             selection: None,
             lateness: driven.lateness.summary(),
         }
@@ -186,6 +190,10 @@ impl Report {
         for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
             let _ = writeln!(text, "{} {} {what}", grouped(count), self.noun);
         }
+        if self.mixed_versions > 0 {
+            let draws = grouped(self.mixed_versions);
+            let _ = writeln!(text, "{draws} draws had addresses of both IP versions: drawn again");
+        }
         if !self.repaired.is_empty() {
             let kinds: Vec<String> =
                 self.repaired.iter().map(|(kind, n)| format!("{kind} {}", grouped(*n))).collect();
@@ -194,6 +202,10 @@ impl Report {
         let _ = writeln!(text, "seed {}", self.seed);
         text
     }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A number with its thousands apart.

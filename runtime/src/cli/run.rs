@@ -278,6 +278,7 @@ impl<'a> Plan<'a> {
     ) -> Result<Exit, Failure> {
         let cli = self.cli;
         let mut report = Report::new(&driven, self.seed, self.target(), self.noun());
+        report.mixed_versions = stats.read().mixed_versions;
         if !cli.conditions.is_empty() {
             let conditions = cli.conditions.iter().map(ToString::to_string).collect();
             report.selection = Some(SelectionReport::new(conditions, &stats.read()));

@@ -22,7 +22,13 @@ pub(super) fn update(checksum: u16, old: u64, new: u64) -> u16 {
     !fold(u64::from(!checksum) + u64::from(!fold(old)) + new)
 }
 
-/// A 32-bit number as two words.
+/// The sum of a 128-bit number's eight words.
+#[inline]
+pub(super) fn words_of_u128(value: u128) -> u64 {
+    [96, 64, 32, 0].into_iter().map(|shift| words((value >> shift) as u32)).sum()
+}
+
+/// The sum of a 32-bit number's two words.
 #[inline]
 pub(super) fn words(value: u32) -> u64 {
     u64::from(value >> 16) + u64::from(value & 0xffff)

@@ -1,18 +1,20 @@
 //! Where a schema keeps the fields of a packet.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ns_model_format::schema::packet_field as name;
-use ns_model_format::{Field, Schema, Value};
+use ns_model_format::{Field, FieldKind, Schema, Value, cell};
 
 use super::repairs::Repairs;
-use super::{ICMP, TCP, UDP};
+use super::{ICMP, ICMPV6, TCP, UDP};
 
 /// Protocols that traces call by name.
-const PROTOCOLS: [(&str, u8); 9] = [
+const PROTOCOLS: [(&str, u8); 11] = [
     ("tcp", TCP),
     ("udp", UDP),
     ("icmp", ICMP),
+    ("icmpv6", ICMPV6),
+    ("ipv6-icmp", ICMPV6),
     ("igmp", 2),
     ("gre", 47),
     ("esp", 50),
@@ -99,14 +101,28 @@ impl Source {
         }
     }
 
-    /// The value as an IPv4 address.
-    pub(super) fn address(self, values: &Values, repairs: &mut Repairs) -> Option<u32> {
-        if let Value::Text(index) = self.value(values)?
-            && let Ok(address) = self.word(values, *index).trim().parse::<Ipv4Addr>()
-        {
-            return Some(u32::from(address));
+    /// The value as an address.
+    pub(super) fn address(self, values: &Values, repairs: &mut Repairs) -> Option<IpAddr> {
+        match self.value(values)? {
+            Value::Wide(number) => return Some(cell::ip_address((*number).into())),
+            Value::Text(index) => {
+                if let Some(number) = cell::ip(self.word(values, *index).trim()) {
+                    return Some(cell::ip_address(number));
+                }
+            }
+            _ => {}
         }
-        self.number(values, u32::MAX, repairs)
+        self.number(values, u32::MAX, repairs).map(|bits| Ipv4Addr::from(bits).into())
+    }
+
+    /// Whether addresses there may be of either version.
+    fn is_of_both_versions(self, schema: &Schema) -> bool {
+        let fields = match self.place {
+            Place::Absent => return false,
+            Place::Attribute => &schema.attributes,
+            Place::Measurement => &schema.measurements,
+        };
+        fields.get(self.index as usize).is_some_and(|field| field.kind == FieldKind::Ip)
     }
 
     /// The value as an IP protocol number.
@@ -170,6 +186,11 @@ impl Fields {
             tcp_window: find(name::TCP_WINDOW),
             direction: if schema.conversations { find(name::DIRECTION) } else { Source::ABSENT },
         }
+    }
+
+    /// Whether packets may be of either IP version.
+    pub(super) fn of_both_versions(&self, schema: &Schema) -> bool {
+        [self.src_ip, self.dst_ip].iter().any(|source| source.is_of_both_versions(schema))
     }
 
     /// Whether the 5-tuple may differ from packet to packet of a flow.

@@ -8,15 +8,19 @@ use super::repairs::Repairs;
 pub const ETHERNET_BYTES: usize = 14;
 /// IPv4 without options.
 pub(super) const IPV4_BYTES: usize = 20;
-/// Room for Ethernet, IPv4, and TCP with 20 bytes of options, in words of 8.
-pub(super) const HEADER_WORDS: usize = 10;
+/// IPv6 without extension headers.
+pub(super) const IPV6_BYTES: usize = 40;
+/// IPv6's fragment header.
+pub(super) const FRAGMENT_BYTES: usize = 8;
+/// The number of IPv6's fragment header.
+pub(super) const FRAGMENT: u8 = 44;
+/// Room for Ethernet, IPv6, and TCP with 20 bytes of options, in words of 8.
+pub(super) const HEADER_WORDS: usize = 12;
 
-/// Where the IPv4 header's fields are in a frame.
+/// Where the IP header's fields are in a frame.
 const IP: usize = ETHERNET_BYTES;
-/// Where the transport header begins.
-pub(super) const L4: usize = ETHERNET_BYTES + IPV4_BYTES;
 
-/// An Ethernet frame with an IPv4 packet: the headers' bytes, and the payload
+/// An Ethernet frame with an IP packet: the headers' bytes, and the payload
 /// by its length and [`Payload`] block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -79,24 +83,60 @@ impl Frame {
         let (old_len, new_len) = (u64::from(self.ip_len), u64::from(ip_len));
         let mut frame = self.clone();
         frame.ip_len = ip_len;
-        frame.patch(IP + 10, old_len, new_len);
-        frame.put_u16(IP + 2, ip_len);
+        let (is_v6, l4) = (self.is_v6(), ETHERNET_BYTES + self.ip_header_len());
+        if is_v6 {
+            frame.put_u16(IP + 4, ip_len - IPV6_BYTES as u16);
+        } else {
+            frame.patch(IP + 10, old_len, new_len);
+            frame.put_u16(IP + 2, ip_len);
+        }
         // The transport's checksum covers its length as well, in the pseudo-header;
         // UDP's a second time in its own header.
-        let transport = if headers > L4 { self.headers()[IP + 9] } else { 0 };
-        match transport {
-            super::TCP => frame.patch(L4 + 16, old_sum + old_len, new_sum + new_len),
+        match if headers > l4 { self.protocol() } else { 0 } {
+            super::TCP => frame.patch(l4 + 16, old_sum + old_len, new_sum + new_len),
             super::UDP => {
-                frame.patch(L4 + 6, old_sum + 2 * old_len, new_sum + 2 * new_len);
-                if frame.get_u16(L4 + 6) == 0 {
-                    frame.put_u16(L4 + 6, 0xffff);
+                frame.patch(l4 + 6, old_sum + 2 * old_len, new_sum + 2 * new_len);
+                if frame.get_u16(l4 + 6) == 0 {
+                    frame.put_u16(l4 + 6, 0xffff);
                 }
-                frame.put_u16(L4 + 4, ip_len - IPV4_BYTES as u16);
+                frame.put_u16(l4 + 4, ip_len - self.ip_header_len() as u16);
             }
-            super::ICMP => frame.patch(L4 + 2, old_sum, new_sum),
+            super::ICMP => frame.patch(l4 + 2, old_sum, new_sum),
+            super::ICMPV6 => frame.patch(l4 + 2, old_sum + old_len, new_sum + new_len),
             _ => {}
         }
         Some(frame)
+    }
+
+    fn byte(&self, at: usize) -> u8 {
+        self.header.as_flattened()[at]
+    }
+
+    fn is_v6(&self) -> bool {
+        self.byte(IP) >> 4 == 6
+    }
+
+    /// Whether a fragment header follows IPv6's.
+    fn has_fragment_header(&self) -> bool {
+        self.is_v6() && self.byte(IP + 6) == FRAGMENT
+    }
+
+    /// Bytes before the transport header.
+    fn ip_header_len(&self) -> usize {
+        match (self.is_v6(), self.has_fragment_header()) {
+            (false, _) => IPV4_BYTES,
+            (true, false) => IPV6_BYTES,
+            (true, true) => IPV6_BYTES + FRAGMENT_BYTES,
+        }
+    }
+
+    /// The transport's.
+    fn protocol(&self) -> u8 {
+        match (self.is_v6(), self.has_fragment_header()) {
+            (false, _) => self.byte(IP + 9),
+            (true, false) => self.byte(IP + 6),
+            (true, true) => self.byte(IP + IPV6_BYTES),
+        }
     }
 
     fn patch(&mut self, at: usize, old: u64, new: u64) {

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// A set of repairs made on one packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Repairs(u8);
+pub struct Repairs(u16);
 
 impl Repairs {
     /// Nothing.
@@ -21,14 +21,26 @@ impl Repairs {
     pub const FRAGMENT: Repairs = Repairs(16);
     /// A time to live of 0.
     pub const TTL: Repairs = Repairs(32);
-    /// A protocol that is neither a number nor a known name.
+    /// A protocol that is neither a number nor a known name, or that the IP version does not carry.
     pub const PROTOCOL: Repairs = Repairs(64);
     /// A value that does not fit its header field.
     pub const RANGE: Repairs = Repairs(128);
 
+    /// Addresses of both IP versions in one packet.
+    pub const VERSION: Repairs = Repairs(256);
+
     /// The names of all kinds, in the order of their bits.
-    pub const NAMES: [&str; 8] =
-        ["length", "direction", "tcp_flags", "tcp_order", "fragment", "ttl", "protocol", "range"];
+    pub const NAMES: [&str; 9] = [
+        "length",
+        "direction",
+        "tcp_flags",
+        "tcp_order",
+        "fragment",
+        "ttl",
+        "protocol",
+        "range",
+        "version",
+    ];
 
     /// Adds the repairs of another set.
     #[inline]
@@ -58,7 +70,7 @@ impl Repairs {
 
 /// How many packets needed each kind of repair.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RepairCounts([u64; 8]);
+pub struct RepairCounts([u64; 9]);
 
 impl RepairCounts {
     /// Counts one packet.

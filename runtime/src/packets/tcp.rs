@@ -23,8 +23,6 @@ pub(super) const URG: u8 = 0x20;
 pub(super) const TCP_BYTES: usize = 20;
 /// The most that our SYNs carry.
 pub(super) const MOST_OPTION_BYTES: usize = 20;
-/// Bytes of an IPv4 packet that holds a TCP header without options or payload.
-const BARE: usize = 20 + TCP_BYTES;
 
 /// One side of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +61,8 @@ pub(super) struct Segment {
     pub(super) flags: u8,
     pub(super) sequence: u32,
     pub(super) acknowledgement: u32,
-    /// The packet's IP total length, as modelled but for a SYN's.
-    pub(super) ip_len: usize,
+    /// Its bytes, as modelled but for a SYN's.
+    pub(super) len: usize,
     /// Bytes of options.
     pub(super) options: usize,
 }
@@ -76,13 +74,15 @@ impl Connection {
     }
 
     /// The next segment from side `from`: `modelled` flags, or those of a
-    /// connection in order if the model has none, in a packet of `ip_len` bytes.
+    /// connection in order if the model has none, of `modelled_len` bytes, of which a
+    /// SYN has at most `most_options` of options.
     #[inline]
     pub(super) fn segment(
         &mut self,
         from: usize,
         modelled: Option<u8>,
-        ip_len: usize,
+        modelled_len: usize,
+        most_options: usize,
         repairs: &mut Repairs,
     ) -> Segment {
         let mut flags = match modelled {
@@ -93,14 +93,14 @@ impl Connection {
                 repairs.add_if(in_order != legal, Repairs::TCP_ORDER);
                 in_order
             }
-            None => self.orderly_flags(from, ip_len),
+            None => self.orderly_flags(from, modelled_len),
         };
         if flags & SYN != 0 {
-            return self.syn(from, flags, ip_len, repairs);
+            return self.syn(from, flags, modelled_len, most_options, repairs);
         }
-        let len = ip_len.max(BARE);
-        repairs.add_if(len != ip_len, Repairs::LENGTH);
-        let payload = (len - BARE) as u32;
+        let len = modelled_len.max(TCP_BYTES);
+        repairs.add_if(len != modelled_len, Repairs::LENGTH);
+        let payload = (len - TCP_BYTES) as u32;
         if modelled.is_none() && payload > 0 {
             flags |= PSH;
         }
@@ -123,7 +123,7 @@ impl Connection {
         side.fin |= flags & FIN != 0;
         side.reset |= flags & RST != 0;
         let acknowledgement = if flags & ACK != 0 { self.sides[1 - from].next } else { 0 };
-        Segment { flags, sequence, acknowledgement, ip_len: len, options: 0 }
+        Segment { flags, sequence, acknowledgement, len, options: 0 }
     }
 
     /// The nearest flags that a packet may carry at all.
@@ -178,10 +178,10 @@ impl Connection {
 
     /// Flags where the model has none: a handshake where the lengths allow it, then data.
     #[inline]
-    fn orderly_flags(&self, from: usize, ip_len: usize) -> u8 {
+    fn orderly_flags(&self, from: usize, len: usize) -> u8 {
         let other = &self.sides[1 - from];
         let first = !self.sides[from].spoke;
-        let fits = ip_len <= BARE + MOST_OPTION_BYTES;
+        let fits = len <= TCP_BYTES + MOST_OPTION_BYTES;
         match (first && fits, from, other.spoke) {
             (true, 0, false) => SYN,
             (true, 1, true) if other.syn != 0 => SYN | ACK,
@@ -190,7 +190,14 @@ impl Connection {
     }
 
     #[inline(never)]
-    fn syn(&mut self, from: usize, flags: u8, ip_len: usize, repairs: &mut Repairs) -> Segment {
+    fn syn(
+        &mut self,
+        from: usize,
+        flags: u8,
+        modelled_len: usize,
+        most_options: usize,
+        repairs: &mut Repairs,
+    ) -> Segment {
         if self.sides[from].beyond_syn || (self.is_over() && flags & ACK == 0) {
             // A new connection on the old addresses: numbers go on from a place
             // that no segment of the old one can reach.
@@ -199,9 +206,10 @@ impl Connection {
             self.offered = None;
         }
         // A SYN carries options but no payload; options come in words of 4 bytes.
-        let options = ip_len.saturating_sub(BARE).div_ceil(4) * 4;
-        let options = options.min(MOST_OPTION_BYTES);
-        repairs.add_if(BARE + options != ip_len, Repairs::LENGTH);
+        let options = modelled_len.saturating_sub(TCP_BYTES).div_ceil(4) * 4;
+        let options = options.min(most_options);
+        let len = TCP_BYTES + options;
+        repairs.add_if(len != modelled_len, Repairs::LENGTH);
         if flags & ACK == 0 {
             self.offered = Some(options as u8);
         }
@@ -213,12 +221,18 @@ impl Connection {
         side.spoke = true;
         let sequence = side.next.wrapping_sub(1);
         let acknowledgement = if flags & ACK != 0 { self.sides[1 - from].next } else { 0 };
-        Segment { flags, sequence, acknowledgement, ip_len: BARE + options, options }
+        Segment { flags, sequence, acknowledgement, len, options }
     }
 
     /// Fills a SYN's options (RFC 9293, 2018, 7323). Timestamps are offered
     /// but never accepted, since no later packet carries them; what is left is NOPs.
-    pub(super) fn write_options(&self, segment: &Segment, time_ns: u64, out: &mut [u8]) {
+    pub(super) fn write_options(
+        &self,
+        segment: &Segment,
+        most_segment: u16,
+        time_ns: u64,
+        out: &mut [u8],
+    ) {
         const NOP: u8 = 1;
         let offered = self.offered.map_or(MOST_OPTION_BYTES, usize::from);
         let answer = segment.flags & ACK != 0;
@@ -231,7 +245,8 @@ impl Connection {
                 at += option.len();
             }
         };
-        let mss = [2, 4, 0x05, 0xb4];
+        let [high, low] = most_segment.to_be_bytes();
+        let mss = [2, 4, high, low];
         let sack_permitted = [4, 2];
         let window_scale = [NOP, 3, 3, 7];
         let scales = |options: usize| matches!(options, 12 | 20);

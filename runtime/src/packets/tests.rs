@@ -8,6 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod ipv6;
+
 const ATTRIBUTES: [&str; 5] =
     [name::SRC_IP, name::DST_IP, name::SRC_PORT, name::DST_PORT, name::PROTO];
 
