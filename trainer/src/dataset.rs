@@ -79,19 +79,15 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
         let (flows, records) = (trace.flows.len(), trace.times_ns.len());
         return Err(DatasetError::TooFewFlows { flows, records });
     }
-    let whole;
-    let config = match config.autoregressive {
+    let config = &match config.of_trace(trace) {
         // One model for the span, and flows as long as they are.
-        Some(_) => {
-            whole = Resolved {
-                chunks: Chunking { n_chunks: 1, ..config.chunks },
-                max_flow_len: None,
-                self_norm: false,
-                ..config.clone()
-            };
-            &whole
-        }
-        None => config,
+        config if config.autoregressive.is_some() => Resolved {
+            chunks: Chunking { n_chunks: 1, ..config.chunks },
+            max_flow_len: None,
+            self_norm: false,
+            ..config
+        },
+        config => config,
     };
     let by_tokens = config.autoregressive.is_some();
     let spaces = match by_tokens {

@@ -84,9 +84,13 @@ pub(crate) fn fit(
         min: field.min_x,
         max: field.max_x,
         integer,
-        n_bits: field.n_bits.or(match kind {
-            FieldKind::Ipv4 if field.kind == FieldType::IpString => Some(32),
+        n_bits: match kind {
+            // As many as there are, whatever was thought before one of IPv6 was met.
             FieldKind::Ip => Some(128),
+            _ => field.n_bits,
+        }
+        .or(match kind {
+            FieldKind::Ipv4 if field.kind == FieldType::IpString => Some(32),
             FieldKind::Mac => Some(48),
             FieldKind::Boolean { .. } => Some(1),
             _ => None,

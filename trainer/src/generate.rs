@@ -169,6 +169,7 @@ where
         drive(events, &mut *sink, Pace::TopSpeed, false, Limits::default(), &control);
     result?;
     let mut report = Report::new(&driven, seed, out.name(), noun);
+    report.mixed_versions = stats.read().mixed_versions;
     if !conditions.is_empty() {
         let conditions = conditions.iter().map(ToString::to_string).collect();
         report.selection = Some(SelectionReport::new(conditions, &stats.read()));

@@ -94,6 +94,7 @@ pub fn check(trace: &Trace, config: &Resolved, dataset: &Dataset) -> Report {
     let mut findings = Findings::default();
     let firsts: Vec<usize> = trace.flows.iter().map(|flow| flow[0] as usize).collect();
     let schema = &dataset.schema;
+    let config = &config.of_trace(trace);
     findings.size(trace);
     findings.time(trace);
     findings.flows(trace, config);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ns_model_format::codec;
 use ns_model_format::manifest::InitialState;
-use ns_model_format::schema::TraceKind;
+use ns_model_format::schema::{TraceKind, packet_field};
 use serde::Serialize;
 
 use super::ConfigError;
@@ -15,6 +15,7 @@ use super::file::{
     TimestampConfig,
 };
 use crate::autoregressive::{AutoregressiveConfig, ModelClass};
+use crate::ingest::Trace;
 use crate::model::config::{Discretize, DoppelgangerConfig, GradientPenaltyAt, NoiseDraw};
 
 /// NetShare's word vectors have this length when the file does not say.
@@ -254,6 +255,30 @@ impl Resolved {
                 self.autoregressive.get_or_insert_with(|| config.clone());
             }
         }
+    }
+
+    /// Whether flows of both IP versions need a field that says which: they have addresses,
+    /// and nothing else says it.
+    #[must_use]
+    pub(crate) fn lacks_version(&self) -> bool {
+        use packet_field::{DST_IP, SRC_IP, VERSION};
+        let mut fields = self.metadata.iter().chain(&self.timeseries);
+        self.kind == TraceKind::Packets
+            && self.metadata.iter().any(|field| [SRC_IP, DST_IP].contains(&field.column.as_str()))
+            && fields.all(|field| field.column != VERSION)
+    }
+
+    /// The same with the field that a trace has beyond those of the file: the version of
+    /// packets of both.
+    #[must_use]
+    pub(crate) fn of_trace(&self, trace: &Trace) -> Resolved {
+        let mut config = self.clone();
+        if self.lacks_version() && trace.column(packet_field::VERSION).is_some() {
+            let version = FieldConfig::new(packet_field::VERSION, FieldType::Integer);
+            let encoding = Some("categorical".to_owned());
+            config.metadata.push(FieldConfig { encoding, ..version });
+        }
+        config
     }
 
     /// Passes over the flows, instead of those of the file.

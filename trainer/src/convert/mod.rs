@@ -38,11 +38,7 @@ impl Writer {
                         push_time(row.time_ns, line);
                         line.push(',');
                     }
-                    if index < 2 {
-                        let _ = write!(line, "{}", std::net::Ipv4Addr::from(*cell as u32));
-                    } else {
-                        let _ = write!(line, "{cell}");
-                    }
+                    let _ = write!(line, "{cell}");
                     line.push(if index + 1 == row.cells.len() { '\n' } else { ',' });
                 }
                 out.write_all(line.as_bytes())?;

@@ -11,9 +11,9 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
 use super::names;
-use crate::ingest::packets::{COLUMNS, PacketRow};
+use crate::ingest::packets::{COLUMNS, Cell, PacketRow};
 
-/// Rows that are held before they are written: about 20 MB.
+/// Rows that are held before they are written: about 50 MB.
 const GROUP: usize = 1 << 17;
 
 /// Writes packets; nothing is readable before [`Self::finish`].
@@ -21,7 +21,7 @@ pub(super) struct ParquetWriter {
     writer: SerializedFileWriter<File>,
     times_ns: Vec<i64>,
     /// One list a column, the time left out.
-    cells: Vec<Vec<i32>>,
+    cells: Vec<Vec<Cell>>,
 }
 
 impl ParquetWriter {
@@ -48,8 +48,7 @@ impl ParquetWriter {
     pub(super) fn push(&mut self, row: &PacketRow) -> Result<(), ParquetError> {
         self.times_ns.push(row.time_ns);
         for (column, &cell) in self.cells.iter_mut().zip(&row.cells) {
-            // 32 bits at most; an address keeps its bits.
-            column.push(cell as i32);
+            column.push(cell);
         }
         if self.times_ns.len() == GROUP { self.write_group() } else { Ok(()) }
     }
@@ -67,14 +66,17 @@ impl ParquetWriter {
                 self.times_ns.clear();
             } else if let Some(cells) = cells.next() {
                 if index < 2 {
-                    let address = |&cell: &i32| {
-                        let text = std::net::Ipv4Addr::from(cell as u32).to_string();
-                        ByteArray::from(text.into_bytes())
-                    };
-                    let texts: Vec<ByteArray> = cells.iter().map(address).collect();
+                    let text = |cell: &Cell| ByteArray::from(cell.to_string().into_bytes());
+                    let texts: Vec<ByteArray> = cells.iter().map(text).collect();
                     column.typed::<ByteArrayType>().write_batch(&texts, None, None)?;
                 } else {
-                    column.typed::<Int32Type>().write_batch(cells, None, None)?;
+                    // 32 bits at most.
+                    let number = |cell: &Cell| match cell {
+                        Cell::Number(number) => *number as i32,
+                        Cell::Address(_) => 0,
+                    };
+                    let numbers: Vec<i32> = cells.iter().map(number).collect();
+                    column.typed::<Int32Type>().write_batch(&numbers, None, None)?;
                 }
                 cells.clear();
             }

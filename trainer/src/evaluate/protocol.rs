@@ -3,6 +3,8 @@
 //! The first four are NetShare's consistency tests (SIGCOMM '22, appendix):
 //! valid addresses, bytes against packets, ports against protocols, smallest sizes.
 
+use std::net::Ipv6Addr;
+
 use ns_model_format::schema::{TraceKind, packet_field};
 
 use super::distance::{Distance, Statistic};
@@ -13,6 +15,7 @@ use super::table::{Frame, TupleColumns};
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -77,23 +80,37 @@ pub(super) fn measures(frame: &Frame) -> Vec<Measure> {
 }
 
 /// NetShare's test 1: a source is neither multicast (RFC 5771) nor 255/8, a
-/// destination is not in 0/8 (RFC 1122).
+/// destination is not in 0/8 (RFC 1122). Of IPv6 a source is not multicast, a
+/// destination not unspecified (RFC 4291).
 fn valid_addresses(tuple: TupleColumns) -> Measure {
     rate("valid_addresses", "packets and records with valid addresses", move |sample| {
-        let of = |column: usize, valid: fn(i64) -> bool| -> Vec<bool> {
+        let of = |column: usize, v4: fn(i64) -> bool, v6: fn(Ipv6Addr) -> bool| -> Vec<bool> {
             let column = &sample.frame.columns[column];
-            // What is no IPv4 address is not judged.
-            (0..column.values.len() as u32)
-                .map(|id| column.number(id).is_none_or(|address| valid(address >> 24)))
-                .collect()
+            // What is no address is not judged.
+            let valid = |id| match column.ipv6(id) {
+                Some(address) => v6(address),
+                None => column.number(id).is_none_or(|address| v4(address >> 24)),
+            };
+            (0..column.values.len() as u32).map(valid).collect()
         };
-        let sources = of(tuple.src_ip, |top| top >> 4 != 14 && top != 255);
-        let destinations = of(tuple.dst_ip, |top| top != 0);
+        let is_source = |top: i64| top >> 4 != 14 && top != 255;
+        let sources = of(tuple.src_ip, is_source, |address| !address.is_multicast());
+        let destinations = of(tuple.dst_ip, |top| top != 0, |address| !address.is_unspecified());
         share(sample.rows.iter().map(|&row| {
             sources[sample.id(tuple.src_ip, row) as usize]
                 && destinations[sample.id(tuple.dst_ip, row) as usize]
         }))
     })
+}
+
+/// Bytes of the shortest IP header of a record's version.
+fn ip_header(sample: &Sample<'_>, tuple: TupleColumns, row: u32) -> f64 {
+    if is_v6(sample, tuple, row) { 40.0 } else { 20.0 }
+}
+
+fn is_v6(sample: &Sample<'_>, tuple: TupleColumns, row: u32) -> bool {
+    let source = &sample.frame.columns[tuple.src_ip];
+    source.ipv6(sample.id(tuple.src_ip, row)).is_some()
 }
 
 /// NetShare's test 2: as many bytes as so many packets can have.
@@ -106,10 +123,11 @@ fn bytes_of_packets(frame: &Frame, tuple: TupleColumns) -> Option<Measure> {
             share(sample.rows.iter().map(|&row| {
                 let (packets, bytes) = (sample.number(packets, row), sample.number(bytes, row));
                 let least = match sample.frame.proto(sample.id(tuple.proto, row)) {
-                    Some(TCP) => 40.0,
-                    Some(UDP) => 28.0,
-                    _ => 20.0,
+                    Some(TCP) => 20.0,
+                    Some(UDP) => 8.0,
+                    _ => 0.0,
                 };
+                let least = least + ip_header(sample, tuple, row);
                 least * packets <= bytes && bytes <= 65535.0 * packets
             }))
         },
@@ -138,11 +156,12 @@ fn smallest_lengths(tuple: TupleColumns, length: usize) -> Measure {
     rate("smallest_length", "packets as long as their headers", move |sample| {
         share(sample.rows.iter().map(|&row| {
             let least = match sample.frame.proto(sample.id(tuple.proto, row)) {
-                Some(TCP) => 40.0,
-                Some(UDP | ICMP) => 28.0,
-                _ => 20.0,
+                Some(TCP) => 20.0,
+                Some(UDP | ICMP) => 8.0,
+                Some(ICMPV6) if is_v6(sample, tuple, row) => 8.0,
+                _ => 0.0,
             };
-            sample.number(length, row) >= least
+            sample.number(length, row) >= least + ip_header(sample, tuple, row)
         }))
     })
 }

@@ -1,9 +1,10 @@
 //! Traces made ready to be compared: the same columns, cells as numbers, flows.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ns_model_format::schema::{FieldKind, TraceKind, packet_field};
-use ns_model_format::{Column, ColumnData, Value};
+use ns_model_format::{Column, ColumnData, Value, cell};
 
 use crate::config::{FieldType, Resolved};
 use crate::ingest::Trace;
@@ -53,14 +54,24 @@ pub struct FrameColumn {
 /// A value of a column that is no quantity.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Cell {
-    /// A whole number.
+    /// A whole number, an IPv4 address too.
     Int(i64),
-    /// An address of 128 bits.
+    /// An IPv6 address.
     Wide(u128),
     /// Text, or a real number as it is written.
     Text(String),
     /// No value.
     Missing,
+}
+
+impl Cell {
+    /// An address of 128 bits: one of IPv4 is the same in a trace that has no others.
+    fn of_wide(number: u128) -> Cell {
+        match cell::ip_address(number) {
+            IpAddr::V4(address) => Cell::Int(u32::from(address).into()),
+            IpAddr::V6(_) => Cell::Wide(number),
+        }
+    }
 }
 
 impl FrameColumn {
@@ -83,17 +94,25 @@ impl FrameColumn {
         }
     }
 
+    /// The IPv6 address that a category stands for.
+    #[must_use]
+    pub fn ipv6(&self, id: u32) -> Option<Ipv6Addr> {
+        match self.values.get(id as usize)? {
+            Cell::Wide(number) => Some(Ipv6Addr::from(*number)),
+            _ => None,
+        }
+    }
+
     /// A category as it is written.
     #[must_use]
     pub fn text(&self, id: u32) -> String {
         match self.values.get(id as usize) {
-            Some(Cell::Int(number)) if self.kind == FieldKind::Ipv4 => u32::try_from(*number)
-                .map_or(number.to_string(), |bits| std::net::Ipv4Addr::from(bits).to_string()),
-            Some(Cell::Int(number)) => number.to_string(),
-            Some(Cell::Wide(number)) => {
-                let address = std::net::Ipv6Addr::from(*number);
-                address.to_ipv4_mapped().map_or(address.to_string(), |v4| v4.to_string())
+            Some(Cell::Int(number)) if matches!(self.kind, FieldKind::Ipv4 | FieldKind::Ip) => {
+                u32::try_from(*number)
+                    .map_or(number.to_string(), |bits| Ipv4Addr::from(bits).to_string())
             }
+            Some(Cell::Int(number)) => number.to_string(),
+            Some(Cell::Wide(number)) => Ipv6Addr::from(*number).to_string(),
             Some(Cell::Text(text)) => text.clone(),
             Some(Cell::Missing) | None => "(none)".to_owned(),
         }
@@ -292,6 +311,7 @@ impl Frame {
                 "tcp" => Some(6),
                 "udp" => Some(17),
                 "icmp" => Some(1),
+                "icmpv6" | "icmp6" | "ipv6-icmp" => Some(58),
                 other => other.parse().ok(),
             },
             _ => None,
@@ -378,7 +398,7 @@ impl Frame {
                         (0..rows)
                             .map(|row| match source(row).value(row) {
                                 Value::Int(number) => frame.id(Cell::Int(number)),
-                                Value::Wide(number) => frame.id(Cell::Wide(number.into())),
+                                Value::Wide(number) => frame.id(Cell::of_wide(number.into())),
                                 Value::Float(number) => frame.id(Cell::Text(number.to_string())),
                                 Value::Text(word) => *words.entry(word).or_insert_with(|| {
                                     let words = column.column.words();

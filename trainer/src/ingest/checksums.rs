@@ -1,26 +1,22 @@
 //! Whether packets' checksums are right (RFC 1071), where enough is captured to tell.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::compact::CompactPacket;
-use super::ipv4::Record;
+use super::ip::{Datagram, ICMP, ICMPV6, Record, TCP, UDP};
 use super::pcap::{self, Counts};
 use super::source::Source;
-use super::{IngestError, OnError, link};
-
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
+use super::{IngestError, OnError};
 
 /// How many checksums could be computed, and how many of these are right. A capture
 /// of a host's own traffic may have wrong ones: its interface fills them in later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checksums {
-    /// IPv4 headers that are captured whole.
+    /// IPv4 headers that are captured whole; IPv6's have none.
     pub headers: u64,
     /// Of these, those whose checksum is right.
     pub right_headers: u64,
-    /// TCP, UDP and ICMP packets that are captured whole and no fragments, without
+    /// TCP, UDP, ICMP and ICMPv6 packets that are captured whole and no fragments, without
     /// UDP packets that carry no checksum.
     pub transports: u64,
     /// Of these, those whose checksum is right.
@@ -38,7 +34,7 @@ impl Checksums {
         for path in paths {
             let io = |source| IngestError::Io { path: path.clone(), source };
             let mut source = Source::open(path).map_err(io)?;
-            let take = |packet: CompactPacket, record: &Record<'_>| found.take(&packet, record);
+            let take = |_, record: &Record<'_>| found.take(record);
             match pcap::stream(&mut source, path, on_error, &mut counts, take) {
                 Err(IngestError::NotACapture { .. }) if on_error == OnError::Skip => {}
                 other => other?,
@@ -47,29 +43,37 @@ impl Checksums {
         Ok(found)
     }
 
-    fn take(&mut self, packet: &CompactPacket, record: &Record<'_>) {
-        let Ok(offset) = link::ipv4_offset(record.link_type, record.data) else { return };
-        let captured = record.data.get(offset..).unwrap_or_default();
-        let header_len = usize::from(packet.ihl) * 4;
-        let Some(header) = captured.get(..header_len) else { return };
-        self.headers += 1;
-        self.right_headers += u64::from(is_right(sum(header)));
-        // Neither a later fragment nor one that more follow.
-        let is_whole = packet.fragment & 0x3fff == 0;
-        let payload = captured.get(header_len..usize::from(packet.len_bytes));
-        let (Some(payload), true) = (payload, is_whole) else { return };
-        let has_none = packet.proto == UDP && payload.get(6..8) == Some(&[0, 0]);
-        let pseudo = match packet.proto {
-            ICMP => 0,
-            // Addresses, protocol and length (RFC 9293, section 3.1; RFC 768).
-            TCP | UDP if !has_none => {
-                sum(&header[12..20]) + u64::from(packet.proto) + payload.len() as u64
-            }
+    fn take(&mut self, record: &Record<'_>) {
+        let Ok(datagram) = Datagram::of(record) else { return };
+        let Some(header) = datagram.captured.get(..datagram.header_len) else { return };
+        let is_v6 = datagram.addresses[0].is_ipv6();
+        if !is_v6 {
+            self.headers += 1;
+            self.right_headers += u64::from(is_right(sum(header)));
+        }
+        let payload = datagram.captured.get(datagram.header_len..datagram.total);
+        let (Some(payload), true) = (payload, datagram.is_whole()) else { return };
+        let proto = datagram.proto;
+        let has_none = proto == UDP && payload.get(6..8) == Some(&[0, 0]);
+        let pseudo = match proto {
+            ICMP if !is_v6 => 0,
+            // Addresses, protocol and length (RFC 9293, section 3.1; RFC 768; RFC 8200, section
+            // 8.1, where a routing header's last address counts: few have one).
+            TCP | UDP if !has_none => pseudo_header(&datagram, payload.len()),
+            ICMPV6 if is_v6 => pseudo_header(&datagram, payload.len()),
             _ => return,
         };
         self.transports += 1;
         self.right_transports += u64::from(is_right(pseudo + sum(payload)));
     }
+}
+
+fn pseudo_header(datagram: &Datagram<'_>, len: usize) -> u64 {
+    let address = |address: &IpAddr| match address {
+        IpAddr::V4(address) => sum(&address.octets()),
+        IpAddr::V6(address) => sum(&address.octets()),
+    };
+    datagram.addresses.iter().map(address).sum::<u64>() + u64::from(datagram.proto) + len as u64
 }
 
 /// The sum of big-endian words, the last one filled up with a zero byte.

@@ -11,8 +11,16 @@ const ETHERTYPE_PPPOE_SESSION: u16 = 0x8864;
 const VLAN_TAGS: [u16; 4] = [0x8100, 0x88a8, 0x9100, 0x9200];
 const MPLS: [u16; 2] = [0x8847, 0x8848];
 
-/// Where the IPv4 packet of a frame begins, or why it has none.
-pub(super) fn ipv4_offset(link_type: u32, data: &[u8]) -> Result<usize, Unusable> {
+/// A version of IP that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    V4,
+    V6,
+}
+
+/// Where the IP packet of a frame begins and of which version the frame says that
+/// it is, or why it has none.
+pub(super) fn ip_offset(link_type: u32, data: &[u8]) -> Result<(usize, Version), Unusable> {
     match link_type {
         // Ethernet; with a length in place of a type, LLC follows.
         1 => ether_type(data, 14, be16(data, 12)?),
@@ -27,8 +35,8 @@ pub(super) fn ipv4_offset(link_type: u32, data: &[u8]) -> Result<usize, Unusable
         104 => ether_type(data, 4, be16(data, 2)?),
         // Raw IP, under its number in files and those of some systems.
         12 | 14 | 101 => by_version(data, 0),
-        228 => Ok(0),
-        229 => Err(Unusable::Ipv6),
+        228 => Ok((0, Version::V4)),
+        229 => Ok((0, Version::V6)),
         // Linux cooked, versions 1 and 2.
         113 => ether_type(data, 16, be16(data, 14)?),
         276 => ether_type(data, 20, be16(data, 0)?),
@@ -45,22 +53,26 @@ fn be16(data: &[u8], at: usize) -> Result<u16, Unusable> {
     Ok(u16::from_be_bytes([byte(data, at)?, byte(data, at + 1)?]))
 }
 
-fn by_version(data: &[u8], offset: usize) -> Result<usize, Unusable> {
+fn by_version(data: &[u8], offset: usize) -> Result<(usize, Version), Unusable> {
     match byte(data, offset)? >> 4 {
-        4 => Ok(offset),
-        6 => Err(Unusable::Ipv6),
+        4 => Ok((offset, Version::V4)),
+        6 => Ok((offset, Version::V6)),
         version => Err(Unusable::IpVersion(version)),
     }
 }
 
 /// What an EtherType leads to. Every turn goes on in `data`, so it ends.
-fn ether_type(data: &[u8], offset: usize, mut ether_type: u16) -> Result<usize, Unusable> {
+fn ether_type(
+    data: &[u8],
+    offset: usize,
+    mut ether_type: u16,
+) -> Result<(usize, Version), Unusable> {
     const SNAP: [u8; 6] = [0xaa, 0xaa, 0x03, 0, 0, 0];
     let mut offset = offset;
     loop {
         match ether_type {
-            ETHERTYPE_IPV4 => return Ok(offset),
-            ETHERTYPE_IPV6 => return Err(Unusable::Ipv6),
+            ETHERTYPE_IPV4 => return Ok((offset, Version::V4)),
+            ETHERTYPE_IPV6 => return Ok((offset, Version::V6)),
             ETHERTYPE_ARP => return Err(Unusable::Arp),
             ETHERTYPE_PPPOE_SESSION => return ppp(data, offset + 6),
             tag if VLAN_TAGS.contains(&tag) => {
@@ -84,22 +96,21 @@ fn ether_type(data: &[u8], offset: usize, mut ether_type: u16) -> Result<usize, 
 
 /// Label stack entries of four bytes up to the one marked as the bottom (RFC
 /// 3032); the packet below is told by its first four bits.
-fn mpls(data: &[u8], mut offset: usize) -> Result<usize, Unusable> {
+fn mpls(data: &[u8], mut offset: usize) -> Result<(usize, Version), Unusable> {
     loop {
         let bottom = byte(data, offset + 2)? & 1 == 1;
         offset += 4;
         if bottom {
-            return match byte(data, offset)? >> 4 {
-                4 => Ok(offset),
-                6 => Err(Unusable::Ipv6),
-                _ => Err(Unusable::MplsWithoutIp),
+            return match by_version(data, offset) {
+                Err(Unusable::IpVersion(_)) => Err(Unusable::MplsWithoutIp),
+                found => found,
             };
         }
     }
 }
 
 /// RFC 1661, with the compressed fields of RFC 1662.
-fn ppp(data: &[u8], mut offset: usize) -> Result<usize, Unusable> {
+fn ppp(data: &[u8], mut offset: usize) -> Result<(usize, Version), Unusable> {
     if data.get(offset..offset + 2) == Some(&[0xff, 0x03]) {
         offset += 2;
     }
@@ -114,8 +125,8 @@ fn ppp(data: &[u8], mut offset: usize) -> Result<usize, Unusable> {
         protocol
     };
     match protocol {
-        0x0021 => Ok(offset),
-        0x0057 => Err(Unusable::Ipv6),
+        0x0021 => Ok((offset, Version::V4)),
+        0x0057 => Ok((offset, Version::V6)),
         0x0281 | 0x0283 => mpls(data, offset),
         other => Err(Unusable::PppProtocol(other)),
     }
@@ -123,7 +134,7 @@ fn ppp(data: &[u8], mut offset: usize) -> Result<usize, Unusable> {
 
 /// Linux netfilter log: attributes of (length, type) in host byte order, which
 /// the capture does not tell; the payload's length shows it.
-fn nflog(data: &[u8]) -> Result<usize, Unusable> {
+fn nflog(data: &[u8]) -> Result<(usize, Version), Unusable> {
     const PAYLOAD: [u8; 2] = [9, 0];
     let mut offset = 4;
     let family = byte(data, 0)?;
@@ -138,8 +149,8 @@ fn nflog(data: &[u8]) -> Result<usize, Unusable> {
         };
         if kind == PAYLOAD {
             return match family {
-                2 => Ok(offset + 4),
-                10 => Err(Unusable::Ipv6),
+                2 => Ok((offset + 4, Version::V4)),
+                10 => Ok((offset + 4, Version::V6)),
                 _ => by_version(data, offset + 4),
             };
         }
@@ -156,8 +167,9 @@ mod tests {
 
     use super::*;
 
-    /// The links that are read, each with the bytes before an IPv4 packet.
-    pub(super) fn links() -> Vec<(u32, Vec<u8>)> {
+    /// The links that are read, each with the bytes before an IP packet that name its
+    /// version, if any do.
+    fn links() -> Vec<(u32, Vec<u8>)> {
         let ethernet = |rest: &[u8]| [&[2; 12], rest].concat();
         vec![
             (1, ethernet(&[8, 0])),
@@ -182,28 +194,53 @@ mod tests {
             (276, [&[8, 0][..], &[0; 18]].concat()),
             (239, vec![2, 0, 0, 1, 8, 0, 1, 0, 9, 9, 9, 9, 24, 0, 9, 0]),
             (239, vec![2, 0, 0, 1, 0, 8, 0, 1, 9, 9, 9, 9, 0, 24, 0, 9]),
+            // Of IPv6.
+            (1, ethernet(&[0x86, 0xdd])),
+            (1, ethernet(&[0x88, 0xa8, 0, 7, 0x81, 0, 0, 5, 0x86, 0xdd])),
+            (1, ethernet(&[0x88, 0x47, 0, 0, 1, 64])),
+            (1, ethernet(&[0x88, 0x64, 0x11, 0, 0, 1, 0, 42, 0, 0x57])),
+            (1, ethernet(&[0, 60, 0xaa, 0xaa, 3, 0, 0, 0, 0x86, 0xdd])),
+            (0, vec![24, 0, 0, 0]),
+            (9, vec![0xff, 3, 0, 0x57]),
+            (9, vec![0x57]),
+            (104, vec![0x0f, 0, 0x86, 0xdd]),
+            (229, vec![]),
+            (113, [&[0; 14][..], &[0x86, 0xdd]].concat()),
+            (276, [&[0x86, 0xdd][..], &[0; 18]].concat()),
+            (239, vec![10, 0, 0, 1, 8, 0, 1, 0, 9, 9, 9, 9, 44, 0, 9, 0]),
         ]
     }
 
+    const LINKS_OF_IPV4: usize = 22;
+
     #[test]
     fn every_link_leads_to_the_packet() {
-        for (link_type, header) in links() {
-            let frame = [&header[..], &[0x45; 20]].concat();
-            assert_eq!(ipv4_offset(link_type, &frame), Ok(header.len()), "{link_type} {header:?}");
-            for length in 0..header.len() {
-                // Where the header's rest says nothing more, the IP header is what is missing.
-                let cut = ipv4_offset(link_type, &frame[..length]);
-                assert!(cut.is_err() || cut == Ok(header.len()), "{link_type} {length}");
+        for (at, (link_type, header)) in links().into_iter().enumerate() {
+            // Those that leave it to the packet lead to either version.
+            let by_packet = matches!((link_type, &header[..]), (0 | 101 | 108, _))
+                || header.windows(2).any(|pair| pair == [0x88, 0x47])
+                || link_type == 50;
+            for (first, version) in [(0x45, Version::V4), (0x60, Version::V6)] {
+                if !by_packet && (version == Version::V6) != (at >= LINKS_OF_IPV4) {
+                    continue;
+                }
+                let frame = [&header[..], &[first; 20]].concat();
+                let expected = Ok((header.len(), version));
+                assert_eq!(ip_offset(link_type, &frame), expected, "{link_type} {header:?}");
+                for length in 0..header.len() {
+                    // Where the header's rest says nothing more, the IP header is missing.
+                    let cut = ip_offset(link_type, &frame[..length]);
+                    assert!(cut.is_err() || cut == expected, "{link_type} {length}");
+                }
             }
         }
     }
 
     #[test]
-    fn what_is_no_ipv4_is_named() {
-        let ethernet = |rest: &[u8]| ipv4_offset(1, &[&[2; 12], rest, &[0; 30]].concat());
+    fn what_is_no_ip_is_named() {
+        let ethernet = |rest: &[u8]| ip_offset(1, &[&[2; 12], rest, &[0; 30]].concat());
         for (rest, expected) in [
             (&[8, 6][..], "ARP"),
-            (&[0x81, 0, 0, 1, 0x86, 0xdd], "IPv6"),
             (&[0, 40, 0x42, 0x42, 3], "IEEE 802.3 frames"),
             (&[0x88, 0xcc], "of EtherType 0x88cc"),
             (&[0x88, 0x64, 0x11, 0, 0, 1, 0, 9, 0xc0, 0x21], "of PPP protocol 0xc021"),
@@ -211,20 +248,20 @@ mod tests {
         ] {
             assert_eq!(ethernet(rest).unwrap_err().to_string(), expected);
         }
-        assert_eq!(ipv4_offset(105, &[]).unwrap_err().to_string(), "of link type 105");
-        assert_eq!(ipv4_offset(101, &[0x50]).unwrap_err().to_string(), "of IP version 5");
+        assert_eq!(ip_offset(105, &[]).unwrap_err().to_string(), "of link type 105");
+        assert_eq!(ip_offset(101, &[0x50]).unwrap_err().to_string(), "of IP version 5");
     }
 
     proptest! {
         #[test]
         fn any_frame_has_an_answer(
-            link in 0_usize..22,
+            link in 0_usize..35,
             tail in prop::collection::vec(any::<u8>(), 0..80),
             keep in 0_usize..40,
         ) {
             let (link_type, header) = &links()[link];
             let frame = [&header[..keep.min(header.len())], &tail].concat();
-            if let Ok(offset) = ipv4_offset(*link_type, &frame) {
+            if let Ok((offset, _)) = ip_offset(*link_type, &frame) {
                 // Of a cut header what is missing is less than the header.
                 prop_assert!(offset <= frame.len() + 20);
             }

@@ -4,7 +4,7 @@ mod cells;
 mod checksums;
 mod compact;
 pub mod files;
-mod ipv4;
+mod ip;
 mod link;
 pub mod packets;
 mod parquet;

@@ -1,11 +1,12 @@
 //! Captures' packets as a [`Trace`].
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use ns_model_format::Column;
 use ns_model_format::schema::{FieldKind, TimeUnit, packet_field};
+use ns_model_format::{Column, ColumnData, Packet, cell};
 
-use super::compact::CompactPacket;
+use super::compact::{Addresses, CompactPacket};
 use super::pcap::{self, Counts};
 use super::sample::{FlowSampler, Verdict};
 use super::source::Source;
@@ -19,6 +20,8 @@ use crate::config::{ConfigError, FlowKind, Resolved};
 #[derive(Debug)]
 struct Packets {
     packets: Vec<CompactPacket>,
+    /// Their IPv6 addresses.
+    addresses: Addresses,
     not_used: NotUsed,
     share: f64,
     carrying: u64,
@@ -47,27 +50,28 @@ pub fn trace(
 fn read(paths: &[PathBuf], identity: &Identity, reading: Reading) -> Result<Packets, IngestError> {
     let mut sampler = FlowSampler::of(reading);
     let mut packets: Vec<CompactPacket> = Vec::new();
+    let mut addresses = Addresses::default();
     let mut counts = Counts::default();
     let mut digests = Vec::new();
     let mut number = 0_u32;
     for path in paths {
         let io = |source| IngestError::Io { path: path.clone(), source };
         let mut source = Source::open(path).map_err(io)?;
-        let read =
-            pcap::stream(&mut source, path, reading.on_error, &mut counts, |mut packet, _| {
-                let flow = identity.flow(&sampler, &packet);
-                let verdict = sampler.offer(flow);
-                if verdict == Verdict::Leave {
-                    return;
-                }
-                // Above 2^32 numbers go round; then packets of one instant may change places.
-                packet.number = number;
-                number = number.wrapping_add(1);
-                packets.push(packet);
-                if verdict == Verdict::KeepAndThin {
-                    packets.retain(|packet| sampler.keeps(identity.flow(&sampler, packet)));
-                }
-            });
+        let read = pcap::stream(&mut source, path, reading.on_error, &mut counts, |packet, _| {
+            let verdict = sampler.offer(identity.flow(&sampler, &packet));
+            if verdict == Verdict::Leave {
+                return;
+            }
+            // Above 2^32 numbers go round; then packets of one instant may change places.
+            packets.push(CompactPacket::new(&packet, number, &mut addresses));
+            number = number.wrapping_add(1);
+            if verdict == Verdict::KeepAndThin {
+                packets.retain(|packet| {
+                    sampler.keeps(identity.flow(&sampler, &packet.spread(&addresses)))
+                });
+                addresses.keep_those_of(&mut packets);
+            }
+        });
         match read {
             // A folder of captures may well hold a note.
             Err(IngestError::NotACapture { .. })
@@ -90,6 +94,7 @@ fn read(paths: &[PathBuf], identity: &Identity, reading: Reading) -> Result<Pack
     packets.sort_unstable_by_key(|packet| (packet.time_ns, packet.number));
     Ok(Packets {
         packets,
+        addresses,
         not_used,
         share: sampler.share(),
         carrying: counts.carrying,
@@ -123,7 +128,35 @@ pub(crate) struct PacketRow {
     /// Nanoseconds since the epoch.
     pub(crate) time_ns: i64,
     /// One a name in [`COLUMNS`].
-    pub(crate) cells: [i64; COLUMNS.len()],
+    pub(crate) cells: [Cell; COLUMNS.len()],
+}
+
+/// A value of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cell {
+    /// A whole number of at most 32 bits.
+    Number(i64),
+    /// An address.
+    Address(IpAddr),
+}
+
+impl std::fmt::Display for Cell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Cell::Number(number) => write!(f, "{number}"),
+            Cell::Address(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+impl Cell {
+    /// A number that only equal cells of a column have.
+    fn key(self) -> u128 {
+        match self {
+            Cell::Number(number) => number as u128,
+            Cell::Address(address) => cell::ip_number(address),
+        }
+    }
 }
 
 impl PacketRow {
@@ -144,14 +177,14 @@ pub(crate) fn each(
     let fields = COLUMNS.map(|name| PacketField::of(name, false));
     let fields: Vec<PacketField> = fields.into_iter().collect::<Result<_, _>>()?;
     let mut counts = Counts::default();
-    let mut row = PacketRow { time_ns: 0, cells: [0; COLUMNS.len()] };
+    let mut row = PacketRow { time_ns: 0, cells: [Cell::Number(0); COLUMNS.len()] };
     for path in paths {
         let io = |source| IngestError::Io { path: path.clone(), source };
         let mut source = Source::open(path).map_err(io)?;
         pcap::stream(&mut source, path, on_error, &mut counts, |found, _| {
             row.time_ns = found.time_ns;
             for (cell, field) in row.cells.iter_mut().zip(&fields) {
-                *cell = field.cell(&found);
+                *cell = field.cell(&found, false);
             }
             packet(&row);
         })?;
@@ -221,16 +254,37 @@ impl Identity {
         Ok(Identity::Fields(fields.collect::<Result<_, _>>()?))
     }
 
-    fn flow(&self, sampler: &FlowSampler, packet: &CompactPacket) -> u64 {
+    /// A flow's number; that of an IPv4 flow is the same whatever else there is.
+    fn flow(&self, sampler: &FlowSampler, packet: &Packet) -> u64 {
         let mut hash = sampler.flow();
+        let halves = |address: u128| [(address >> 64) as u64, address as u64];
         match self {
             Identity::Conversation => {
-                let ([a, b], [p, q], proto) = packet.conversation();
-                hash.add(u64::from(a) << 32 | u64::from(b));
-                hash.add(u64::from(p) << 32 | u64::from(q) << 16 | u64::from(proto));
+                let tuple = &packet.tuple;
+                let mut ends = [(tuple.src_ip, tuple.src_port), (tuple.dst_ip, tuple.dst_port)];
+                ends.sort_unstable();
+                let [(a, p), (b, q)] = ends;
+                match (a, b) {
+                    (IpAddr::V4(a), IpAddr::V4(b)) => {
+                        hash.add(u64::from(u32::from(a)) << 32 | u64::from(u32::from(b)));
+                    }
+                    _ => [a, b]
+                        .into_iter()
+                        .flat_map(|address| halves(cell::ip_number(address)))
+                        .for_each(|half| hash.add(half)),
+                }
+                hash.add(u64::from(p) << 32 | u64::from(q) << 16 | u64::from(tuple.proto));
             }
             Identity::Fields(fields) => {
-                fields.iter().for_each(|field| hash.add(field.cell(packet) as u64));
+                for field in fields {
+                    match field.cell(packet, false) {
+                        Cell::Number(number) => hash.add(number as u64),
+                        Cell::Address(IpAddr::V4(address)) => hash.add(u32::from(address).into()),
+                        Cell::Address(IpAddr::V6(address)) => {
+                            halves(address.into()).into_iter().for_each(|half| hash.add(half));
+                        }
+                    }
+                }
             }
         }
         hash.finish()
@@ -248,9 +302,9 @@ enum PacketField {
     Proto,
     /// IP total length.
     Len,
-    /// IP version, 4.
+    /// IP version.
     Version,
-    /// IP header length in words.
+    /// Length of the IP headers in words.
     Ihl,
     /// Type of service.
     Tos,
@@ -296,31 +350,72 @@ impl PacketField {
         })
     }
 
-    fn kind(self) -> FieldKind {
-        match self {
-            PacketField::Address(_) => FieldKind::Ipv4,
-            _ => FieldKind::Integer,
-        }
-    }
-
-    fn cell(self, packet: &CompactPacket) -> i64 {
-        match self {
-            PacketField::Address(side) => packet.addresses[side].into(),
-            PacketField::Port(side) => packet.ports[side].into(),
-            PacketField::Proto => packet.proto.into(),
+    /// Its value; `exchanged`: source and destination are those of the other direction.
+    fn cell(self, packet: &Packet, exchanged: bool) -> Cell {
+        let tuple = &packet.tuple;
+        let number: i64 = match self {
+            PacketField::Address(0) => return Cell::Address(tuple.src_ip),
+            PacketField::Address(_) => return Cell::Address(tuple.dst_ip),
+            PacketField::Port(0) => tuple.src_port.into(),
+            PacketField::Port(_) => tuple.dst_port.into(),
+            PacketField::Proto => tuple.proto.into(),
             PacketField::Len => packet.len_bytes.into(),
-            PacketField::Version => 4,
+            PacketField::Version => {
+                if tuple.src_ip.is_ipv6() {
+                    6
+                } else {
+                    4
+                }
+            }
             PacketField::Ihl => packet.ihl.into(),
             PacketField::Tos => packet.tos.into(),
             PacketField::Id => packet.ip_id.into(),
-            PacketField::Flag => packet.ip_flags().into(),
-            PacketField::Off => packet.fragment_offset().into(),
+            PacketField::Flag => packet.ip_flags.into(),
+            PacketField::Off => packet.fragment_offset.into(),
             PacketField::Ttl => packet.ttl.into(),
             PacketField::TcpFlags => packet.tcp_flags.into(),
             PacketField::TcpWindow => packet.tcp_window.into(),
             PacketField::PayloadLen => packet.payload_len.into(),
-            PacketField::Direction => packet.exchanged.into(),
+            PacketField::Direction => exchanged.into(),
+        };
+        Cell::Number(number)
+    }
+}
+
+/// A column as it grows: addresses are numbers of 32 bits while none is of IPv6.
+struct Growing {
+    name: String,
+    field: PacketField,
+    cells: ColumnData,
+}
+
+impl Growing {
+    fn new(name: &str, field: PacketField, has_v6: bool, len: usize) -> Growing {
+        let cells = match field {
+            PacketField::Address(_) if has_v6 => ColumnData::Wide(Vec::with_capacity(len)),
+            _ => ColumnData::Int(Vec::with_capacity(len)),
+        };
+        Growing { name: name.to_owned(), field, cells }
+    }
+
+    fn push(&mut self, packet: &Packet, exchanged: bool) {
+        let cell = self.field.cell(packet, exchanged);
+        match (&mut self.cells, cell) {
+            (ColumnData::Wide(cells), cell) => cells.push(cell.key()),
+            (ColumnData::Int(cells), Cell::Number(number)) => cells.push(number),
+            // An IPv4 address mapped into IPv6 has its bits last.
+            (ColumnData::Int(cells), cell) => cells.push((cell.key() as u32).into()),
+            _ => {}
         }
+    }
+
+    fn finish(self) -> TraceColumn {
+        let kind = match (&self.cells, self.field) {
+            (ColumnData::Wide(_), _) => FieldKind::Ip,
+            (_, PacketField::Address(_)) => FieldKind::Ipv4,
+            _ => FieldKind::Integer,
+        };
+        TraceColumn { column: Column::new(&self.name, self.cells), kind, missing: None }
     }
 }
 
@@ -348,7 +443,7 @@ fn assemble(
     identity: &Identity,
     config: &Resolved,
 ) -> Trace {
-    let Packets { mut packets, not_used, share, carrying, input_sha256 } = read;
+    let Packets { mut packets, addresses, not_used, share, carrying, input_sha256 } = read;
     let times_ns: Vec<i64> = packets.iter().map(|packet| packet.time_ns).collect();
     let timeout = config.idle_timeout.map(|seconds| (seconds * 1e9) as i64);
     let flows = match identity {
@@ -356,8 +451,9 @@ fn assemble(
             group_flows(packets.iter().map(CompactPacket::conversation), &times_ns, timeout)
         }
         Identity::Fields(fields) => {
-            let key = |packet: &CompactPacket| -> Vec<i64> {
-                fields.iter().map(|field| field.cell(packet)).collect()
+            let key = |packet: &CompactPacket| -> Vec<u128> {
+                let packet = packet.spread(&addresses);
+                fields.iter().map(|field| field.cell(&packet, false).key()).collect()
             };
             group_flows(packets.iter().map(key), &times_ns, timeout)
         }
@@ -368,7 +464,7 @@ fn assemble(
             let first = packets[flow[0] as usize];
             for &row in flow {
                 let packet = &mut packets[row as usize];
-                if (packet.addresses, packet.ports) != (first.addresses, first.ports) {
+                if !packet.goes_as(&first) {
                     packet.exchange();
                 }
             }
@@ -378,22 +474,36 @@ fn assemble(
         fields.iter().map(|field| field.column.clone()).collect()
     };
     let mut order = names(&config.metadata);
+    let total = packets.len();
+    let of_v6 = packets.iter().filter(|packet| packet.is_v6()).count();
+    let mut growing: Vec<Growing> = columns
+        .iter()
+        .map(|(name, field)| Growing::new(name, *field, !addresses.is_empty(), total))
+        .collect();
+    if (1..total).contains(&of_v6) && config.lacks_version() {
+        let name = packet_field::VERSION;
+        growing.push(Growing::new(name, PacketField::Version, false, total));
+        order.push(name.to_owned());
+    }
+    for packet in &packets {
+        let (spread, exchanged) = (packet.spread(&addresses), packet.is_exchanged());
+        growing.iter_mut().for_each(|column| column.push(&spread, exchanged));
+    }
+    drop(packets);
     order.push(config.timestamp.column.clone());
     order.extend(names(&config.timeseries));
-    let total = packets.len();
-    let remarks = match carrying {
-        0 => Vec::new(),
-        _ => vec![format!("{carrying} of the packets read carry another IP packet inside")],
-    };
+    let mut remarks = Vec::new();
+    if of_v6 > 0 {
+        remarks.push(format!(
+            "{of_v6} of the packets are of IPv6, {} of IPv4: addresses have 128 bits",
+            total - of_v6
+        ));
+    }
+    if carrying > 0 {
+        remarks.push(format!("{carrying} of the packets read carry another IP packet inside"));
+    }
     Trace {
-        columns: columns
-            .iter()
-            .map(|(name, field)| {
-                let cells = packets.iter().map(|packet| field.cell(packet)).collect();
-                let column = Column::ints(name, cells);
-                TraceColumn { column, kind: field.kind(), missing: None }
-            })
-            .collect(),
+        columns: growing.into_iter().map(Growing::finish).collect(),
         input_rows: (1..=total as u64).collect(),
         times_ns,
         // NetShare's CSV of a capture has microseconds.

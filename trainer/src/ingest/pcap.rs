@@ -5,8 +5,7 @@ use std::path::Path;
 
 use ns_model_format::Packet;
 
-use super::compact::CompactPacket;
-use super::ipv4::{self, Record};
+use super::ip::{self, Record};
 use super::source::Source;
 use super::unusable::{Tally, Unusable};
 use super::{IngestError, NotUsed, OnError, pcapng};
@@ -46,7 +45,7 @@ pub fn parse(bytes: &[u8], path: &Path, on_error: OnError) -> Result<Capture, In
 fn collect(mut source: Source, path: &Path, on_error: OnError) -> Result<Capture, IngestError> {
     let mut counts = Counts::default();
     let mut packets = Vec::new();
-    stream(&mut source, path, on_error, &mut counts, |packet, _| packets.push(packet.spread()))?;
+    stream(&mut source, path, on_error, &mut counts, |packet, _| packets.push(packet))?;
     let records = counts.records;
     let not_used = counts.tally.into_not_used();
     if packets.is_empty() {
@@ -106,7 +105,7 @@ pub(super) fn stream(
     path: &Path,
     on_error: OnError,
     counts: &mut Counts,
-    mut packet: impl FnMut(CompactPacket, &Record<'_>),
+    mut packet: impl FnMut(Packet, &Record<'_>),
 ) -> Result<(), IngestError> {
     let not_a_capture = |reason: String| IngestError::NotACapture { path: path.to_owned(), reason };
     let io_error = |source| IngestError::Io { path: path.to_owned(), source };
@@ -115,7 +114,7 @@ pub(super) fn stream(
     let take = |event: Event<'_>| {
         records += 1;
         let found = match &event {
-            Event::Record(record) => ipv4::packet(record).map(|found| (found, record)),
+            Event::Record(record) => ip::packet(record).map(|found| (found, record)),
             Event::Unusable(reason) => Err(*reason),
         };
         match found {

@@ -1,6 +1,6 @@
 //! PCAPNG: blocks, sections, interfaces (draft-ietf-opsawg-pcapng).
 
-use super::ipv4::Record;
+use super::ip::Record;
 use super::pcap::{Event, Fault, LATEST_TIME_NS, check_captured};
 use super::source::Source;
 use super::unusable::Unusable;

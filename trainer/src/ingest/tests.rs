@@ -128,6 +128,136 @@ fn a_conversation_is_seen_from_its_first_sender() {
     assert_eq!(ints(&one_way, "srcport"), [4000, 53, 4000]);
 }
 
+/// An Ethernet frame with an IPv6 UDP packet between hosts of one network.
+fn udp6_frame(src: u8, dst: u8, src_port: u16, dst_port: u16, payload: usize) -> Vec<u8> {
+    let host = |last: u8| {
+        let mut address = [0; 16];
+        (address[0], address[1], address[15]) = (0xfd, 0x01, last);
+        address
+    };
+    let mut frame = Vec::new();
+    etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+        .ipv6(host(src), host(dst), 64)
+        .udp(src_port, dst_port)
+        .write(&mut frame, &vec![0; payload])
+        .expect("written to memory");
+    frame
+}
+
+#[test]
+fn packets_of_both_versions_are_one_trace_that_tells_them_apart() {
+    let (_folder, paths) = folder_of(&[(
+        "a.pcap",
+        pcap::tests::capture_of(&[
+            udp6_frame(9, 1, 4000, 53, 20),
+            pcap::tests::udp_frame([10, 0, 0, 9], [10, 0, 0, 1], 4000, 53, 30),
+            udp6_frame(1, 9, 53, 4000, 90),
+        ]),
+    )]);
+    let default = config(crate::config::DEFAULT_PCAP);
+    let trace = packets::trace(&paths, &default, Reading::default()).expect("a good capture");
+    assert_eq!(trace.flows, [vec![0, 2], vec![1]]);
+    let column = |name: &str| trace.column(name).expect("a column");
+    let number = |text: &str| ns_model_format::cell::ip(text).expect("an address");
+    let sources = [number("fd01::9"), number("10.0.0.9"), number("fd01::9")];
+    assert_eq!(column("srcip").column.data, ColumnData::Wide(sources.to_vec()));
+    assert_eq!(column("dstip").kind, FieldKind::Ip);
+    assert_eq!(column("version").column.data, ColumnData::Int(vec![6, 4, 6]));
+    assert_eq!(column("direction").column.data, ColumnData::Int(vec![0, 0, 1]));
+    assert_eq!(column("pkt_len").column.data, ColumnData::Int(vec![68, 58, 138]));
+    assert_eq!(trace.order[..7].join(","), "srcip,dstip,srcport,dstport,proto,version,time");
+    assert_eq!(trace.remarks.len(), 1);
+    // The encoders follow, and so does what is fitted.
+    let fitted = default.of_trace(&trace);
+    assert_eq!(fitted.metadata.len(), default.metadata.len() + 1);
+    let spaces = Default::default();
+    let source = crate::encoders::fit(&fitted.metadata[0], column("srcip"), false, &spaces);
+    assert_eq!(source.expect("fits").codec.dim(), 256);
+    // A configuration that has the version, or no addresses, stays as it is.
+    let own = crate::config::DEFAULT_PCAP.replacen(
+        "{ \"column\": \"ttl\", \"type\": \"integer\", \"encoding\": \"bit\" }",
+        "{ \"column\": \"version\", \"type\": \"integer\", \"encoding\": \"bit\" }",
+        1,
+    );
+    let own = config(&own);
+    let trace = packets::trace(&paths, &own, Reading::default()).expect("a good capture");
+    assert_eq!(trace.columns.len(), own.metadata.len() + own.timeseries.len());
+    assert_eq!(own.of_trace(&trace).metadata.len(), own.metadata.len());
+}
+
+#[test]
+fn packets_of_one_version_need_no_column_for_it() {
+    let (_folder, paths) =
+        folder_of(&[("a.pcap", pcap::tests::capture_of(&[udp6_frame(9, 1, 4000, 53, 20)]))]);
+    let config = config(crate::config::DEFAULT_PCAP);
+    let trace = packets::trace(&paths, &config, Reading::default()).expect("a good capture");
+    assert!(trace.column("version").is_none());
+    assert_eq!(trace.column("srcip").expect("a column").kind, FieldKind::Ip);
+    assert_eq!(config.of_trace(&trace).metadata.len(), config.metadata.len());
+}
+
+#[test]
+fn ipv6_is_sampled_by_conversation_beside_ipv4() {
+    let frames: Vec<Vec<u8>> = (0..1200_u16)
+        .flat_map(|port| {
+            let (a, b) = ([10, 0, 0, 9], [10, 0, 0, 1]);
+            [
+                udp6_frame(port as u8, 255, port, 53, 20),
+                pcap::tests::udp_frame(a, b, port, 53, 20),
+                udp6_frame(255, port as u8, 53, port, 90),
+                pcap::tests::udp_frame(b, a, 53, port, 90),
+            ]
+        })
+        .collect();
+    let (_folder, paths) = folder_of(&[("a.pcap", pcap::tests::capture_of(&frames))]);
+    let (_folder, four) = folder_of(&[(
+        "a.pcap",
+        pcap::tests::capture_of(&frames.iter().skip(1).step_by(2).cloned().collect::<Vec<_>>()),
+    )]);
+    let config = config(crate::config::DEFAULT_PCAP);
+    let reading = Reading { max_records: 1000, ..Reading::default() };
+    let trace = packets::trace(&paths, &config, reading).expect("good captures");
+    assert!(trace.flows.iter().all(|flow| flow.len() == 2));
+    let kept = trace.times_ns.len();
+    assert!((700..=1000).contains(&kept), "{kept}");
+    let versions = &trace.column("version").expect("both versions").column;
+    let of_v6 = (0..kept).filter(|&row| versions.value(row) == Value::Int(6)).count();
+    assert!((kept / 3..kept * 2 / 3).contains(&of_v6), "{of_v6} of {kept}");
+    // Source and destination belong together, also after others were dropped.
+    let (sources, destinations) = (trace.column("srcip"), trace.column("dstip"));
+    let address = |column: Option<&TraceColumn>, row| match column.expect("there").column.value(row)
+    {
+        Value::Wide(number) => ns_model_format::cell::ip_address(number.into()),
+        other => panic!("{other:?}"),
+    };
+    for row in 0..kept {
+        let pair = [address(sources, row).to_string(), address(destinations, row).to_string()];
+        match pair[0].contains(':') {
+            true => assert!(pair[0].starts_with("fd01::") && pair[1] == "fd01::ff", "{pair:?}"),
+            false => assert_eq!(pair, ["10.0.0.9", "10.0.0.1"]),
+        }
+    }
+    // A flow's number is its own, whatever is beside it.
+    let ports = |trace: &Trace| {
+        let (ports, versions) = (trace.column("srcport"), trace.column("version"));
+        let is_v4 = |row: &usize| {
+            versions.is_none_or(|versions| versions.column.value(*row) == Value::Int(4))
+        };
+        let mut ports: Vec<i64> = (0..trace.times_ns.len())
+            .filter(is_v4)
+            .filter_map(|row| ports.expect("there").column.value(row).as_i64())
+            .collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    };
+    let reading = Reading { max_records: 500, ..Reading::default() };
+    let four = packets::trace(&four, &config, reading).expect("good captures");
+    let (all, four) = (ports(&trace), ports(&four));
+    let both = all.iter().filter(|port| four.contains(port)).count();
+    assert_eq!(both, all.len().min(four.len()), "{} and {}", all.len(), four.len());
+}
+
 const KINDS: &str = r#"{
     "global_config": { "dataset_type": "custom" },
     "pre_post_processor": { "config": {

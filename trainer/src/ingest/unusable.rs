@@ -9,7 +9,6 @@ use super::NotUsed;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Unusable {
     Arp,
-    Ipv6,
     Ieee8023,
     EtherType(u16),
     PppProtocol(u16),
@@ -20,9 +19,12 @@ pub(crate) enum Unusable {
     CutInIpHeader,
     CutBeforePorts,
     NoIpv4Header,
+    NoIpv6Header,
     ShortIpHeader,
     LengthBelowHeader,
     LengthBeyondFrame,
+    ExtensionBeyondLength,
+    MappedAddress,
     NoTime,
     TimeOutOfRange,
     NoPacket(u32),
@@ -37,7 +39,6 @@ impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
             Unusable::Arp => "ARP",
-            Unusable::Ipv6 => "IPv6",
             Unusable::Ieee8023 => "IEEE 802.3 frames",
             Unusable::EtherType(number) => return write!(f, "of EtherType {number:#06x}"),
             Unusable::PppProtocol(number) => return write!(f, "of PPP protocol {number:#06x}"),
@@ -48,9 +49,14 @@ impl fmt::Display for Unusable {
             Unusable::CutInIpHeader => "cut inside the IP header",
             Unusable::CutBeforePorts => "cut before the ports",
             Unusable::NoIpv4Header => "of EtherType IPv4 without an IPv4 header",
+            Unusable::NoIpv6Header => "of EtherType IPv6 without an IPv6 header",
             Unusable::ShortIpHeader => "with an IP header length below 20",
             Unusable::LengthBelowHeader => "with an IP length below its header's",
             Unusable::LengthBeyondFrame => "with an IP length beyond the frame",
+            Unusable::ExtensionBeyondLength => {
+                "with IPv6 extension headers beyond the packet's length"
+            }
+            Unusable::MappedAddress => "of IPv6 with an IPv4 address mapped into it",
             Unusable::NoTime => "without a time (simple packet block)",
             Unusable::TimeOutOfRange => "with a time out of range",
             Unusable::NoPacket(kind) => {
