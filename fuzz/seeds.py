@@ -41,6 +41,13 @@ capture = (ROOT / "tests/captures/lab.pcap").read_bytes()
 for size in (24, 400, 3000):
     seed("capture", f"{size}-bytes", capture[:size])
 packet = capture[40 : 40 + struct.unpack("<I", capture[32:36])[0]]
+addresses = bytes.fromhex("20010db8" + "00" * 11 + "01" + "20010db8" + "00" * 11 + "02")
+# Options hop by hop, routing, authentication, options of the destination, fragment, UDP.
+chain = bytes.fromhex("2b00010400000000" "3300000000000000" "3c01000000000000" "00000000" "2c00010400000000" "1100000112345678")
+datagram = chain + struct.pack(">HHHH", 5000, 53, 16, 0) + bytes(8)
+ipv6 = packet[:12] + b"\x86\xdd" + struct.pack(">IHBB", 6 << 28, len(datagram), 0, 64) + addresses + datagram
+header = capture[:24]
+seed("capture", "ipv6", header + struct.pack("<IIII", 1, 0, len(ipv6), len(ipv6)) + ipv6)
 section = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
 interface = block(1, struct.pack("<HHI", 1, 0, 0) + struct.pack("<HHB3x", 9, 1, 9) + struct.pack("<HH", 0, 0))
 enhanced = block(6, struct.pack("<IIIII", 0, 1, 2, len(packet), len(packet)) + packet)

@@ -73,7 +73,7 @@ pub struct GenerationStats {
     pub flows_given_up: u64,
     /// Records left out because their measurements do not meet the conditions.
     pub records_left_out: u64,
-    /// Draws of attributes with addresses of both IP versions, which no flow has.
+    /// Draws of attributes of both IP versions, which no flow has.
     pub mixed_versions: u64,
 }
 

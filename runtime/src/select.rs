@@ -5,10 +5,14 @@ use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 
 use ns_model_format::schema::{TraceKind, packet_field};
-use ns_model_format::{Field, FieldKind, Schema, Value, cell};
+use ns_model_format::{FieldKind, Schema, Value, cell};
 
 use crate::condition::{Clause, Condition, ConditionError, clauses};
 use crate::error::RuntimeError;
+
+/// Protocols that only one version carries.
+const ICMP: i64 = 1;
+const ICMPV6: i64 = 58;
 
 /// If none of so many first flows can be drawn, none ever will be.
 const FLOWS_DRAWN: u64 = 20;
@@ -20,28 +24,26 @@ const VALUES_COUNTED: u32 = 1_000;
 const MOST_LISTED: usize = 5;
 
 /// What a flow of packets must be in any case where there are addresses of both IP
-/// versions: of one of them. Holds where its attributes tell.
+/// versions: of one of them, its addresses, its protocol and the field that says which.
+/// Holds where these are attributes.
 #[derive(Debug)]
 struct OneVersion {
     addresses: Vec<usize>,
-    /// The field that says which it is.
     version: Option<usize>,
+    protocol: Option<usize>,
 }
 
 impl OneVersion {
     fn of(schema: &Schema) -> Option<OneVersion> {
-        let addresses = [packet_field::SRC_IP, packet_field::DST_IP];
-        let is_address =
-            |field: &Field| field.kind == FieldKind::Ip && addresses.contains(&field.name.as_str());
-        let fields = || schema.attributes.iter().enumerate();
-        let is_version = |field: &Field| field.name == packet_field::VERSION;
+        let find = |name| schema.attributes.iter().position(|field| field.name == name);
+        let is_of_both = |at: &usize| schema.attributes[*at].kind == FieldKind::Ip;
+        let addresses = [packet_field::SRC_IP, packet_field::DST_IP].map(find);
         let found = OneVersion {
-            addresses: fields().filter(|(_, f)| is_address(f)).map(|(at, _)| at).collect(),
-            version: fields().find(|(_, field)| is_version(field)).map(|(at, _)| at),
+            addresses: addresses.into_iter().flatten().filter(is_of_both).collect(),
+            version: find(packet_field::VERSION),
+            protocol: find(packet_field::PROTO),
         };
-        let told = found.addresses.len() + usize::from(found.version.is_some());
-        let is_needed = schema.kind == TraceKind::Packets && !found.addresses.is_empty();
-        (is_needed && told > 1).then_some(found)
+        (schema.kind == TraceKind::Packets && !found.addresses.is_empty()).then_some(found)
     }
 
     fn holds(&self, values: &[Value]) -> bool {
@@ -51,8 +53,14 @@ impl OneVersion {
             }
             _ => None,
         };
-        let addresses = self.addresses.iter().filter_map(of_address);
-        let mut versions = addresses.chain(self.version.and_then(|at| values[at].as_i64()));
+        let of_protocol = |at: usize| match values[at] {
+            Value::Int(ICMP) => Some(4),
+            Value::Int(ICMPV6) => Some(6),
+            _ => None,
+        };
+        let said = self.version.and_then(|at| values[at].as_i64());
+        let told = said.into_iter().chain(self.protocol.and_then(of_protocol));
+        let mut versions = told.chain(self.addresses.iter().filter_map(of_address));
         let first = versions.next();
         versions.all(|version| Some(version) == first)
     }
@@ -211,4 +219,59 @@ fn list(clauses: &[Clause]) -> String {
 
 fn holds(clauses: &[Clause], values: &[Value]) -> bool {
     clauses.iter().all(|clause| clause.matches(values[clause.at]))
+}
+
+#[cfg(test)]
+mod tests {
+    use ns_model_format::Field;
+    use ns_model_format::schema::TimeEncoding;
+
+    use super::*;
+
+    #[test]
+    fn a_flow_of_packets_is_of_one_version() {
+        let schema = |kind, names: &[(&str, FieldKind)]| {
+            let bundle = crate::testing::bundle(TimeEncoding::Interarrival, None);
+            let mut schema = bundle.manifest().schema.clone();
+            let field = schema.attributes[0].clone();
+            let of = |(name, kind): &(&str, FieldKind)| Field {
+                name: (*name).to_owned(),
+                kind: kind.clone(),
+                ..field.clone()
+            };
+            schema.attributes = names.iter().map(of).collect();
+            schema.kind = kind;
+            schema
+        };
+        let both = [("srcip", FieldKind::Ip), ("dstip", FieldKind::Ip)];
+        let more = [("proto", FieldKind::Integer), ("version", FieldKind::Integer)];
+        let all = [&both[..], &more].concat();
+        let four = Value::Wide(cell::ip("10.0.0.1").unwrap().into());
+        let six = Value::Wide(cell::ip("2001:db8::1").unwrap().into());
+        let holds = |schema: &Schema, values: &[Value]| {
+            let selection = Selection::new(schema, &[], 1).unwrap();
+            selection.is_of_one_version(values)
+        };
+        let packets = schema(TraceKind::Packets, &all);
+        for (pair, proto, version, expected) in [
+            ([four, four], 6, 4, true),
+            ([six, six], 6, 6, true),
+            ([six, four], 6, 6, false),
+            ([four, six], 6, 6, false),
+            ([four, four], 6, 6, false),
+            ([four, four], 1, 4, true),
+            ([four, four], 58, 4, false),
+            ([six, six], 58, 6, true),
+            ([six, six], 1, 6, false),
+        ] {
+            let values = [pair[0], pair[1], Value::Int(proto), Value::Int(version)];
+            assert_eq!(holds(&packets, &values), expected, "{values:?}");
+        }
+        assert!(!holds(&schema(TraceKind::Packets, &both), &[four, six]));
+        // Rows may be anything, and so may addresses of which no other version is known.
+        assert!(holds(&schema(TraceKind::Custom, &both), &[four, six]));
+        let v4 = schema(TraceKind::Packets, &[("srcip", FieldKind::Ipv4), more[0].clone()]);
+        assert!(!Selection::new(&v4, &[], 1).unwrap().is_on_versions());
+        assert!(holds(&v4, &[Value::Int(1), Value::Int(58)]));
+    }
 }

@@ -60,7 +60,7 @@ pub struct Report {
     pub oversize_truncated: u64,
     /// Packets by what had to be changed of the model's values.
     pub repaired: BTreeMap<&'static str, u64>,
-    /// Draws of flows with addresses of both IP versions: they were drawn again.
+    /// Draws of flows of both IP versions at once: they were drawn again.
     #[serde(skip_serializing_if = "is_zero")]
     pub mixed_versions: u64,
     /// What conditions on flows and records did, if there were any.
@@ -192,7 +192,8 @@ impl Report {
         }
         if self.mixed_versions > 0 {
             let draws = grouped(self.mixed_versions);
-            let _ = writeln!(text, "{draws} draws had addresses of both IP versions: drawn again");
+            let _ =
+                writeln!(text, "{draws} draws were of both IP versions at once, and drawn again");
         }
         if !self.repaired.is_empty() {
             let kinds: Vec<String> =
