@@ -26,8 +26,7 @@ pub fn count_bucket(count: u32) -> usize {
     if count < 16 {
         return count as usize;
     }
-    let half_octaves = (2.0 * (f64::from(count) / 16.0).log2()).floor() as usize;
-    (16 + half_octaves).min(COUNT_BUCKETS - 1)
+    (16 + half_octaves(f64::from(count) / 16.0)).min(COUNT_BUCKETS - 1)
 }
 
 /// The bucket of the mean gap that is left, in microseconds: two an octave; the last
@@ -38,7 +37,13 @@ pub fn budget_bucket(left_us: f64, gaps: u32) -> usize {
         return BUDGET_BUCKETS - 1;
     }
     let mean = (left_us / f64::from(gaps)).max(1.0);
-    ((2.0 * mean.log2()).floor() as usize).min(BUDGET_BUCKETS - 2)
+    half_octaves(mean).min(BUDGET_BUCKETS - 2)
+}
+
+/// Half octaves from 1 to a number of at least 1, rounded down: the exponent of its square.
+fn half_octaves(number: f64) -> usize {
+    let exponent = (number * number).to_bits() >> 52;
+    (exponent as usize).saturating_sub(1023)
 }
 
 /// The model's variables and graphs. Every graph takes and gives `[batch, dim]` of float32.

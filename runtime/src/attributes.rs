@@ -15,11 +15,12 @@ use crate::form::Form;
 use crate::given::GivenFlows;
 use crate::networks::Networks;
 use crate::shared::Shared;
+use crate::stages::{Stage, timed};
 use crate::timeline::Key;
 
 /// Flows prepared at once: few at first, so that the first record leaves soon.
 pub(crate) const FIRST_BATCH: usize = 16;
-const LARGEST_BATCH: usize = 256;
+const LARGEST_BATCH: usize = 1024;
 
 /// Flows prepared after so many.
 pub(crate) fn next_batch(batch: usize) -> usize {
@@ -223,7 +224,8 @@ impl Batcher {
         for row in self.rows.chunks_exact_mut(width) {
             later_chunks.push(shared.tags.later_chunks(chunk, |at| shared.receives(at), row));
         }
-        networks.gates(count, &self.rows, &self.condition, &mut self.gates)?;
+        let Batcher { rows, condition, gates, .. } = self;
+        timed(Stage::Gates, || networks.gates(count, rows, condition, gates))?;
         let gates = self.gates.chunks_exact(self.gates.len() / count);
         let conditions = self.condition.chunks_exact(self.condition.len() / count);
         let rows = self.rows.chunks_exact(width).zip(gates).zip(conditions);
@@ -294,21 +296,27 @@ impl Preparer {
         let Some((_, chunk)) = self.peek() else { return Ok(None) };
         while self.ready.is_empty() && self.peek().is_some_and(|(_, next)| next == chunk) {
             self.chunk = chunk;
-            let Preparer { arrivals, draws, batcher, batch, ready, .. } = self;
-            match draws {
-                Draws::Own => {
-                    batcher.claim(arrivals, *batch);
-                    *batch = next_batch(*batch);
-                    batcher.draw(networks)?;
-                    batcher.finish(networks, ready)?;
-                }
-                Draws::Common(common, worker) => {
-                    let end = common.fetch(*worker, batcher, networks, ready)?;
-                    arrivals.skip_to(end);
-                }
-            }
+            timed(Stage::Flows, || self.prepare(networks))?;
         }
         Ok(self.ready.pop_front())
+    }
+
+    /// The next batch.
+    fn prepare<N: Networks>(&mut self, networks: &mut N) -> Result<(), RuntimeError> {
+        let Preparer { arrivals, draws, batcher, batch, ready, .. } = self;
+        match draws {
+            Draws::Own => {
+                batcher.claim(arrivals, *batch);
+                *batch = next_batch(*batch);
+                batcher.draw(networks)?;
+                batcher.finish(networks, ready)?;
+            }
+            Draws::Common(common, worker) => {
+                let end = common.fetch(*worker, batcher, networks, ready)?;
+                arrivals.skip_to(end);
+            }
+        }
+        Ok(())
     }
 }
 

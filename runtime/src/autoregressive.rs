@@ -6,7 +6,9 @@
 //! context graph's output, the number of records, the planned microseconds, the token
 //! that each joint head is given, and token and place of each constant measurement.
 
+mod alike;
 mod chain;
+mod graphs;
 mod records;
 mod sample;
 mod tables;
@@ -18,25 +20,26 @@ use ns_model_format::autoregressive::Autoregressive;
 use ns_model_format::manifest::Tensor;
 use ns_model_format::{Bundle, Schema};
 
-use crate::engine::{self, Graph, StepGraph};
 use crate::error::RuntimeError;
 use crate::networks::Networks;
+use crate::program::{Rows, RowsMut};
 use chain::Chain;
 pub(crate) use chain::forced_places;
+use graphs::{DenseGraph, RecurrentGraph};
 pub(crate) use records::BEFORE_TOKENS;
 use records::Records;
 pub(crate) use tables::Tables;
 
 /// A graph of one input and one output.
 pub(crate) trait Dense: Send + 'static {
-    /// `input [rows, dim]` to `out [rows, size]`.
-    fn run(&mut self, rows: usize, input: &[f32], out: &mut Vec<f32>) -> Result<(), RuntimeError>;
-}
-
-impl Dense for Graph {
-    fn run(&mut self, rows: usize, input: &[f32], out: &mut Vec<f32>) -> Result<(), RuntimeError> {
-        self.run_into(rows, [input], out)
-    }
+    /// Runs `rows` rows through, some at a time: `fill` writes their inputs, `take` is given
+    /// what comes out.
+    fn run(
+        &mut self,
+        rows: usize,
+        fill: impl FnMut(RowsMut<'_>),
+        take: impl FnMut(Rows<'_>),
+    ) -> Result<(), RuntimeError>;
 }
 
 /// The LSTM, with its states.
@@ -47,29 +50,13 @@ pub(crate) trait Recurrent: Send + 'static {
     /// State 0 or 1.
     fn state(&mut self, index: usize) -> Result<&mut [f32], RuntimeError>;
 
-    /// Steps all rows of `x [rows, 4 H]`.
-    fn step(&mut self, x: &[f32]) -> Result<(), RuntimeError>;
-
-    /// The last step's `[rows, heads x E]`.
-    fn heads(&self) -> Result<&[f32], RuntimeError>;
-}
-
-impl Recurrent for StepGraph {
-    fn resize(&mut self, rows: usize) -> Result<(), RuntimeError> {
-        StepGraph::resize(self, rows)
-    }
-
-    fn state(&mut self, index: usize) -> Result<&mut [f32], RuntimeError> {
-        StepGraph::state(self, index)
-    }
-
-    fn step(&mut self, x: &[f32]) -> Result<(), RuntimeError> {
-        StepGraph::step(self, [x])
-    }
-
-    fn heads(&self) -> Result<&[f32], RuntimeError> {
-        self.output()
-    }
+    /// Steps all rows, some at a time: `fill` writes their `x [4 H]`, `take` is given their
+    /// `[heads x E]`.
+    fn step(
+        &mut self,
+        fill: impl FnMut(RowsMut<'_>),
+        take: impl FnMut(Rows<'_>),
+    ) -> Result<(), RuntimeError>;
 }
 
 /// Widths of a model's rows.
@@ -132,25 +119,23 @@ pub(crate) struct AutoregressiveEngine<G, S> {
     records: Records<G, S>,
 }
 
-impl AutoregressiveEngine<Graph, StepGraph> {
+impl AutoregressiveEngine<DenseGraph, RecurrentGraph> {
     /// Loads a bundle's graphs.
     ///
     /// # Errors
-    /// No ONNX Runtime; a graph that is not what the manifest says.
+    /// A graph that is not what the manifest says; no ONNX Runtime, if a graph needs it.
     pub(crate) fn load(
         bundle: &Bundle,
         model: &Autoregressive,
         tables: Arc<Tables>,
         onnxruntime: Option<&Path>,
     ) -> Result<Self, RuntimeError> {
-        let environment = engine::environment(onnxruntime)?;
         let dense = |file: &str, (input, from): (&str, usize), (output, to): (&str, usize)| {
-            let (inputs, outputs) = (vec![Tensor::new(input, from)], vec![Tensor::new(output, to)]);
-            Graph::load(&environment, bundle, file, inputs, outputs)
+            let (input, output) = (Tensor::new(input, from), Tensor::new(output, to));
+            DenseGraph::load(bundle, file, input, output, onnxruntime)
         };
         let widths = Widths::of(model);
         let heads = Tensor::new("heads", widths.heads * widths.head);
-        let states = [("h", "h_next", model.hidden), ("c", "c_next", model.hidden)];
         let attribute = |file: &String, size| dense(file, ("sum", model.units), ("logits", size));
         let graphs = Graphs {
             attributes: model
@@ -163,13 +148,13 @@ impl AutoregressiveEngine<Graph, StepGraph> {
                 ("context", model.context),
                 ("gates", widths.context()),
             )?,
-            step: StepGraph::load(
-                &environment,
+            step: RecurrentGraph::load(
                 bundle,
                 &model.step_file,
-                vec![Tensor::new("x", widths.lstm)],
+                Tensor::new("x", widths.lstm),
                 heads,
-                states.into_iter(),
+                [("h", "h_next", model.hidden), ("c", "c_next", model.hidden)],
+                onnxruntime,
             )?,
             heads: model
                 .heads

@@ -22,6 +22,7 @@ use crate::generate::GenerateOptions;
 use crate::given::GivenFlows;
 use crate::networks::Networks;
 use crate::select::Selection;
+use crate::stages::{Stage, timed};
 use crate::timeline::Key;
 pub(crate) use distinct::Distinct;
 
@@ -240,7 +241,7 @@ impl Drawer {
     ) -> Result<(), RuntimeError> {
         self.noise.clear();
         keys.iter().for_each(|key| self.push_noise(key.flow, 0));
-        networks.attributes(keys.len(), &self.noise, condition, rows)?;
+        timed(Stage::Attributes, || networks.attributes(keys.len(), &self.noise, condition, rows))?;
         let width = rows.len() / keys.len().max(1);
         rows.chunks_exact_mut(width.max(1)).for_each(|row| decoder.make_discrete(row));
         Ok(())
@@ -272,7 +273,9 @@ impl Drawer {
                 }
             }
             let count = pending.len() * each as usize;
-            networks.attributes(count, &self.noise, &self.condition, &mut self.rows)?;
+            timed(Stage::Attributes, || {
+                networks.attributes(count, &self.noise, &self.condition, &mut self.rows)
+            })?;
             let width = self.rows.len() / count;
             let mut flows = self.rows.chunks_exact_mut(width * each as usize);
             pending.retain(|&flow| {
@@ -374,7 +377,9 @@ impl Drawer {
                 }
             }
             let count = pending.len() * each as usize;
-            networks.attributes(count, &self.noise, &self.condition, &mut self.rows)?;
+            timed(Stage::Again, || {
+                networks.attributes(count, &self.noise, &self.condition, &mut self.rows)
+            })?;
             let mut flows = self.rows.chunks_exact(width * each as usize);
             let attempts = &mut self.attempts;
             pending.retain(|&flow| {
@@ -441,7 +446,9 @@ impl Drawer {
             }
         }
         let count = keys.len() * CANDIDATES;
-        networks.attributes(count, &self.noise, &self.condition, &mut self.rows)?;
+        timed(Stage::Attributes, || {
+            networks.attributes(count, &self.noise, &self.condition, &mut self.rows)
+        })?;
         for (key, candidates) in keys.iter().zip(self.rows.chunks_exact_mut(CANDIDATES * width)) {
             let folded = given.folded(key.flow);
             let mut nearest = (f32::INFINITY, 0);

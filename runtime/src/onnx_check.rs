@@ -137,14 +137,14 @@ fn check_tensor(tensor: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-enum Value<'a> {
+pub(crate) enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),
     Fixed,
 }
 
 /// The fields of a protobuf message: number and value.
-struct Fields<'a>(&'a [u8]);
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Iterator for Fields<'a> {
     type Item = Result<(u64, Value<'a>), String>;
@@ -178,7 +178,7 @@ impl<'a> Fields<'a> {
         Some((tag >> 3, value))
     }
 
-    fn varint(&mut self) -> Option<u64> {
+    pub(crate) fn varint(&mut self) -> Option<u64> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let (&byte, rest) = self.0.split_first()?;

@@ -20,6 +20,7 @@ use crate::live::{Handed, Live, Parked};
 use crate::networks::Networks;
 use crate::render::{Event, Render};
 use crate::shared::Shared;
+use crate::stages::{Stage, timed};
 use crate::timeline::{Key, Timeline};
 
 /// Where, in a flow's stream of states, the draws for its further segments lie:
@@ -245,13 +246,16 @@ impl<N: Networks, R: Render> Slots<N, R> {
             self.rows = count;
         }
         let noise = &mut self.noise[..count * self.step_noise.dim];
-        for (live, row) in self.live.iter().zip(noise.chunks_exact_mut(self.step_noise.dim)) {
-            let block = live.step.wrapping_mul(self.step_blocks);
-            let stream = Stream::at(self.shared.seed, Purpose::Steps, live.number, block);
-            self.step_noise.fill(stream, row);
-        }
-        self.networks.step(&self.gates[..count * self.gates_dim], noise)?;
-        let records = self.emit(timeline)?;
+        timed(Stage::Noise, || {
+            for (live, row) in self.live.iter().zip(noise.chunks_exact_mut(self.step_noise.dim)) {
+                let block = live.step.wrapping_mul(self.step_blocks);
+                let stream = Stream::at(self.shared.seed, Purpose::Steps, live.number, block);
+                self.step_noise.fill(stream, row);
+            }
+        });
+        let (networks, gates) = (&mut self.networks, &self.gates[..count * self.gates_dim]);
+        timed(Stage::Step, || networks.step(gates, noise))?;
+        let records = timed(Stage::Emit, || self.emit(timeline))?;
         self.begin_segments()?;
         // From the back, so that the flow that fills a hole is never one to go.
         while let Some((slot, goes_over)) = self.leaving.pop() {

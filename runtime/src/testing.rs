@@ -1,5 +1,7 @@
 //! A model without a library: the same rules, cheap arithmetic for weights.
 
+pub(crate) mod graphs;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 

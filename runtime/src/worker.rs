@@ -23,6 +23,7 @@ use crate::live::Handed;
 use crate::networks::Networks;
 use crate::render::{Event, Render};
 use crate::rolling::Slots;
+use crate::stages::{Stage, timed};
 use crate::timeline::{Key, Timeline};
 
 /// Events handed over at once.
@@ -74,8 +75,10 @@ impl<N: Networks, R: Render> Worker<N, R> {
             let limit = self.watermark.map_or(Key::MAX, |(key, _)| key);
             let timeline = &mut self.timeline;
             let mut events = 0;
-            let ready = std::iter::from_fn(|| timeline.pop_through(limit)).take(MOST_EVENTS);
-            out.extend(ready.inspect(|_| events += 1));
+            timed(Stage::Timeline, || {
+                let ready = std::iter::from_fn(|| timeline.pop_through(limit)).take(MOST_EVENTS);
+                out.extend(ready.inspect(|_| events += 1));
+            });
             if events > 0 {
                 return Ok(true);
             }

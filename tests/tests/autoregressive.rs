@@ -379,8 +379,9 @@ fn a_constant_stays_constant() {
     let records = (0..400).map(|row| (f64::from(row), row % 40, "5".to_owned()));
     let (rows, _) = rows_like(&table("size", records), (HOST, SIZE), 40);
     assert!(rows.iter().all(|row| row["size"] == "5"));
-    // Most of the forty names that there are: no flow is drawn again for ever.
-    assert!(hosts(&rows).len() >= 30, "{}", hosts(&rows).len());
+    // Many of the forty names that there are, of which few are likely at a time: no flow is
+    // drawn again for ever.
+    assert!(hosts(&rows).len() >= 15, "{}", hosts(&rows).len());
 }
 
 #[test]

@@ -6,10 +6,14 @@ use ns_model_format::autoregressive::Autoregressive;
 use ns_model_format::autoregressive::{Applies, RecordSays, Says, Variable};
 use ns_model_format::codec::TokensCodec;
 
+use super::alike::Alike;
 use super::sample::Sampler;
 use super::tables::Tables;
 use super::{Dense, Widths};
 use crate::error::RuntimeError;
+use crate::kernels::{self, wide};
+use crate::program::{Rows, RowsMut};
+use crate::stages::{Stage, timed};
 
 /// A variable and its graph.
 struct Link<G> {
@@ -27,8 +31,6 @@ pub(super) struct Chain<G> {
     links: Vec<Link<G>>,
     context: G,
     tables: Arc<Tables>,
-    units: usize,
-    context_dim: usize,
     widths: Widths,
     /// A position, and a token for each field variable.
     condition_dim: usize,
@@ -41,9 +43,9 @@ pub(super) struct Chain<G> {
     constants: Vec<usize>,
     sampler: Sampler,
     /// The rows that draw.
-    active: Vec<usize>,
-    sums: Vec<f32>,
-    logits: Vec<f32>,
+    alike: Alike,
+    /// Their tokens.
+    drawn: Vec<f32>,
     allowed: Vec<u32>,
 }
 
@@ -98,8 +100,6 @@ impl<G: Dense> Chain<G> {
             links: variables().zip(graphs).map(link).collect(),
             context,
             tables,
-            units: model.units,
-            context_dim: model.context,
             widths: Widths::of(model),
             condition_dim: 1 + places.len(),
             edges: match model.attributes.first().map(|variable| &variable.says) {
@@ -121,9 +121,8 @@ impl<G: Dense> Chain<G> {
                 .collect(),
             constants: model.constants().map(|(_, _, variable)| variable).collect(),
             sampler: Sampler::default(),
-            active: Vec::new(),
-            sums: Vec::new(),
-            logits: Vec::new(),
+            alike: Alike::default(),
+            drawn: Vec::new(),
             allowed: Vec::new(),
         }
     }
@@ -137,10 +136,10 @@ impl<G: Dense> Chain<G> {
         out: &mut Vec<f32>,
     ) -> Result<(), RuntimeError> {
         let count = self.links.len();
-        let (width, wide) = (2 * count, self.condition_dim);
+        let (width, wide_row) = (2 * count, self.condition_dim);
         out.clear();
         out.resize(rows * width, 0.0);
-        let given = noise.chunks_exact(width).zip(condition.chunks_exact(wide));
+        let given = noise.chunks_exact(width).zip(condition.chunks_exact(wide_row));
         for (row, (noise, condition)) in out.chunks_exact_mut(width).zip(given) {
             let bin = self.edges.partition_point(|&edge| edge <= condition[0]).saturating_sub(1);
             row[0] = bin.min(self.links[0].size - 1) as f32;
@@ -149,46 +148,84 @@ impl<G: Dense> Chain<G> {
             }
         }
         for at in 1..count {
-            let link = &mut self.links[at];
-            self.active.clear();
-            self.sums.clear();
-            let conditions = condition.chunks_exact(wide);
+            let Chain { links, tables, alike, drawn, sampler, allowed, span_us, .. } = self;
+            let Link { size, applies, parents, graph, forced, at_least_us } = &mut links[at];
+            alike.clear();
+            let conditions = condition.chunks_exact(wide_row);
             for (index, (row, condition)) in out.chunks_exact_mut(width).zip(conditions).enumerate()
             {
-                let applies = link.applies.is_none_or(|applies| {
+                let applies = applies.is_none_or(|applies| {
                     (row[applies.variable] as u32 == applies.token) == applies.equal
                 });
-                let forced = link.forced.map(|place| condition[place]).filter(|&t| t >= 0.0);
+                let forced = forced.map(|place| condition[place]).filter(|&token| token >= 0.0);
                 match forced {
-                    _ if !applies => row[at] = link.size as f32,
-                    Some(token) => row[at] = token.min((link.size - 1) as f32),
-                    None => {
-                        self.active.push(index);
-                        let from = self.sums.len();
-                        self.sums.resize(from + self.units, 0.0);
-                        let tables = &self.tables.attributes[at];
-                        for (&parent, table) in link.parents.iter().zip(tables) {
-                            table.add(row[parent] as usize, &mut self.sums[from..]);
-                        }
-                    }
+                    _ if !applies => row[at] = *size as f32,
+                    Some(token) => row[at] = token.min((*size - 1) as f32),
+                    None => alike.add(index, parents.iter().map(|&parent| row[parent])),
                 }
             }
-            let Some(graph) = link.graph.as_mut().filter(|_| !self.active.is_empty()) else {
+            let Some(graph) = graph.as_mut().filter(|_| !alike.is_empty()) else {
                 continue;
             };
-            graph.run(self.active.len(), &self.sums, &mut self.logits)?;
-            let latest_us = link.at_least_us.iter().copied().fold(0.0, f64::max);
-            for (&index, logits) in self.active.iter().zip(self.logits.chunks_exact(link.size)) {
-                let left_us = (1.0 - f64::from(condition[index * wide])).max(0.0) * self.span_us;
-                self.allowed.clear();
-                if latest_us > left_us {
-                    let fits = |token: &u32| link.at_least_us[*token as usize] <= left_us;
-                    self.allowed.extend((0..link.size as u32).filter(fits));
-                }
-                let allowed = (!self.allowed.is_empty()).then_some(&self.allowed[..]);
-                let uniform = noise[index * width + 2 * at];
-                let token = self.sampler.draw(logits, allowed, uniform);
-                out[index * width + at] = token as f32;
+            let (firsts, members) = alike.groups();
+            let fill = |mut sums: RowsMut<'_>| {
+                let firsts = &firsts[sums.first..];
+                wide(
+                    #[inline(always)]
+                    || {
+                        let mut terms = Vec::new();
+                        for (sum, &first) in sums.iter_mut().zip(firsts) {
+                            let row = &out[first * width..][..count];
+                            terms.clear();
+                            for (&parent, table) in parents.iter().zip(&tables.attributes[at]) {
+                                terms.push(table.row(row[parent] as usize));
+                            }
+                            kernels::sum(&terms, sum);
+                        }
+                    },
+                );
+            };
+            drawn.clear();
+            let latest_us = at_least_us.iter().copied().fold(0.0, f64::max);
+            let mut sample = |logits: Rows<'_>| {
+                wide(
+                    #[inline(always)]
+                    || {
+                        for (group, logits) in (logits.first..).zip(logits.iter()) {
+                            let mut is_weighed = false;
+                            while let Some(&(_, row)) =
+                                members.get(drawn.len()).filter(|(of, _)| *of as usize == group)
+                            {
+                                let row = row as usize;
+                                let uniform = noise[row * width + 2 * at];
+                                let position = f64::from(condition[row * wide_row]);
+                                let left_us = (1.0 - position).max(0.0) * *span_us;
+                                allowed.clear();
+                                if latest_us > left_us {
+                                    let fits = |t: &u32| at_least_us[*t as usize] <= left_us;
+                                    allowed.extend((0..*size as u32).filter(fits));
+                                }
+                                if !allowed.is_empty() {
+                                    is_weighed = false;
+                                    let token = sampler.draw(logits, Some(&allowed[..]), uniform);
+                                    drawn.push(token as f32);
+                                    continue;
+                                }
+                                if !is_weighed {
+                                    sampler.weigh(logits, None);
+                                    is_weighed = true;
+                                }
+                                drawn.push(sampler.place(uniform) as f32);
+                            }
+                        }
+                    },
+                );
+            };
+            graph.run(firsts.len(), fill, |rows| {
+                timed(Stage::AttributeTokens, || sample(rows));
+            })?;
+            for (&(_, row), &token) in members.iter().zip(&*drawn) {
+                out[row as usize * width + at] = token;
             }
         }
         Ok(())
@@ -203,38 +240,45 @@ impl<G: Dense> Chain<G> {
         out: &mut Vec<f32>,
     ) -> Result<(), RuntimeError> {
         let count = self.links.len();
-        self.sums.clear();
-        self.sums.resize(rows * self.context_dim, 0.0);
-        let sums = self.sums.chunks_exact_mut(self.context_dim);
-        for (sum, row) in sums.zip(attributes.chunks_exact(2 * count)) {
-            for (table, &token) in self.tables.context.iter().zip(&row[..count]) {
-                table.add(token as usize, sum);
-            }
-        }
-        self.context.run(rows, &self.sums, &mut self.logits)?;
+        let Chain { links, context, tables, widths, given, constants, .. } = self;
+        let fill = |mut sums: RowsMut<'_>| {
+            let attributes = attributes[2 * count * sums.first..].chunks_exact(2 * count);
+            wide(
+                #[inline(always)]
+                || {
+                    let mut terms = Vec::new();
+                    for (sum, row) in sums.iter_mut().zip(attributes) {
+                        terms.clear();
+                        for (table, &token) in tables.context.iter().zip(&row[..count]) {
+                            terms.push(table.row(token as usize));
+                        }
+                        kernels::sum(&terms, sum);
+                    }
+                },
+            );
+        };
         out.clear();
-        out.reserve(rows * self.widths.gates());
-        let conditions = condition.chunks_exact(self.condition_dim);
-        let contexts = self.logits.chunks_exact(self.widths.context());
-        for (row, (context, condition)) in
-            attributes.chunks_exact(2 * count).zip(contexts.zip(conditions))
-        {
-            let place = |at: usize| f64::from(row[count + at]);
-            let applies = |at: usize| (row[at] as usize) < self.links[at].size;
-            let number = |(at, tokens): &(usize, TokensCodec)| {
-                applies(*at).then(|| tokens.number_at(row[*at] as u32, place(*at)))
-            };
-            let left_us = (1.0 - f64::from(condition[0])) * self.span_us;
-            let duration_us = self.duration.as_ref().and_then(number).unwrap_or(0.0);
-            out.extend_from_slice(context);
-            // Counted in float32.
-            let most = f64::from(1 << f32::MANTISSA_DIGITS);
-            out.push(number(&self.count).unwrap_or(1.0).floor().clamp(1.0, most) as f32);
-            out.push(duration_us.min(left_us).max(0.0) as f32);
-            out.extend(self.given.iter().map(|given| given.map_or(0.0, |at| row[at])));
-            out.extend(self.constants.iter().flat_map(|&at| [row[at], row[count + at]]));
-        }
-        Ok(())
+        out.reserve(rows * widths.gates());
+        let mut given_rows =
+            attributes.chunks_exact(2 * count).zip(condition.chunks_exact(self.condition_dim));
+        context.run(rows, fill, |contexts| {
+            for (context, (row, condition)) in contexts.iter().zip(&mut given_rows) {
+                let place = |at: usize| f64::from(row[count + at]);
+                let applies = |at: usize| (row[at] as usize) < links[at].size;
+                let number = |(at, tokens): &(usize, TokensCodec)| {
+                    applies(*at).then(|| tokens.number_at(row[*at] as u32, place(*at)))
+                };
+                let left_us = (1.0 - f64::from(condition[0])) * self.span_us;
+                let duration_us = self.duration.as_ref().and_then(number).unwrap_or(0.0);
+                out.extend_from_slice(context);
+                // Counted in float32.
+                let most = f64::from(1 << f32::MANTISSA_DIGITS);
+                out.push(number(&self.count).unwrap_or(1.0).floor().clamp(1.0, most) as f32);
+                out.push(duration_us.min(left_us).max(0.0) as f32);
+                out.extend(given.iter().map(|given| given.map_or(0.0, |at| row[at])));
+                out.extend(constants.iter().flat_map(|&at| [row[at], row[count + at]]));
+            }
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is drawn record by record.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use ns_model_format::Schema;
@@ -9,9 +10,12 @@ use ns_model_format::codec::{Codec, TokensCodec};
 use ns_model_format::schema::packet_field;
 
 use super::sample::Sampler;
-use super::tables::{Tables, add};
+use super::tables::Tables;
 use super::{Dense, Recurrent, Widths};
 use crate::error::RuntimeError;
+use crate::kernels::{sum, wide};
+use crate::program::{Rows, RowsMut};
+use crate::stages::{Stage, timed};
 
 /// Place within a bin of what has no draw of its own.
 const MIDDLE: f32 = 0.5;
@@ -64,7 +68,6 @@ impl Joint {
 }
 
 struct RecordHead<G> {
-    size: usize,
     graph: G,
     joint: Option<Joint>,
 }
@@ -94,9 +97,8 @@ pub(super) struct Records<G, S> {
     progress: Vec<f32>,
     /// Buckets of the records left and of the time left for a gap.
     buckets: Vec<(usize, usize)>,
-    x: Vec<f32>,
-    head_in: Vec<f32>,
-    logits: Vec<f32>,
+    /// `[rows, heads x E]`, the LSTM's.
+    all: Vec<f32>,
     /// `[rows, heads]`.
     tokens: Vec<u32>,
     sampler: Sampler,
@@ -114,7 +116,6 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
         let widths = Widths::of(model);
         let mut given = widths.given()..;
         let head = |(head, graph): (&Head, G)| RecordHead {
-            size: head.size,
             graph,
             joint: match &head.says {
                 RecordSays::Joint { combinations, first, later, after, .. } => Some(Joint {
@@ -145,9 +146,7 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
             rows: 0,
             progress: Vec::new(),
             buckets: Vec::new(),
-            x: Vec::new(),
-            head_in: Vec::new(),
-            logits: Vec::new(),
+            all: Vec::new(),
             tokens: Vec::new(),
             sampler: Sampler::default(),
             out: Vec::new(),
@@ -174,77 +173,105 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
     }
 
     pub(super) fn step(&mut self, gates: &[f32], noise: &[f32]) -> Result<(), RuntimeError> {
-        self.begin(gates);
-        self.step.step(&self.x)?;
+        self.begin(gates)?;
         self.tokens.clear();
         self.tokens.resize(self.rows * self.heads.len(), 0);
-        (0..self.heads.len()).try_for_each(|head| self.draw(head, gates, noise))?;
-        self.finish(gates, noise);
+        (0..self.heads.len())
+            .try_for_each(|head| timed(Stage::Heads, || self.draw(head, gates, noise)))?;
+        timed(Stage::Records, || self.finish(gates, noise));
         Ok(())
     }
 
-    /// What the LSTM is given: the flow, the record before, what is left.
-    fn begin(&mut self, gates: &[f32]) {
-        let Widths { lstm, heads, .. } = self.widths;
-        let tables = &self.tables;
-        self.x.clear();
-        self.buckets.clear();
-        let progress = self.progress.chunks_exact(self.widths.progress());
-        for (gates, progress) in gates.chunks_exact(self.widths.gates()).zip(progress) {
-            let (records, plan_us) = self.widths.plan(gates);
-            let (before, clock) = progress.split_at(heads);
-            let index = clock[0] as u32;
-            let elapsed_us = f64::from(clock[1]) * 1e6 + f64::from(clock[2]);
-            let gaps = records.saturating_sub(index.max(1));
-            let remaining = count_bucket(records.saturating_sub(index));
-            let budget = budget_bucket(plan_us - elapsed_us, gaps);
-            let from = self.x.len();
-            self.x.extend_from_slice(&gates[..lstm]);
-            let x = &mut self.x[from..];
-            for (table, &before) in tables.record.iter().zip(before) {
-                // Without a record before, past the last token.
-                table.add((before as usize).wrapping_sub(1), x);
-            }
-            tables.record_remaining.add(remaining, x);
-            tables.record_index.add(count_bucket(index), x);
-            tables.record_budget.add(budget, x);
-            self.buckets.push((remaining, budget));
-        }
+    /// Steps the LSTM, which is given the flow, the record before, what is left.
+    fn begin(&mut self, gates: &[f32]) -> Result<(), RuntimeError> {
+        let Records { widths, tables, step, buckets, progress, all, .. } = self;
+        let Widths { lstm, heads, .. } = *widths;
+        buckets.clear();
+        all.clear();
+        let progress = progress.chunks_exact(widths.progress());
+        let mut rows = gates.chunks_exact(widths.gates()).zip(progress);
+        let mut fill = |mut xs: RowsMut<'_>| {
+            wide(
+                #[inline(always)]
+                || {
+                    let mut terms = Vec::new();
+                    for (x, (gates, progress)) in xs.iter_mut().zip(&mut rows) {
+                        let (records, plan_us) = widths.plan(gates);
+                        let (before, clock) = progress.split_at(heads);
+                        let index = clock[0] as u32;
+                        let elapsed_us = f64::from(clock[1]) * 1e6 + f64::from(clock[2]);
+                        let gaps = records.saturating_sub(index.max(1));
+                        let remaining = count_bucket(records.saturating_sub(index));
+                        let budget = budget_bucket(plan_us - elapsed_us, gaps);
+                        terms.clear();
+                        terms.push(&gates[..lstm]);
+                        for (table, &before) in tables.record.iter().zip(before) {
+                            // Without a record before, past the last token.
+                            terms.push(table.row((before as usize).wrapping_sub(1)));
+                        }
+                        terms.push(tables.record_remaining.row(remaining));
+                        terms.push(tables.record_index.row(count_bucket(index)));
+                        terms.push(tables.record_budget.row(budget));
+                        sum(&terms, x);
+                        buckets.push((remaining, budget));
+                    }
+                },
+            );
+        };
+        step.step(
+            |xs| timed(Stage::Inputs, || fill(xs)),
+            |heads| heads.iter().for_each(|row| all.extend_from_slice(row)),
+        )
     }
 
     /// Draws one head's token for every row.
     fn draw(&mut self, at: usize, gates: &[f32], noise: &[f32]) -> Result<(), RuntimeError> {
-        let Records { widths, tables, heads, head_in, logits, tokens, sampler, .. } = self;
+        let Records { widths, tables, heads, buckets, all, sampler, progress, .. } = self;
         let (count, part) = (heads.len(), at * widths.head..(at + 1) * widths.head);
-        let all = self.step.heads()?.chunks_exact(count * widths.head);
+        let tokens = Cell::from_mut(&mut self.tokens[..]).as_slice_of_cells();
         let gates = || gates.chunks_exact(widths.gates());
-        head_in.clear();
-        let rows = all.zip(gates()).zip(tokens.chunks_exact(count)).zip(&self.buckets);
-        for (((all, gates), tokens), &(remaining, budget)) in rows {
-            let from = head_in.len();
-            head_in.extend_from_slice(&all[part.clone()]);
-            let out = &mut head_in[from..];
-            add(&gates[widths.lstm..][part.clone()], out);
-            add(&tables.head_remaining.row(remaining)[part.clone()], out);
-            add(&tables.head_budget.row(budget)[part.clone()], out);
-            for (table, &token) in tables.heads[at].iter().zip(tokens) {
-                table.add(token as usize, out);
-            }
-        }
-        let head = &mut heads[at];
-        head.graph.run(self.rows, head_in, logits)?;
-        let progress = self.progress.chunks_exact(widths.progress());
+        let all = all.chunks_exact(count * widths.head);
+        let mut rows = all.zip(gates()).zip(tokens.chunks_exact(count)).zip(&*buckets);
+        let fill = |mut heads: RowsMut<'_>| {
+            wide(
+                #[inline(always)]
+                || {
+                    let mut terms = Vec::new();
+                    let rows = heads.iter_mut().zip(&mut rows);
+                    for (out, (((all, gates), tokens), &(remaining, budget))) in rows {
+                        terms.clear();
+                        terms.push(&all[part.clone()]);
+                        terms.push(&gates[widths.lstm..][part.clone()]);
+                        terms.push(&tables.head_remaining.row(remaining)[part.clone()]);
+                        terms.push(&tables.head_budget.row(budget)[part.clone()]);
+                        for (table, token) in tables.heads[at].iter().zip(tokens) {
+                            terms.push(table.row(token.get() as usize));
+                        }
+                        sum(&terms, out);
+                    }
+                },
+            );
+        };
+        let RecordHead { graph, joint, .. } = &mut heads[at];
+        let progress = progress.chunks_exact(widths.progress());
         let noise = noise.chunks_exact(2 * count);
-        let rows = tokens.chunks_exact_mut(count).zip(logits.chunks_exact(head.size));
-        for ((((tokens, logits), gates), progress), noise) in
-            rows.zip(gates()).zip(progress).zip(noise)
-        {
-            let before = (progress[count] > 0.0).then(|| (progress[at] as usize).saturating_sub(1));
-            let joint = head.joint.as_ref();
-            let allowed = joint.and_then(|joint| joint.allowed(gates, before));
-            tokens[at] = sampler.draw(logits, allowed, noise[2 * at]) as u32;
-        }
-        Ok(())
+        let mut rows = tokens.chunks_exact(count).zip(gates()).zip(progress).zip(noise);
+        let mut sample = |logits: Rows<'_>| {
+            wide(
+                #[inline(always)]
+                || {
+                    let rows = logits.iter().zip(&mut rows);
+                    for (logits, (((tokens, gates), progress), noise)) in rows {
+                        let is_later = progress[count] > 0.0;
+                        let before = is_later.then(|| (progress[at] as usize).saturating_sub(1));
+                        let joint = joint.as_ref();
+                        let allowed = joint.and_then(|joint| joint.allowed(gates, before));
+                        tokens[at].set(sampler.draw(logits, allowed, noise[2 * at]) as u32);
+                    }
+                },
+            );
+        };
+        graph.run(self.rows, fill, |logits| timed(Stage::RecordTokens, || sample(logits)))
     }
 
     /// Writes the records, and moves every flow on.

@@ -16,23 +16,11 @@ pub(super) struct Table {
 
 impl Table {
     /// A token's row; the last for any larger one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn row(&self, token: usize) -> &[f32] {
         let at = token.min(self.rows - 1) * self.width;
         &self.values[at..at + self.width]
     }
-
-    /// Adds a token's row.
-    #[inline]
-    pub(super) fn add(&self, token: usize, out: &mut [f32]) {
-        add(self.row(token), out);
-    }
-}
-
-/// Adds one row to another.
-#[inline]
-pub(super) fn add(row: &[f32], out: &mut [f32]) {
-    out.iter_mut().zip(row).for_each(|(out, value)| *out += value);
 }
 
 /// All tables of a model.

@@ -194,8 +194,14 @@ impl FakeDense {
 }
 
 impl Dense for FakeDense {
-    fn run(&mut self, rows: usize, input: &[f32], out: &mut Vec<f32>) -> Result<(), RuntimeError> {
-        assert_eq!(input.len(), rows * self.dim);
+    fn run(
+        &mut self,
+        rows: usize,
+        mut fill: impl FnMut(RowsMut<'_>),
+        mut take: impl FnMut(Rows<'_>),
+    ) -> Result<(), RuntimeError> {
+        let (mut input, mut out) = (vec![0.0; rows * self.dim], Vec::new());
+        fill(RowsMut::new(self.dim, &mut input));
         if let Some(left) = &mut self.fails_in {
             assert!(*left > 0 || !self.panics, "told to");
             if *left == 0 {
@@ -204,13 +210,13 @@ impl Dense for FakeDense {
             }
             *left -= 1;
         }
-        out.clear();
         for row in input.chunks_exact(self.dim) {
             out.extend((0..self.size).map(|at| match self.only.contains(&at) {
                 true => 3.0 * jump(row, at),
                 false => f32::NEG_INFINITY,
             }));
         }
+        take(Rows::new(self.size, &out));
         Ok(())
     }
 }
@@ -220,7 +226,6 @@ pub(super) struct FakeLstm {
     pub(super) hidden: usize,
     pub(super) heads_dim: usize,
     pub(super) states: [Vec<f32>; 2],
-    pub(super) heads: Vec<f32>,
 }
 
 impl Recurrent for FakeLstm {
@@ -233,22 +238,23 @@ impl Recurrent for FakeLstm {
         Ok(&mut self.states[index])
     }
 
-    fn step(&mut self, x: &[f32]) -> Result<(), RuntimeError> {
+    fn step(
+        &mut self,
+        mut fill: impl FnMut(RowsMut<'_>),
+        mut take: impl FnMut(Rows<'_>),
+    ) -> Result<(), RuntimeError> {
         let [h, c] = &mut self.states;
         let rows = h.chunks_exact_mut(self.hidden).zip(c.chunks_exact_mut(self.hidden));
-        self.heads.clear();
-        assert_eq!(x.len() / (4 * self.hidden), rows.len());
+        let (mut x, mut heads) = (vec![0.0; rows.len() * 4 * self.hidden], Vec::new());
+        fill(RowsMut::new(4 * self.hidden, &mut x));
         for (x, (h, c)) in x.chunks_exact(4 * self.hidden).zip(rows) {
             let all = [x, h, c].concat();
             c.iter_mut().enumerate().for_each(|(at, c)| *c = jump(&all, at));
             h.iter_mut().enumerate().for_each(|(at, h)| *h = jump(&all, 100 + at));
-            self.heads.extend((0..self.heads_dim).map(|at| jump(h, at)));
+            heads.extend((0..self.heads_dim).map(|at| jump(h, at)));
         }
+        take(Rows::new(self.heads_dim, &heads));
         Ok(())
-    }
-
-    fn heads(&self) -> Result<&[f32], RuntimeError> {
-        Ok(&self.heads)
     }
 }
 
@@ -278,12 +284,7 @@ pub(super) fn fake_of(bundle: &Bundle, only: &[(usize, Range<usize>)]) -> Fake {
             })
             .collect(),
         context: FakeDense::new(model.context, widths.context()),
-        step: FakeLstm {
-            hidden: model.hidden,
-            heads_dim,
-            states: Default::default(),
-            heads: Vec::new(),
-        },
+        step: FakeLstm { hidden: model.hidden, heads_dim, states: Default::default() },
         heads: model.heads.iter().map(|head| FakeDense::new(model.head, head.size)).collect(),
     };
     AutoregressiveEngine::new(model, &manifest.schema, SPAN_NS, Arc::new(tables), graphs)

@@ -1,96 +1,9 @@
-//! The same with graphs that ONNX Runtime runs, written by hand.
+//! The same with graphs written by hand.
 
 use super::*;
 use crate::Generator;
-use crate::engine::load_library;
-
-/// Messages of onnx.proto, as far as they are needed here.
-fn varint(mut number: u64, out: &mut Vec<u8>) {
-    while number >= 128 {
-        out.push(number as u8 | 128);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-fn number(field: u64, value: u64) -> Vec<u8> {
-    let mut out = Vec::new();
-    varint(field << 3, &mut out);
-    varint(value, &mut out);
-    out
-}
-
-fn bytes(field: u64, value: impl AsRef<[u8]>) -> Vec<u8> {
-    let mut out = Vec::new();
-    varint(field << 3 | 2, &mut out);
-    varint(value.as_ref().len() as u64, &mut out);
-    out.extend_from_slice(value.as_ref());
-    out
-}
-
-/// A value of `[batch, dim]`.
-fn value(name: &str, dim: usize) -> Vec<u8> {
-    let shape = [bytes(1, bytes(2, "batch")), bytes(1, number(1, dim as u64))].concat();
-    let tensor = [number(1, 1), bytes(2, shape)].concat();
-    [bytes(1, name), bytes(2, bytes(1, tensor))].concat()
-}
-
-struct Writer {
-    graph: Vec<u8>,
-    weights: Stream,
-}
-
-impl Writer {
-    fn new(seed: u64) -> Writer {
-        Writer { graph: bytes(2, "test"), weights: Stream::new(seed, Purpose::Weights, 1) }
-    }
-
-    fn node(mut self, op: &str, inputs: &[&str], output: &str) -> Writer {
-        let inputs = inputs.iter().flat_map(|input| bytes(1, input)).collect();
-        self.graph.extend(bytes(1, [inputs, bytes(2, output), bytes(4, op)].concat()));
-        self
-    }
-
-    /// `a @ weights + c`.
-    fn gemm(mut self, a: (&str, usize), c: Option<&str>, output: (&str, usize)) -> Writer {
-        let name = format!("weights of {}", output.0);
-        let scale = 2.0 / (a.1 as f32).sqrt();
-        let values = (0..a.1 * output.1).map(|_| scale * self.weights.normal());
-        let raw: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
-        let dims = [number(1, a.1 as u64), number(1, output.1 as u64)].concat();
-        let tensor = [dims, number(2, 1), bytes(8, &name), bytes(9, raw)].concat();
-        self.graph.extend(bytes(5, tensor));
-        let inputs: Vec<&str> = [a.0, &name].into_iter().chain(c).collect();
-        self.node("Gemm", &inputs, output.0)
-    }
-
-    fn finish(mut self, inputs: &[(&str, usize)], outputs: &[(&str, usize)]) -> Vec<u8> {
-        inputs.iter().for_each(|&(name, dim)| self.graph.extend(bytes(11, value(name, dim))));
-        outputs.iter().for_each(|&(name, dim)| self.graph.extend(bytes(12, value(name, dim))));
-        let opset = number(2, 17);
-        [number(1, 8), bytes(7, self.graph), bytes(8, opset)].concat()
-    }
-}
-
-fn dense(seed: usize, input: (&str, usize), output: (&str, usize)) -> Vec<u8> {
-    Writer::new(seed as u64)
-        .node("Relu", &[input.0], "relu")
-        .gemm(("relu", input.1), None, output)
-        .finish(&[input], &[output])
-}
-
-fn step(h: usize, heads: usize) -> Vec<u8> {
-    Writer::new(100)
-        .gemm(("x", 4 * h), Some("c"), ("sum of c", h))
-        .node("Tanh", &["sum of c"], "c_next")
-        .gemm(("h", h), Some("c_next"), ("sum of h", h))
-        .node("Tanh", &["sum of h"], "h_next")
-        .gemm(("h_next", h), None, ("heads", heads))
-        .finish(
-            &[("x", 4 * h), ("h", h), ("c", h)],
-            &[("heads", heads), ("h_next", h), ("c_next", h)],
-        )
-}
+use crate::engine::{Graph, StepGraph, environment};
+use crate::testing::graphs::{dense, lstm};
 
 fn onnx_bundle(change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) -> Bundle {
     let mut manifest = bundle().manifest().clone();
@@ -108,7 +21,7 @@ fn onnx_bundle(change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) -> Bundle {
     (model.context_file, model.step_file) = ("context.onnx".to_owned(), "step.onnx".to_owned());
     let heads = model.heads.len() * 32;
     files.insert(model.context_file.clone(), dense(99, ("context", 64), ("gates", 256 + heads)));
-    files.insert(model.step_file.clone(), step(64, heads));
+    files.insert(model.step_file.clone(), lstm(100, 64, heads));
     files.insert(model.tables.clone(), tables_file(model, |_, _| true));
     change(&mut files);
     Bundle::new(manifest, files).unwrap()
@@ -119,11 +32,7 @@ fn generate(bundle: &Arc<Bundle>, options: GenerateOptions) -> Result<Events, Ru
 }
 
 #[test]
-fn onnx_runtime_runs_the_graphs_and_the_means_change_nothing() {
-    if let Err(error) = load_library(None) {
-        println!("skipped: {error}");
-        return;
-    }
+fn the_means_change_nothing() {
     let bundle = Arc::new(onnx_bundle(|_| ()));
     let options = of_flows(400);
     let expected = generate(&bundle, options.clone()).unwrap();
@@ -135,8 +44,66 @@ fn onnx_runtime_runs_the_graphs_and_the_means_change_nothing() {
 }
 
 #[test]
+fn onnx_runtime_finds_the_same() {
+    let environment = match environment(None) {
+        Ok(environment) => environment,
+        Err(error) => return println!("skipped: {error}"),
+    };
+    let bundle = onnx_bundle(|_| ());
+    let near = |found: &[f32], expected: &[f32]| {
+        assert_eq!(found.len(), expected.len());
+        let far = |(a, b): (&f32, &f32)| (a - b).abs() > 1e-5 * (1.0 + b.abs());
+        let differ = found.iter().zip(expected).find(|&pair| far(pair));
+        assert!(differ.is_none(), "{differ:?}");
+    };
+    let normals = |count: usize| {
+        let mut values = vec![0.0; count];
+        Stream::new(2, Purpose::Weights, 5).fill_normal(&mut values);
+        values
+    };
+    let rows = 50;
+    let (input, output) = (Tensor::new("context", 64), Tensor::new("gates", 352));
+    let mut own =
+        DenseGraph::load(&bundle, "context.onnx", input.clone(), output.clone(), None).unwrap();
+    assert!(matches!(own, DenseGraph::Own(_)) == crate::kernels::is_fast());
+    let mut theirs =
+        Graph::load(&environment, &bundle, "context.onnx", vec![input], vec![output]).unwrap();
+    let (mut found, mut expected) = (Vec::new(), Vec::new());
+    let input = normals(rows * 64);
+    let copy = |from: &[f32], mut to: RowsMut<'_>| {
+        let from = from.chunks_exact(from.len() / rows).skip(to.first);
+        to.iter_mut().zip(from).for_each(|(to, from)| to.copy_from_slice(from));
+    };
+    own.run(rows, |to| copy(&input, to), |out| found.extend(out.iter().flatten())).unwrap();
+    theirs.run_into(rows, [&input], &mut expected).unwrap();
+    near(&found, &expected);
+    let (x, heads) = (Tensor::new("x", 256), Tensor::new("heads", 96));
+    let states = [("h", "h_next", 64), ("c", "c_next", 64)];
+    let file = "step.onnx";
+    let mut own =
+        RecurrentGraph::load(&bundle, file, x.clone(), heads.clone(), states, None).unwrap();
+    assert!(matches!(own, RecurrentGraph::Own(_)) == crate::kernels::is_fast());
+    let mut theirs =
+        StepGraph::load(&environment, &bundle, file, vec![x], heads, states.into_iter()).unwrap();
+    own.resize(rows).unwrap();
+    theirs.resize(rows).unwrap();
+    let x = normals(rows * 256);
+    for _ in 0..3 {
+        found.clear();
+        own.step(|to| copy(&x, to), |out| found.extend(out.iter().flatten())).unwrap();
+        theirs.step([&x]).unwrap();
+        near(&found, theirs.output().unwrap());
+        (0..2).for_each(|at| near(own.state(at).unwrap(), theirs.state(at).unwrap()));
+    }
+    // Rows that stay keep their states.
+    own.resize(20).unwrap();
+    theirs.resize(20).unwrap();
+    (0..2).for_each(|at| near(own.state(at).unwrap(), theirs.state(at).unwrap()));
+}
+
+#[test]
 fn onnx_runtime_refuses_graphs_that_do_not_fit() {
-    if let Err(error) = load_library(None) {
+    if let Err(error) = environment(None) {
         println!("skipped: {error}");
         return;
     }
@@ -194,7 +161,7 @@ fn time_flows_and_records() {
     println!("{} records in {all:?}; {chain:?} a flow, {step:?} a record", events.len());
 }
 
-fn load(bundle: &Bundle) -> AutoregressiveEngine<Graph, StepGraph> {
+fn load(bundle: &Bundle) -> AutoregressiveEngine<DenseGraph, RecurrentGraph> {
     let model = bundle.manifest().model.autoregressive.as_ref().unwrap();
     let tables = Tables::read(model, bundle.file(&model.tables).unwrap()).unwrap();
     AutoregressiveEngine::load(bundle, model, Arc::new(tables), None).unwrap()

@@ -1,0 +1,104 @@
+//! Rows that a network would be given the same for: computed once.
+//!
+//! Flows of a batch start at about the same time, and what is drawn first has few values,
+//! so that of many flows the first variables of the chain have the same networks' answer.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// Rows grouped by what they are given.
+#[derive(Debug, Default)]
+pub(super) struct Alike {
+    /// Groups and rows.
+    rows: Vec<(u32, u32)>,
+    /// A row of each group.
+    firsts: Vec<usize>,
+    /// What rows were given, group by group.
+    given: Vec<f32>,
+    groups: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
+}
+
+impl Alike {
+    pub(super) fn clear(&mut self) {
+        self.rows.clear();
+        self.firsts.clear();
+        self.given.clear();
+        self.groups.clear();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Adds a row that is given these values; as many for every row.
+    pub(super) fn add(&mut self, row: usize, given: impl Iterator<Item = f32>) {
+        let from = self.given.len();
+        self.given.extend(given);
+        let count = self.given.len() - from;
+        let hash = self.given[from..].iter().fold(0, |hash: u64, value| {
+            (hash.rotate_left(23) ^ u64::from(value.to_bits())).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        });
+        let new = self.firsts.len() as u32;
+        let group = *self.groups.entry(hash).or_insert(new);
+        let (before, here) = self.given.split_at(from);
+        let is_new = group == new || before[group as usize * count..][..count] != *here;
+        let group = if is_new { new } else { group };
+        if is_new {
+            self.firsts.push(row);
+        } else {
+            self.given.truncate(from);
+        }
+        self.rows.push((group, row as u32));
+    }
+
+    /// A row of each group; and the groups with their rows, group by group.
+    pub(super) fn groups(&mut self) -> (&[usize], &[(u32, u32)]) {
+        self.rows.sort_unstable();
+        (&self.firsts, &self.rows)
+    }
+}
+
+/// A hash that is one already.
+#[derive(Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u64(&mut self, hash: u64) {
+        // The map takes the low bits.
+        self.0 = hash ^ (hash >> 32);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_hold_all_rows_and_each_is_given_the_same() {
+        let mut alike = Alike::default();
+        for _ in 0..2 {
+            alike.clear();
+            assert!(alike.is_empty());
+            let given = |row: usize| [(row % 7) as f32, (row % 3) as f32];
+            (0..100)
+                .filter(|row| row % 5 > 0)
+                .for_each(|row| alike.add(row, given(row).into_iter()));
+            let (firsts, members) = alike.groups();
+            assert_eq!((firsts.len(), members.len()), (21, 80));
+            assert!(members.is_sorted());
+            for &(group, row) in members {
+                assert_eq!(given(row as usize), given(firsts[group as usize]));
+            }
+        }
+        // Rows that are given nothing are alike.
+        alike.clear();
+        (0..3).for_each(|row| alike.add(row, std::iter::empty()));
+        assert_eq!(alike.groups().0, [0]);
+    }
+}

@@ -1,0 +1,270 @@
+//! Graphs of a few operations, run here.
+//!
+//! The graphs of an autoregressive model are small, so that ONNX Runtime's way into and out
+//! of a graph takes as long as the graph. A graph that is made of dense layers and of what
+//! is done to each value alone is read into a [`Program`] instead; any other one is left to
+//! ONNX Runtime. What a graph means is the same for both, but for rounding.
+
+mod read;
+
+use ns_model_format::manifest::Tensor;
+
+use crate::kernels::{self, BLOCK, Matrix, padded, wide};
+
+/// Rows that go through a program together: few enough to stay near the CPU.
+const TILE: usize = 4 * BLOCK;
+
+/// Columns of a buffer.
+#[derive(Clone, Copy, Debug)]
+struct View {
+    buffer: usize,
+    at: usize,
+    dim: usize,
+}
+
+/// What a product is added to.
+#[derive(Clone, Debug)]
+enum Onto {
+    Nothing,
+    Bias(Vec<f32>),
+    Value(View),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Unary {
+    Relu,
+    Sigmoid,
+    Tanh,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Binary {
+    Add,
+    Mul,
+}
+
+/// Something that fills columns of a buffer, of the last buffers the newest.
+#[derive(Clone, Debug)]
+enum Operation {
+    Gemm(View, Box<Matrix>, Onto),
+    Unary(Unary, View),
+    Binary(Binary, View, View),
+    Concat(Vec<View>),
+}
+
+#[derive(Clone, Debug)]
+struct Step {
+    operation: Operation,
+    out: usize,
+}
+
+/// `[TILE, stride]`.
+#[derive(Clone, Debug)]
+struct Buffer {
+    stride: usize,
+    values: Vec<f32>,
+}
+
+impl Buffer {
+    fn new(dim: usize) -> Buffer {
+        let stride = padded(dim);
+        Buffer { stride, values: vec![0.0; TILE * stride] }
+    }
+
+    #[inline(always)]
+    fn row(&self, row: usize, at: usize, dim: usize) -> &[f32] {
+        &self.values[row * self.stride + at..][..dim]
+    }
+}
+
+/// A graph of a few operations.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    inputs: Vec<View>,
+    outputs: Vec<View>,
+    steps: Vec<Step>,
+    buffers: Vec<Buffer>,
+}
+
+impl Program {
+    /// Reads a graph that has passed [`crate::onnx_check`]; `None` if it is one for ONNX
+    /// Runtime, or not what is expected, or if this CPU would be slow at it.
+    pub(crate) fn read(model: &[u8], inputs: &[Tensor], outputs: &[Tensor]) -> Option<Program> {
+        kernels::is_fast().then(|| read::program(model, inputs, outputs)).flatten()
+    }
+
+    /// Runs rows through, some at a time: `fill` writes those of the first input, the others
+    /// are given, `[rows, dim]` each; `take` is given what comes out.
+    pub(crate) fn run(
+        &mut self,
+        rows: usize,
+        others: &[&[f32]],
+        mut fill: impl FnMut(RowsMut<'_>),
+        mut take: impl FnMut(Outputs<'_>),
+    ) {
+        for first in (0..rows).step_by(TILE) {
+            let count = TILE.min(rows - first);
+            for (at, view) in self.inputs.iter().enumerate() {
+                let Buffer { stride, values } = &mut self.buffers[view.buffer];
+                let (stride, dim) = (*stride, view.dim);
+                let Some(given) = at.checked_sub(1).map(|at| others[at]) else {
+                    let values = &mut values[..count * stride];
+                    fill(RowsMut { first, dim, stride, values });
+                    continue;
+                };
+                let given = given[first * dim..].chunks_exact(dim);
+                for (row, given) in values.chunks_exact_mut(stride).zip(given).take(count) {
+                    row[..dim].copy_from_slice(given);
+                }
+            }
+            self.run_tile(count);
+            take(Outputs { first, rows: count, program: self });
+        }
+    }
+
+    fn run_tile(&mut self, rows: usize) {
+        let Program { steps, buffers, .. } = self;
+        wide(
+            #[inline(always)]
+            || {
+                for step in &*steps {
+                    step.run(rows, buffers);
+                }
+            },
+        );
+    }
+}
+
+/// What a program has computed.
+pub(crate) struct Outputs<'a> {
+    first: usize,
+    rows: usize,
+    program: &'a Program,
+}
+
+impl Outputs<'_> {
+    /// The rows of an output.
+    pub(crate) fn of(&self, output: usize) -> Rows<'_> {
+        let View { buffer, at, dim } = self.program.outputs[output];
+        let Buffer { stride, values } = &self.program.buffers[buffer];
+        let values = &values[at..(self.rows - 1) * stride + at + dim];
+        Rows { first: self.first, dim, stride: *stride, values }
+    }
+}
+
+/// Some of all rows, which may have room between them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows<'a> {
+    /// The first one's number.
+    pub(crate) first: usize,
+    dim: usize,
+    stride: usize,
+    values: &'a [f32],
+}
+
+impl<'a> Rows<'a> {
+    /// All rows, without room.
+    pub(crate) fn new(dim: usize, values: &'a [f32]) -> Rows<'a> {
+        Rows { first: 0, dim, stride: dim, values }
+    }
+
+    /// Row by row.
+    #[inline(always)]
+    pub(crate) fn iter(self) -> impl Iterator<Item = &'a [f32]> {
+        self.values.chunks(self.stride).map(move |row| &row[..self.dim])
+    }
+}
+
+/// The same to be written.
+#[derive(Debug)]
+pub(crate) struct RowsMut<'a> {
+    /// The first one's number.
+    pub(crate) first: usize,
+    dim: usize,
+    stride: usize,
+    values: &'a mut [f32],
+}
+
+impl<'a> RowsMut<'a> {
+    /// All rows, without room.
+    pub(crate) fn new(dim: usize, values: &'a mut [f32]) -> RowsMut<'a> {
+        RowsMut { first: 0, dim, stride: dim, values }
+    }
+
+    /// Row by row.
+    #[inline(always)]
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        let dim = self.dim;
+        self.values.chunks_mut(self.stride).map(move |row| &mut row[..dim])
+    }
+}
+
+impl Step {
+    #[inline(always)]
+    fn run(&self, rows: usize, buffers: &mut [Buffer]) {
+        // Every operation's buffer comes after those it reads.
+        let (before, after) = buffers.split_at_mut(self.out);
+        let Buffer { stride, values } = &mut after[0];
+        let of = |view: &View, row: usize| before[view.buffer].row(row, view.at, view.dim);
+        let out = values.chunks_exact_mut(*stride).take(rows).enumerate();
+        match &self.operation {
+            Operation::Gemm(a, matrix, onto) => {
+                for (row, out) in out {
+                    match onto {
+                        Onto::Nothing => out.fill(0.0),
+                        Onto::Bias(bias) => out[..bias.len()].copy_from_slice(bias),
+                        Onto::Value(c) => out[..c.dim].copy_from_slice(of(c, row)),
+                    }
+                }
+                let Buffer { stride, values: a_values } = &before[a.buffer];
+                matrix.multiply(rows, (&a_values[a.at..], *stride), values);
+            }
+            Operation::Unary(unary, a) => {
+                for (row, out) in out {
+                    let a = of(a, row);
+                    match unary {
+                        // NaN stays.
+                        Unary::Relu => each(a, out, |x| if x < 0.0 { 0.0 } else { x }),
+                        Unary::Sigmoid => each(a, out, kernels::sigmoid),
+                        Unary::Tanh => each(a, out, kernels::tanh),
+                    }
+                }
+            }
+            Operation::Binary(binary, a, b) => {
+                for (row, out) in out {
+                    let (a, b) = (of(a, row), of(b, row));
+                    match binary {
+                        Binary::Add => pairs(a, b, out, |a, b| a + b),
+                        Binary::Mul => pairs(a, b, out, |a, b| a * b),
+                    }
+                }
+            }
+            Operation::Concat(parts) => {
+                for (row, mut out) in out {
+                    for part in parts {
+                        let (here, rest) = out.split_at_mut(part.dim);
+                        here.copy_from_slice(of(part, row));
+                        out = rest;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn each(a: &[f32], out: &mut [f32], function: impl Fn(f32) -> f32) {
+    for (out, &a) in out.iter_mut().zip(a) {
+        *out = function(a);
+    }
+}
+
+#[inline(always)]
+fn pairs(a: &[f32], b: &[f32], out: &mut [f32], function: impl Fn(f32, f32) -> f32) {
+    for (out, (&a, &b)) in out.iter_mut().zip(a.iter().zip(b)) {
+        *out = function(a, b);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,296 @@
+//! From an ONNX graph to a program.
+//!
+//! Follows onnx.proto's field numbers. Whatever is not known here gives `None`.
+
+use std::collections::HashMap;
+
+use ns_model_format::manifest::Tensor;
+
+use super::{Binary, Buffer, Onto, Operation, Program, Step, Unary, View};
+use crate::kernels::Matrix;
+use crate::onnx_check::{Fields, Value};
+
+/// Columns of all buffers together.
+const MOST_COLUMNS: usize = 1 << 17;
+/// Operator sets in which the operators mean what they mean here.
+const OPSETS: std::ops::RangeInclusive<u64> = 13..=21;
+const FLOAT: u64 = 1;
+const INT64: u64 = 7;
+
+/// A constant.
+struct Weights<'a> {
+    dims: Vec<usize>,
+    kind: u64,
+    raw: &'a [u8],
+}
+
+impl Weights<'_> {
+    /// Values, if they are float32 of so many axes.
+    fn floats(&self, axes: usize) -> Option<Vec<f32>> {
+        let (bytes, rest) = self.raw.as_chunks();
+        let count = self.dims.iter().try_fold(1_usize, |count, &dim| count.checked_mul(dim))?;
+        let fits = self.kind == FLOAT && self.dims.len() == axes && rest.is_empty();
+        (fits && bytes.len() == count && count > 0)
+            .then(|| bytes.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
+    }
+
+    fn widths(&self) -> Option<Vec<usize>> {
+        let (bytes, rest) = self.raw.as_chunks();
+        let fits = self.kind == INT64 && self.dims == [bytes.len()] && rest.is_empty();
+        let width = |&bytes: &[u8; 8]| usize::try_from(i64::from_le_bytes(bytes)).ok();
+        if fits { bytes.iter().map(width).collect() } else { None }
+    }
+}
+
+#[derive(Default)]
+struct Node<'a> {
+    operator: &'a [u8],
+    inputs: Vec<&'a [u8]>,
+    outputs: Vec<&'a [u8]>,
+    /// Names and whole numbers.
+    attributes: Vec<(&'a [u8], u64)>,
+}
+
+pub(super) fn program(model: &[u8], inputs: &[Tensor], outputs: &[Tensor]) -> Option<Program> {
+    let (mut graph, mut opset) = (None, None);
+    for (number, value) in fields(model)? {
+        match (number, value) {
+            (7, Value::Bytes(bytes)) => graph = Some(bytes),
+            (8, Value::Bytes(bytes)) => {
+                for (number, value) in fields(bytes)? {
+                    if let (2, Value::Number(version)) = (number, value) {
+                        opset = Some(version);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut reader = Reader {
+        values: HashMap::new(),
+        weights: HashMap::new(),
+        steps: Vec::new(),
+        buffers: Vec::new(),
+        columns: 0,
+    };
+    let (mut nodes, mut found_inputs, mut found_outputs) = (Vec::new(), Vec::new(), Vec::new());
+    OPSETS.contains(&opset?).then_some(())?;
+    for (number, value) in fields(graph?)? {
+        match (number, value) {
+            (1, Value::Bytes(bytes)) => nodes.push(node(bytes)?),
+            (5, Value::Bytes(bytes)) => {
+                let (name, weights) = tensor(bytes)?;
+                reader.weights.insert(name, weights);
+            }
+            (11, Value::Bytes(bytes)) => found_inputs.push(outlet(bytes)?),
+            (12, Value::Bytes(bytes)) => found_outputs.push(outlet(bytes)?),
+            _ => {}
+        }
+    }
+    let agrees = |found: &[(&[u8], u64)], expected: &[Tensor]| {
+        let has = |tensor: &Tensor| found.contains(&(tensor.name.as_bytes(), tensor.dim as u64));
+        found.len() == expected.len() && expected.iter().all(has)
+    };
+    if !agrees(&found_inputs, inputs) || !agrees(&found_outputs, outputs) {
+        return None;
+    }
+    let inputs = inputs.iter().map(|tensor| {
+        let view = reader.buffer(tensor.dim)?;
+        reader.values.insert(tensor.name.as_bytes(), view);
+        Some(view)
+    });
+    let inputs = inputs.collect::<Option<_>>()?;
+    nodes.iter().try_for_each(|node| reader.add(node))?;
+    let outputs = outputs.iter().map(|tensor| {
+        let view = reader.values.get(tensor.name.as_bytes()).copied();
+        view.filter(|view| view.dim == tensor.dim)
+    });
+    let outputs = outputs.collect::<Option<_>>()?;
+    Some(Program { inputs, outputs, steps: reader.steps, buffers: reader.buffers })
+}
+
+struct Reader<'a> {
+    values: HashMap<&'a [u8], View>,
+    weights: HashMap<&'a [u8], Weights<'a>>,
+    steps: Vec<Step>,
+    buffers: Vec<Buffer>,
+    columns: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn buffer(&mut self, dim: usize) -> Option<View> {
+        self.columns = self.columns.checked_add(dim)?;
+        if dim == 0 || self.columns > MOST_COLUMNS {
+            return None;
+        }
+        self.buffers.push(Buffer::new(dim));
+        Some(View { buffer: self.buffers.len() - 1, at: 0, dim })
+    }
+
+    fn value(&self, name: &[u8]) -> Option<View> {
+        self.values.get(name).copied()
+    }
+
+    fn push(&mut self, operation: Operation, dim: usize) -> Option<View> {
+        let view = self.buffer(dim)?;
+        self.steps.push(Step { operation, out: view.buffer });
+        Some(view)
+    }
+
+    fn add(&mut self, node: &Node<'a>) -> Option<()> {
+        let attributes: &[(&[u8], u64)] = match node.operator {
+            b"Split" | b"Concat" => &[(b"axis", 1)],
+            _ => &[],
+        };
+        if node.attributes != attributes {
+            return None;
+        }
+        let unary = |unary, view: View| Some((Operation::Unary(unary, view), view.dim));
+        let binary = |reader: &Self, binary, one: &[u8], other: &[u8]| {
+            let (one, other) = (reader.value(one)?, reader.value(other)?);
+            (one.dim == other.dim).then_some((Operation::Binary(binary, one, other), one.dim))
+        };
+        let (operation, dim) = match (node.operator, &node.inputs[..]) {
+            (b"Relu", &[a]) => unary(Unary::Relu, self.value(a)?)?,
+            (b"Sigmoid", &[a]) => unary(Unary::Sigmoid, self.value(a)?)?,
+            (b"Tanh", &[a]) => unary(Unary::Tanh, self.value(a)?)?,
+            (b"Add", &[a, b]) => binary(self, Binary::Add, a, b)?,
+            (b"Mul", &[a, b]) => binary(self, Binary::Mul, a, b)?,
+            (b"Gemm", &[a, weight, ref c @ ..]) => self.gemm(a, weight, c)?,
+            (b"Concat", parts) => {
+                let parts: Vec<View> =
+                    parts.iter().map(|part| self.value(part)).collect::<Option<_>>()?;
+                let dim = parts.iter().try_fold(0_usize, |sum, part| sum.checked_add(part.dim))?;
+                (Operation::Concat(parts), dim)
+            }
+            (b"Identity", &[a]) => {
+                let view = self.value(a)?;
+                return self.name(node, &[view]);
+            }
+            (b"Split", &[a, widths]) => {
+                let (view, widths) = (self.value(a)?, self.weights.get(widths)?.widths()?);
+                let mut parts = Vec::with_capacity(widths.len());
+                let mut at = view.at;
+                for dim in widths {
+                    parts.push(View { buffer: view.buffer, at, dim });
+                    at = at.checked_add(dim)?;
+                }
+                if at != view.at + view.dim || parts.iter().any(|part| part.dim == 0) {
+                    return None;
+                }
+                return self.name(node, &parts);
+            }
+            _ => return None,
+        };
+        let view = self.push(operation, dim)?;
+        self.name(node, &[view])
+    }
+
+    fn gemm(&self, a: &[u8], weight: &[u8], c: &[&[u8]]) -> Option<(Operation, usize)> {
+        let (a, weight) = (self.value(a)?, self.weights.get(weight)?);
+        let values = weight.floats(2)?;
+        let (inputs, columns) = (weight.dims[0], weight.dims[1]);
+        let onto = match c {
+            [] => Onto::Nothing,
+            [c] => match self.weights.get(c) {
+                Some(bias) => Onto::Bias(bias.floats(1).filter(|bias| bias.len() == columns)?),
+                None => Onto::Value(self.value(c).filter(|c| c.dim == columns)?),
+            },
+            _ => return None,
+        };
+        let gemm = || Operation::Gemm(a, Box::new(Matrix::new(&values, columns)), onto);
+        (inputs == a.dim).then(|| (gemm(), columns))
+    }
+
+    /// Gives a node's outputs their names; none is given twice.
+    fn name(&mut self, node: &Node<'a>, views: &[View]) -> Option<()> {
+        if node.outputs.len() != views.len() {
+            return None;
+        }
+        node.outputs.iter().zip(views).try_for_each(|(name, view)| {
+            let is_new =
+                !self.weights.contains_key(name) && self.values.insert(name, *view).is_none();
+            is_new.then_some(())
+        })
+    }
+}
+
+fn fields(message: &[u8]) -> Option<Vec<(u64, Value<'_>)>> {
+    Fields(message).collect::<Result<_, _>>().ok()
+}
+
+fn node(message: &[u8]) -> Option<Node<'_>> {
+    let mut node = Node::default();
+    for (number, value) in fields(message)? {
+        match (number, value) {
+            (1, Value::Bytes(name)) => node.inputs.push(name),
+            (2, Value::Bytes(name)) => node.outputs.push(name),
+            (4, Value::Bytes(name)) => node.operator = name,
+            (5, Value::Bytes(attribute)) => {
+                let (mut name, mut number) = (None, None);
+                for (field, value) in fields(attribute)? {
+                    match (field, value) {
+                        (1, Value::Bytes(bytes)) => name = Some(bytes),
+                        (3, Value::Number(int)) => number = Some(int),
+                        // Its type, INT.
+                        (20, Value::Number(2)) => {}
+                        _ => return None,
+                    }
+                }
+                node.attributes.push((name?, number?));
+            }
+            _ => {}
+        }
+    }
+    Some(node)
+}
+
+fn tensor(message: &[u8]) -> Option<(&[u8], Weights<'_>)> {
+    let (mut name, mut kind, mut raw, mut dims) = (None, 0, None, Vec::new());
+    for (number, value) in fields(message)? {
+        match (number, value) {
+            (1, Value::Number(dim)) => dims.push(usize::try_from(dim).ok()?),
+            (1, Value::Bytes(packed)) => {
+                let mut packed = Fields(packed);
+                while !packed.0.is_empty() {
+                    dims.push(usize::try_from(packed.varint()?).ok()?);
+                }
+            }
+            (2, Value::Number(number)) => kind = number,
+            (8, Value::Bytes(bytes)) => name = Some(bytes),
+            (9, Value::Bytes(bytes)) => raw = Some(bytes),
+            _ => return None,
+        }
+    }
+    Some((name?, Weights { dims, kind, raw: raw? }))
+}
+
+/// An input's or output's name and width, if it is `[batch, width]` of float32.
+fn outlet(message: &[u8]) -> Option<(&[u8], u64)> {
+    let inner = |message, wanted: u64| {
+        let found = fields(message)?.into_iter().find(|(number, _)| *number == wanted);
+        match found {
+            Some((_, Value::Bytes(bytes))) => Some(bytes),
+            _ => None,
+        }
+    };
+    let name = inner(message, 1)?;
+    let tensor = inner(inner(message, 2)?, 1)?;
+    let is_float =
+        |(number, value): &(u64, Value<'_>)| *number == 1 && matches!(value, Value::Number(FLOAT));
+    fields(tensor)?.iter().any(is_float).then_some(())?;
+    let mut dims = Vec::new();
+    for (number, value) in fields(inner(tensor, 2)?)? {
+        let Value::Bytes(dim) = value else { return None };
+        (number == 1).then_some(())?;
+        let number = |(number, value)| match (number, value) {
+            (1, Value::Number(dim)) => Some(dim),
+            _ => None,
+        };
+        dims.push(fields(dim)?.into_iter().find_map(number));
+    }
+    match dims[..] {
+        [None, Some(dim)] => Some((name, dim)),
+        _ => None,
+    }
+}

@@ -1,0 +1,126 @@
+use ns_model_format::manifest::Tensor;
+use ns_model_format::random::{Purpose, Stream};
+
+use super::*;
+use crate::testing::graphs::{self, Writer};
+
+fn normals(count: usize) -> Vec<f32> {
+    let mut values = vec![0.0; count];
+    Stream::new(9, Purpose::Weights, 0).fill_normal(&mut values);
+    values
+}
+
+/// All outputs of a program, one after the other.
+fn run(program: &mut Program, rows: usize, inputs: &[&[f32]]) -> Vec<Vec<f32>> {
+    let mut all = vec![Vec::new(); program.outputs.len()];
+    let dim = inputs[0].len() / rows;
+    let fill = |mut to: RowsMut<'_>| {
+        let from = inputs[0].chunks_exact(dim).skip(to.first);
+        to.iter_mut().zip(from).for_each(|(to, from)| to.copy_from_slice(from));
+    };
+    program.run(rows, &inputs[1..], fill, |outputs| {
+        for (output, all) in all.iter_mut().enumerate() {
+            outputs.of(output).iter().for_each(|row| all.extend_from_slice(row));
+        }
+    });
+    all
+}
+
+fn tensors<const N: usize>(all: [(&str, usize); N]) -> [Tensor; N] {
+    all.map(|(name, dim)| Tensor::new(name, dim))
+}
+
+fn lstm_program(h: usize) -> Program {
+    let inputs = tensors([("x", 4 * h), ("h", h), ("c", h)]);
+    let outputs = tensors([("heads", 7), ("h_next", h), ("c_next", h)]);
+    Program::read(&graphs::lstm(3, h, 7), &inputs, &outputs).unwrap()
+}
+
+#[test]
+fn an_lstm_is_computed_as_its_formulas_say() {
+    let h = 5;
+    let mut program = lstm_program(h);
+    let rows = 2 * TILE + 3;
+    let (x, state) = (normals(rows * 4 * h), normals(rows * h));
+    let cell: Vec<f32> = state.iter().map(|value| value * 2.0).collect();
+    let found = run(&mut program, rows, &[&x, &state, &cell]);
+    let mut stream = Stream::new(3, Purpose::Weights, 1);
+    let weights = graphs::matrix(&mut stream, h, 4 * h);
+    let of_heads = graphs::matrix(&mut stream, 2 * h, 7);
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    for row in 0..rows {
+        let gate = |part: usize, at: usize| {
+            let column = part * h + at;
+            let products = (0..h).map(|k| state[row * h + k] * weights[k * 4 * h + column]);
+            f64::from(x[row * 4 * h + column]) + products.map(f64::from).sum::<f64>()
+        };
+        for at in 0..h {
+            let kept = sigmoid(gate(1, at)) * f64::from(cell[row * h + at]);
+            let c = kept + sigmoid(gate(0, at)) * gate(3, at).tanh();
+            let h_next = sigmoid(gate(2, at)) * c.tanh();
+            let near = |found: f32, expected: f64| (f64::from(found) - expected).abs() < 2e-6;
+            assert!(near(found[1][row * h + at], h_next), "row {row}");
+            assert!(near(found[2][row * h + at], c), "row {row}");
+        }
+    }
+    let joined = found[1].chunks(h).zip(found[2].chunks(h)).map(|(h, c)| [h, c].concat());
+    for (joined, heads) in joined.zip(found[0].chunks(7)) {
+        for (at, &found) in heads.iter().enumerate() {
+            let terms = joined.iter().zip(of_heads[at..].iter().step_by(7));
+            assert_eq!(found, terms.fold(0.0, |sum, (x, weight)| x.mul_add(*weight, sum)));
+        }
+    }
+}
+
+#[test]
+fn a_row_depends_on_itself_alone() {
+    let h = 17;
+    let mut program = lstm_program(h);
+    let rows = TILE + 6;
+    let (x, state) = (normals(rows * 4 * h), normals(rows * h));
+    let all = run(&mut program, rows, &[&x, &state, &state]);
+    for row in (0..rows).rev() {
+        let state = &state[row * h..][..h];
+        let one = run(&mut program, 1, &[&x[row * 4 * h..][..4 * h], state, state]);
+        assert!(all.iter().zip(&one).all(|(all, one)| all[row * one.len()..][..one.len()] == *one));
+    }
+}
+
+#[test]
+fn what_is_not_known_is_left_to_onnx_runtime() {
+    let read = |model: &[u8], outputs: &[Tensor]| {
+        Program::read(model, &tensors([("a", 6)]), outputs).is_some()
+    };
+    let b = tensors([("b", 5)]);
+    assert!(read(&graphs::dense(1, ("a", 6), ("b", 5)), &b));
+    // Other widths and names.
+    assert!(!read(&graphs::dense(1, ("a", 6), ("b", 4)), &b));
+    assert!(!read(&graphs::dense(1, ("a", 6), ("c", 5)), &b));
+    assert!(!read(&graphs::dense(1, ("x", 6), ("b", 5)), &b));
+    // Other operators, values that there are not, names given twice.
+    let of = |writer: Writer| writer.finish(&[("a", 6)], &[("b", 6)]);
+    let six = tensors([("b", 6)]);
+    assert!(read(&of(Writer::new(1).node("Relu", &["a"], "b")), &six));
+    assert!(!read(&of(Writer::new(1).node("Softmax", &["a"], "b")), &six));
+    assert!(!read(&of(Writer::new(1).node("Relu", &["none"], "b")), &six));
+    assert!(!read(&of(Writer::new(1).node("Add", &["a"], "b")), &six));
+    let twice = Writer::new(1).node("Relu", &["a"], "b").node("Tanh", &["a"], "b");
+    assert!(!read(&of(twice), &six));
+    let cut =
+        |widths: &[u64]| of(Writer::new(1).widths("cut", widths).cut("a", "cut", &["b", "c"]));
+    assert!(!read(&cut(&[6, 0]), &six) && !read(&cut(&[7, u64::MAX]), &six));
+    assert!(!read(b"", &six) && !read(&[0x3a, 0xff], &six));
+    // Any damage is refused or read as something else, never a panic.
+    let whole = graphs::lstm(1, 3, 6);
+    let inputs = tensors([("x", 12), ("h", 3), ("c", 3)]);
+    let outputs = tensors([("heads", 6), ("h_next", 3), ("c_next", 3)]);
+    assert!(Program::read(&whole, &inputs, &outputs).is_some());
+    for at in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1 << (at % 8);
+        if let Some(mut program) = Program::read(&damaged, &inputs, &outputs) {
+            run(&mut program, 3, &[&normals(36), &normals(9), &normals(9)]);
+        }
+        assert!(Program::read(&whole[..at], &inputs, &outputs).is_none());
+    }
+}
