@@ -1,20 +1,18 @@
-//! When flows start: a renewal process whose gaps depend on the time in the span.
+//! When flows start: how many in each part of the span, and how bursty.
 //!
-//! The span is cut into bins. Each bin holds the empirical distribution of the
-//! gaps that follow a start in it, as quantile knots. The process is stepped
-//! from start to start, so flows come out in order; past the span it goes round.
-//!
-//! A bin in which no flow started is silent: no flow starts there. Gaps are
-//! measured without the silent bins that they leap over, and stepping leaps over
-//! the same ones, so a silence is kept as it is and takes nothing from the rate
-//! of the bins around it.
+//! The span is cut into bins. Each holds how many flows start in it, and the lengths of the
+//! intervals between its two ends and the starts, as quantiles. To generate, intervals of
+//! all lengths come in random order, stretched to fill the bin; so each time round has as
+//! many flows, there is nothing between the starts that was not there, and a bin in which
+//! no flow starts stays silent. Past the span it goes round.
 
 use serde::{Deserialize, Serialize};
 
 use crate::chunks::Chunks;
+use crate::random::{Purpose, Stream};
 
 /// Most knots of a bin; its distribution is linear between knots.
-const MOST_KNOTS: usize = 65;
+const MOST_KNOTS: usize = 129;
 /// Flows that a bin should hold for its distribution to mean something.
 const FLOWS_A_BIN: usize = 50;
 const MOST_BINS_A_CHUNK: usize = 128;
@@ -22,25 +20,73 @@ const MOST_BINS_A_CHUNK: usize = 128;
 const MOST_PARTS: usize = 32;
 /// What a bundle may ask to be kept: [`MOST_BINS_A_CHUNK`] for the most chunks.
 const MOST_BINS: usize = 128 * 10_000;
+/// Flows of a span, and the fewest.
+const MOST_FLOWS: f64 = 1e12;
+const FEWEST_FLOWS: f64 = 1e-6;
+/// Starts that are drawn at once: a bin of more is cut evenly.
+const AT_ONCE: f64 = 2048.0;
+const MOST_PIECES: f64 = 1e6;
+const MOST_AT_ONCE: f64 = 1e6;
 
 /// The fitted process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "Described")]
 pub struct ArrivalProcess {
     /// Length of the span in nanoseconds, at least 1.
     span_ns: u64,
-    /// Per bin, ascending gaps in nanoseconds at equal steps of probability
-    /// from 0 to 1; none in a silent bin.
-    bins: Vec<Vec<f64>>,
+    bins: Vec<Bin>,
     /// Where each bin begins; empty for bins of equal length.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     bin_starts_ns: Vec<u64>,
 }
 
+/// A part of the span.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bin {
+    /// How many flows start in it; of a sample, a fraction may be left.
+    flows: f64,
+    /// Ascending lengths of intervals in nanoseconds at equal steps of probability from 0
+    /// to 1; none in a silent bin.
+    intervals_ns: Vec<f64>,
+}
+
+/// A process as a bundle has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Described {
+    span_ns: u64,
+    bins: Vec<DescribedBin>,
+    #[serde(default)]
+    bin_starts_ns: Vec<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum DescribedBin {
+    Now(Bin),
+    /// Of format 4 and before: the gaps that follow a start in it.
+    Gaps(Vec<f64>),
+}
+
+impl From<Described> for ArrivalProcess {
+    fn from(Described { span_ns, bins, bin_starts_ns }: Described) -> ArrivalProcess {
+        let mut process = ArrivalProcess { span_ns, bins: Vec::new(), bin_starts_ns };
+        process.bins.resize(bins.len(), Bin::default());
+        for (at, bin) in bins.into_iter().enumerate() {
+            let length = process.start_of(at + 1).saturating_sub(process.start_of(at));
+            process.bins[at] = match bin {
+                DescribedBin::Now(bin) => bin,
+                DescribedBin::Gaps(gaps) => Bin::of_gaps(gaps, length as f64),
+            };
+        }
+        process
+    }
+}
+
 impl ArrivalProcess {
     /// Fits the process on flow starts, in nanoseconds from the beginning of
-    /// the span, ascending, all within the span. The gap after the last start
-    /// goes round to the first.
+    /// the span, ascending, all within the span.
     ///
     /// Panics if `starts` is empty or not ascending within the span.
     #[must_use]
@@ -77,35 +123,27 @@ impl ArrivalProcess {
             }
         }
         process.bin_starts_ns.dedup();
-        process.bins.resize(process.bin_starts_ns.len(), Vec::new());
+        process.bins.resize(process.bin_starts_ns.len(), Bin::default());
         if chunks.count() == 1 && !uneven {
             process.bin_starts_ns.clear();
         }
-        let bins: Vec<usize> = starts.iter().map(|&start| process.bin_of(start)).collect();
-        // A bin that holds anything is not silent; what, comes below.
-        bins.iter().for_each(|&bin| process.bins[bin] = vec![0.0]);
-        let mut gaps: Vec<Vec<f64>> = vec![Vec::new(); process.bins.len()];
-        let busy_before = process.busy_before();
-        let busy: Vec<u64> = starts
-            .iter()
-            .zip(&bins)
-            .map(|(&start, &bin)| busy_before[bin] + (start - process.start_of(bin)))
-            .collect();
-        let round = busy_before[process.bins.len()];
-        for (index, &bin) in bins.iter().enumerate() {
-            let next = busy.get(index + 1).copied().unwrap_or(busy[0] + round);
-            gaps[bin].push((next - busy[index]) as f64);
+        let mut rest = starts;
+        for bin in 0..process.bins.len() {
+            let (from, to) = (process.start_of(bin), process.start_of(bin + 1));
+            let is_last = bin + 1 == process.bins.len();
+            let count = if is_last { rest.len() } else { rest.partition_point(|&s| s < to) };
+            let (within, after) = rest.split_at(count);
+            rest = after;
+            process.bins[bin] = Bin::fit(within, from, to);
         }
-        let knots = |gaps: Vec<f64>| if gaps.is_empty() { gaps } else { knots(gaps) };
-        process.bins = gaps.into_iter().map(knots).collect();
         process
     }
 
     /// The process of all flows, where this one was fitted to a sample that
-    /// holds `share` (above 0, at most 1) of them: the gaps are as much shorter.
+    /// holds `share` (above 0) of them: there are as many more.
     #[must_use]
     pub fn of_whole(mut self, share: f64) -> ArrivalProcess {
-        self.bins.iter_mut().flatten().for_each(|gap| *gap *= share);
+        self.bins.iter_mut().for_each(|bin| bin.flows /= share);
         self
     }
 
@@ -115,81 +153,29 @@ impl ArrivalProcess {
         self.span_ns
     }
 
-    /// When the first flow starts: at 0, unless the span begins silent.
+    /// The starts of flows, ascending, without end, `rate` times as dense as fitted. The
+    /// first is where the first bin begins that has any.
     #[must_use]
-    pub fn first_ns(&self) -> u64 {
-        self.after(0, 0)
-    }
-
-    /// The start after one at `time_ns` (from the beginning of the first span;
-    /// any later span reads the same bins), for a uniform draw in (0, 1), with
-    /// starts `rate` times as dense as fitted.
-    #[must_use]
-    pub fn next_ns(&self, time_ns: u64, uniform: f64, rate: f64) -> u64 {
-        let knots = &self.bins[self.bin_of(time_ns % self.span_ns)];
-        let Some(last) = knots.len().checked_sub(1) else {
-            return self.after(time_ns, 0);
-        };
-        let at = uniform.clamp(0.0, 1.0) * last as f64;
-        let low = (at as usize).min(last);
-        let high = (low + 1).min(last);
-        let gap = knots[low] + (knots[high] - knots[low]) * (at - low as f64);
-        self.after(time_ns, (gap.round() / rate).round() as u64)
-    }
-
-    /// The time `gap_ns` after another, silent bins not counted; never in one.
-    fn after(&self, time_ns: u64, gap_ns: u64) -> u64 {
-        if !self.bins.iter().any(Vec::is_empty) {
-            return time_ns.saturating_add(gap_ns);
+    pub fn starts(self, seed: u64, rate: f64) -> Starts {
+        let mut total = 0.0;
+        let mut before = vec![0.0];
+        for bin in &self.bins {
+            total += rate * bin.flows;
+            before.push(total);
         }
-        let (mut at, mut left) = (time_ns, gap_ns);
-        let first = self.bin_of(time_ns % self.span_ns);
-        let mut from = time_ns % self.span_ns;
-        let mut round = 0;
-        for bin in (first..self.bins.len()).chain(0..first) {
-            match self.leap(bin, from, &mut at, &mut left) {
-                Some(busy) => round += busy,
-                None => return at,
-            }
-            from = self.start_of((bin + 1) % self.bins.len());
+        // All rounds together are rounded, so no fraction of a flow is lost.
+        let rounding = Stream::new(seed, Purpose::Arrivals, u64::MAX).uniform_f64();
+        Starts {
+            process: self,
+            seed,
+            before,
+            rounding,
+            round: 0,
+            bin: 0,
+            piece: 0,
+            ahead: Vec::new(),
+            begun: false,
         }
-        // The gap is longer than a round less what of the first bin was past.
-        if !self.bins[first].is_empty() {
-            round += time_ns % self.span_ns - self.start_of(first);
-        }
-        let whole = left / u64::max(round, 1);
-        (at, left) = (at.saturating_add(whole.saturating_mul(self.span_ns)), left % round.max(1));
-        for bin in (first..self.bins.len()).chain(0..=first) {
-            if self.leap(bin, from, &mut at, &mut left).is_none() {
-                return at;
-            }
-            from = self.start_of((bin + 1) % self.bins.len());
-        }
-        at
-    }
-
-    /// Moves `at` to the end of a bin, of which it is at `from`, or by what is
-    /// left of a gap: `None`. Returns how much of the gap that took.
-    fn leap(&self, bin: usize, from: u64, at: &mut u64, left: &mut u64) -> Option<u64> {
-        let room = self.start_of(bin + 1).saturating_sub(from);
-        let busy = if self.bins[bin].is_empty() { 0 } else { room };
-        if *left < busy {
-            *at = at.saturating_add(*left);
-            return None;
-        }
-        *left -= busy;
-        *at = at.saturating_add(room);
-        Some(busy)
-    }
-
-    /// The bin of a time of the span.
-    fn bin_of(&self, time_ns: u64) -> usize {
-        let bins = self.bins.len();
-        let bin = match self.bin_starts_ns.len() {
-            0 => (u128::from(time_ns) * bins as u128 / u128::from(self.span_ns)) as usize,
-            _ => self.bin_starts_ns.partition_point(|&start| start <= time_ns).saturating_sub(1),
-        };
-        bin.min(bins - 1)
     }
 
     /// Where a bin begins; the one after the last, at the span's end.
@@ -201,23 +187,13 @@ impl ArrivalProcess {
         }
     }
 
-    /// For each bin and the span's end, how much of the span before it is not silent.
-    fn busy_before(&self) -> Vec<u64> {
-        let mut busy = 0;
-        let mut before = vec![0];
-        for (bin, knots) in self.bins.iter().enumerate() {
-            if !knots.is_empty() {
-                busy += self.start_of(bin + 1) - self.start_of(bin);
-            }
-            before.push(busy);
-        }
-        before
-    }
-
     pub(crate) fn validate(&self) -> Result<(), String> {
-        let ascending = |knots: &Vec<f64>| {
-            knots.iter().all(|gap| gap.is_finite() && *gap >= 0.0 && *gap < 9e18)
-                && knots.is_sorted()
+        let fits = |bin: &Bin| {
+            let intervals = &bin.intervals_ns;
+            (0.0..=MOST_FLOWS).contains(&bin.flows)
+                && (bin.flows == 0.0) == intervals.is_empty()
+                && intervals.iter().all(|length| (0.0..9e18).contains(length))
+                && intervals.is_sorted()
         };
         let starts = &self.bin_starts_ns;
         let starts_fit = starts.is_empty()
@@ -228,19 +204,140 @@ impl ArrivalProcess {
         if self.span_ns == 0
             || self.span_ns > i64::MAX as u64 / 4
             || !(1..=MOST_BINS).contains(&self.bins.len())
-            || !self.bins.iter().all(ascending)
+            || !self.bins.iter().all(fits)
             || !starts_fit
         {
             return Err("the arrival process is out of range".to_owned());
         }
-        // Time must pass, else an endless run would never leave its first instant.
-        if self.bins.iter().flatten().all(|gap| *gap < 1.0) {
-            return Err("the arrival process has no gap above zero".to_owned());
-        }
-        if self.busy_before()[self.bins.len()] == 0 {
-            return Err("the arrival process is silent".to_owned());
+        let flows: f64 = self.bins.iter().map(|bin| bin.flows).sum();
+        if !(FEWEST_FLOWS..=MOST_FLOWS).contains(&flows) {
+            return Err("the arrival process has no flows, or too many".to_owned());
         }
         Ok(())
+    }
+}
+
+impl Bin {
+    fn fit(starts: &[u64], from: u64, to: u64) -> Bin {
+        let (Some(&first), Some(&last)) = (starts.first(), starts.last()) else {
+            return Bin::default();
+        };
+        let mut intervals: Vec<f64> =
+            starts.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
+        intervals.extend([first - from, to.saturating_sub(last)].map(|length| length as f64));
+        Bin { flows: starts.len() as f64, intervals_ns: quantiles(intervals) }
+    }
+
+    /// As many flows as there is room for gaps.
+    fn of_gaps(gaps: Vec<f64>, length: f64) -> Bin {
+        let Some(last) = gaps.len().checked_sub(1) else { return Bin::default() };
+        let steps = gaps.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0);
+        let mean = if last == 0 { gaps[0] } else { steps.sum::<f64>() / last as f64 };
+        let flows = if mean > 0.0 { length / mean } else { gaps.len() as f64 };
+        Bin { flows, intervals_ns: gaps }
+    }
+
+    /// The length at a probability.
+    fn interval_ns(&self, probability: f64) -> f64 {
+        let knots = &self.intervals_ns;
+        let Some(last) = knots.len().checked_sub(1) else { return 0.0 };
+        let at = probability.clamp(0.0, 1.0) * last as f64;
+        let low = (at as usize).min(last);
+        let high = (low + 1).min(last);
+        knots[low] + (knots[high] - knots[low]) * (at - low as f64)
+    }
+}
+
+/// The starts of flows, one after another: [`ArrivalProcess::starts`].
+#[derive(Clone, Debug)]
+pub struct Starts {
+    process: ArrivalProcess,
+    seed: u64,
+    /// How many flows there are before each bin, and before the span's end.
+    before: Vec<f64>,
+    rounding: f64,
+    /// What is drawn next: which round, bin, and piece of it.
+    round: u64,
+    bin: usize,
+    piece: u64,
+    /// Those drawn, the next one last.
+    ahead: Vec<u64>,
+    begun: bool,
+}
+
+impl Starts {
+    /// Length of the span in nanoseconds.
+    #[must_use]
+    pub fn span_ns(&self) -> u64 {
+        self.process.span_ns
+    }
+
+    /// Draws a piece of a bin; no if time has come to its end.
+    fn draw(&mut self) -> bool {
+        let Starts { process, before, .. } = self;
+        let bins = process.bins.len();
+        let Some(round_ns) = self.round.checked_mul(process.span_ns) else { return false };
+        let Some(_) = round_ns.checked_add(process.span_ns) else { return false };
+        let bin = &process.bins[self.bin];
+        let (from, to) = (process.start_of(self.bin), process.start_of(self.bin + 1));
+        let flows = before[self.bin + 1] - before[self.bin];
+        let pieces = (flows / AT_ONCE).ceil().clamp(1.0, MOST_PIECES) as u64;
+        let edge = |piece: u64| {
+            from + (u128::from(to - from) * u128::from(piece) / u128::from(pieces)) as u64
+        };
+        let so_far = |piece: u64| {
+            let rounds = self.round as f64 * before[bins];
+            let within = before[self.bin] + flows * (piece as f64 / pieces as f64);
+            (rounds + within + self.rounding).floor()
+        };
+        let count = (so_far(self.piece + 1) - so_far(self.piece)).clamp(0.0, MOST_AT_ONCE);
+        let (begin, end) = (edge(self.piece), edge(self.piece + 1));
+        if count > 0.0 {
+            let count = count as usize;
+            // Every piece has a stream of its own.
+            let index = self.round.wrapping_mul(bins as u64).wrapping_add(self.bin as u64) << 20;
+            let mut stream =
+                Stream::new(self.seed, Purpose::Arrivals, index.wrapping_add(self.piece));
+            let mut order: Vec<u32> = (0..=count as u32).collect();
+            stream.shuffle(&mut order);
+            let strata = order.into_iter().map(|stratum| {
+                bin.interval_ns((f64::from(stratum) + stream.uniform_f64()) / (count + 1) as f64)
+            });
+            let intervals: Vec<f64> = strata.collect();
+            let length = (end - begin) as f64;
+            let stretch = length / intervals.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+            let mut at = 0.0;
+            self.ahead.extend(intervals[..count].iter().map(|interval| {
+                at += interval * stretch;
+                round_ns + begin + (at as u64).min((end - begin).saturating_sub(1))
+            }));
+            if !self.begun {
+                self.ahead[0] = round_ns + begin;
+                self.begun = true;
+            }
+            self.ahead.reverse();
+        }
+        self.piece += 1;
+        if self.piece == pieces {
+            (self.piece, self.bin) = (0, self.bin + 1);
+        }
+        if self.bin == bins {
+            (self.bin, self.round) = (0, self.round + 1);
+        }
+        true
+    }
+}
+
+impl Iterator for Starts {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        while self.ahead.is_empty() {
+            if !self.draw() {
+                return None;
+            }
+        }
+        self.ahead.pop()
     }
 }
 
@@ -249,29 +346,18 @@ fn start_of(bin: usize, span_ns: u64, bins: usize) -> u64 {
     (bin as u128 * u128::from(span_ns)).div_ceil(bins as u128) as u64
 }
 
-/// Quantile knots of a sample. The piecewise-linear distribution through them
-/// has the sample's mean exactly, so that the arrival rate is kept.
-fn knots(mut gaps: Vec<f64>) -> Vec<f64> {
-    gaps.sort_by(f64::total_cmp);
-    let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
-    let count = gaps.len().clamp(1, MOST_KNOTS);
-    let mut knots: Vec<f64> = (0..count)
+/// Quantile knots of a sample, all of it if it is small.
+fn quantiles(mut lengths: Vec<f64>) -> Vec<f64> {
+    lengths.sort_by(f64::total_cmp);
+    let count = lengths.len().clamp(1, MOST_KNOTS);
+    (0..count)
         .map(|knot| {
-            let at = knot as f64 * (gaps.len() - 1) as f64 / (count.max(2) - 1) as f64;
+            let at = knot as f64 * (lengths.len() - 1) as f64 / (count.max(2) - 1) as f64;
             let (low, part) = (at as usize, at.fract());
-            let high = (low + 1).min(gaps.len() - 1);
-            gaps[low] + (gaps[high] - gaps[low]) * part
+            let high = (low + 1).min(lengths.len() - 1);
+            lengths[low] + (lengths[high] - lengths[low]) * part
         })
-        .collect();
-    let linear_mean = if count == 1 {
-        knots[0]
-    } else {
-        knots.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).sum::<f64>() / (count - 1) as f64
-    };
-    if linear_mean > 0.0 {
-        knots.iter_mut().for_each(|gap| *gap *= mean / linear_mean);
-    }
-    knots
+        .collect()
 }
 
 #[cfg(test)]
@@ -279,20 +365,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::random::{Purpose, Stream};
 
     fn generate(process: &ArrivalProcess, until: u64) -> Vec<u64> {
-        let mut random = Stream::new(3, Purpose::Arrivals, 0);
-        let (mut time, mut starts) = (0, Vec::new());
-        while time < until {
-            starts.push(time);
-            time = process.next_ns(time, random.uniform_f64(), 1.0);
-        }
-        starts
+        process.clone().starts(3, 1.0).take_while(|&start| start < until).collect()
+    }
+
+    fn within(starts: &[u64], range: std::ops::Range<u64>) -> usize {
+        starts.iter().filter(|start| range.contains(start)).count()
     }
 
     #[test]
-    fn the_rate_over_time_is_kept() {
+    fn every_round_has_the_flows_of_every_bin() {
         // 1000 flows in the first half of ten seconds, 200 in the second.
         let span = 10_000_000_000_u64;
         let mut starts: Vec<u64> = (0..1000).map(|i| i * 5_000_000).collect();
@@ -300,26 +383,49 @@ mod tests {
         let process = ArrivalProcess::fit(&starts, span);
         process.validate().unwrap();
         let generated = generate(&process, 20 * span);
-        let per_span = generated.len() as f64 / 20.0;
-        assert!((1150.0..1250.0).contains(&per_span), "{per_span}");
-        let late = generated.iter().filter(|&&start| start % span >= span / 2).count() as f64;
-        assert!((180.0..220.0).contains(&(late / 20.0)), "{late}");
+        assert!(generated.is_sorted());
+        for round in 0..20 {
+            let begin = round * span;
+            assert_eq!(within(&generated, begin..begin + span / 2), 1000, "{round}");
+            assert_eq!(within(&generated, begin + span / 2..begin + span), 200, "{round}");
+        }
+        // No two rounds are alike.
+        let round = |at: u64| generated.iter().map(move |start| start.wrapping_sub(at * span));
+        assert!(round(1).skip(1200).take(50).ne(round(2).skip(2400).take(50)));
     }
 
     #[test]
-    fn one_flow_repeats_every_span() {
+    fn intervals_are_those_that_there_were() {
+        // Bursts of ten flows a microsecond apart, a second between them.
+        let (span, burst) = (100_000_000_000_u64, 1_000_000_000);
+        let starts: Vec<u64> =
+            (0..100).flat_map(|b| (0..10).map(move |i| b * burst + i * 1_000)).collect();
+        let process = ArrivalProcess::fit(&starts, span);
+        let generated = generate(&process, span);
+        assert_eq!(generated.len(), 1000);
+        let gaps: Vec<u64> = generated.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let short = gaps.iter().filter(|&&gap| gap < 2_000).count();
+        let long = gaps.iter().filter(|&&gap| gap > burst / 2).count();
+        assert!((850..=900).contains(&short) && (70..=110).contains(&long), "{short} {long}");
+    }
+
+    #[test]
+    fn one_flow_starts_every_span() {
         let process = ArrivalProcess::fit(&[0], 1_000);
-        assert_eq!(generate(&process, 3_000), [0, 1_000, 2_000]);
+        let starts = generate(&process, 50_000);
+        assert_eq!(starts.len(), 50);
+        assert!(starts.iter().enumerate().all(|(round, start)| start / 1_000 == round as u64));
+        assert_eq!(starts[0], 0);
     }
 
     #[test]
-    fn bursts_at_one_instant_are_kept() {
-        // 300 flows at time 0, then nothing: gaps of zero and one of the whole span.
+    fn bursts_at_one_instant_stay_bursts() {
         let process = ArrivalProcess::fit(&[0; 300], 1_000_000);
         process.validate().unwrap();
-        let generated = generate(&process, 50_000_000);
-        let per_span = generated.len() as f64 / 50.0;
-        assert!((150.0..600.0).contains(&per_span), "{per_span}");
+        let starts = generate(&process, 50_000_000);
+        assert_eq!(starts.len(), 50 * 300);
+        let same = starts.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        assert!(same > 50 * 280, "{same}");
     }
 
     #[test]
@@ -329,24 +435,62 @@ mod tests {
         let starts: Vec<u64> = (0..240).map(|i| i * 250_000_000).collect();
         let process = ArrivalProcess::fit(&starts, span).of_whole(0.2);
         process.validate().unwrap();
-        let per_span = generate(&process, 20 * span).len() as f64 / 20.0;
-        assert!((1150.0..1250.0).contains(&per_span), "{per_span}");
+        assert_eq!(generate(&process, 20 * span).len(), 20 * 1200);
         assert_eq!(process.span_ns(), span);
     }
 
     #[test]
-    fn a_process_that_stands_still_is_refused() {
-        let still =
-            ArrivalProcess { span_ns: 1, bins: vec![vec![0.0, 0.0]], bin_starts_ns: Vec::new() };
-        assert!(still.validate().is_err());
-        let silent = ArrivalProcess { bins: vec![Vec::new(); 2], span_ns: 9, ..still.clone() };
-        assert!(silent.validate().is_err());
-        // Bins that are not where they should be.
+    fn fractions_of_flows_add_up() {
+        let starts: Vec<u64> = (0..1000).map(|i| i * 1_000_000).collect();
+        let process = ArrivalProcess::fit(&starts, 1_000_000_000);
+        for rate in [0.0007, 0.3, 1.7, 1234.5] {
+            let until = if rate > 1000.0 { 1_000_000_000 } else { 100_000_000_000 };
+            let count = process.clone().starts(9, rate).take_while(|&s| s < until).count();
+            let expected = rate * until as f64 / 1e6;
+            assert!((count as f64 - expected).abs() <= 1.0, "{rate}: {count} {expected}");
+        }
+    }
+
+    #[test]
+    fn gaps_of_older_bundles_are_read() {
+        let text = r#"{"span_ns": 100, "bins": [[2.0, 4.0, 9.0], []], "bin_starts_ns": [0, 60]}"#;
+        let process: ArrivalProcess = serde_json::from_str(text).unwrap();
+        process.validate().unwrap();
+        assert_eq!(process.bins[1], Bin::default());
+        // A mean of 4.75, in 60.
+        assert!((process.bins[0].flows - 60.0 / 4.75).abs() < 1e-9);
+        let again = serde_json::to_string(&process).unwrap();
+        assert_eq!(serde_json::from_str::<ArrivalProcess>(&again).unwrap(), process);
+    }
+
+    #[test]
+    fn a_process_without_flows_or_out_of_range_is_refused() {
+        let bin = |flows, intervals_ns: &[f64]| Bin { flows, intervals_ns: intervals_ns.to_vec() };
+        let of = |bins, bin_starts_ns| ArrivalProcess { span_ns: 9, bins, bin_starts_ns };
+        let two = vec![bin(1.0, &[4.0, 5.0]), bin(0.0, &[])];
+        of(two.clone(), vec![]).validate().unwrap();
+        of(two.clone(), vec![0, 3]).validate().unwrap();
         for bin_starts_ns in [vec![0], vec![1, 2], vec![0, 9], vec![5, 0]] {
-            let bins = vec![vec![1.0]; 2];
-            let process = ArrivalProcess { span_ns: 9, bins, bin_starts_ns };
+            let process = of(two.clone(), bin_starts_ns);
             assert!(process.validate().is_err(), "{process:?}");
         }
+        for bad in [
+            bin(0.0, &[]),
+            bin(0.0, &[1.0]),
+            bin(1.0, &[]),
+            bin(1e300, &[1.0]),
+            bin(f64::NAN, &[1.0]),
+            bin(1e-9, &[1.0]),
+            bin(1.0, &[2.0, 1.0]),
+            bin(1.0, &[f64::NAN]),
+            bin(1.0, &[-1.0]),
+        ] {
+            let process = of(vec![bad], vec![]);
+            assert!(process.validate().is_err(), "{process:?}");
+        }
+        // Time comes to its end.
+        let process = ArrivalProcess { span_ns: u64::MAX / 9, ..of(two, vec![]) };
+        assert_eq!(process.starts(0, 1.0).count(), 9);
     }
 
     #[test]
@@ -361,10 +505,9 @@ mod tests {
             let generated = generate(&process, 20 * span);
             assert_eq!(generated[0], 0);
             assert!(generated.is_sorted());
-            let per_span = generated.len() as f64 / 20.0;
-            assert!((1900.0..2100.0).contains(&per_span), "{per_span} {chunks:?}");
-            let early = generated.iter().filter(|&&start| start % span < span / 2).count() as f64;
-            assert!((900.0..1100.0).contains(&(early / 20.0)), "{early} {chunks:?}");
+            assert_eq!(generated.len(), 20 * 2000, "{chunks:?}");
+            let early = generated.iter().filter(|&&start| start % span < span / 2).count();
+            assert_eq!(early, 20 * 1000, "{chunks:?}");
             // Silent to within a bin, which here is 100 s in 40, or a chunk's share.
             let silent =
                 |start: &&u64| (15_000_000_000..85_000_000_000).contains(&(**start % span));
@@ -372,48 +515,29 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_span_that_begins_silent_is_entered_where_it_ends() {
-        let bins = vec![Vec::new(), vec![3.0], Vec::new(), vec![3.0]];
-        let process = ArrivalProcess { span_ns: 40, bins, bin_starts_ns: Vec::new() };
-        process.validate().unwrap();
-        assert_eq!(process.first_ns(), 10);
-        let starts = generate(&process, 130);
-        assert_eq!(starts[0], 0);
-        // 10, 13, 16, 19, then 22 would be two past the end of the bin.
-        assert_eq!(starts[1..10], [10, 13, 16, 19, 32, 35, 38, 51, 54]);
-        // Bins of their own lengths say the same.
-        let edges = ArrivalProcess { bin_starts_ns: vec![0, 10, 20, 30], ..process.clone() };
-        assert_eq!(generate(&edges, 130), starts);
-        // Whole rounds at once.
-        assert_eq!(process.next_ns(10, 0.5, 3.0 / 45.0), 95);
-        assert_eq!(process.next_ns(10, 0.5, 1e-30), u64::MAX)
-    }
-
     proptest! {
         #[test]
-        fn gaps_leap_over_silences_alone(
-            busy in prop::collection::vec(any::<bool>(), 1..12),
-            lengths in prop::collection::vec(1..9_u64, 12),
-            equal in any::<bool>(),
-            (time, first, second) in (0..300_u64, 0..300_u64, 0..300_u64),
+        fn bins_have_their_flows_whatever_their_lengths(
+            mut starts in prop::collection::vec(0..5_000_u64, 1..400),
+            more in 0..3_u64,
+            seed in any::<u64>(),
         ) {
-            prop_assume!(busy.contains(&true));
-            let bins = busy.iter().map(|&busy| if busy { vec![1.0] } else { Vec::new() });
-            let mut starts = vec![0];
-            lengths[..busy.len()].iter().for_each(|length| starts.push(starts[starts.len() - 1] + length));
-            let span_ns = starts.pop().unwrap_or(1);
-            let starts = if equal { Vec::new() } else { starts };
-            let process = ArrivalProcess { span_ns, bins: bins.collect(), bin_starts_ns: starts };
-            prop_assume!(process.validate().is_ok());
-            let silent = |time: u64| process.bins[process.bin_of(time % span_ns)].is_empty();
-            let time = process.after(time, 0);
-            let after = process.after(time, first);
-            // What lies between, without the silent part, is the gap.
-            prop_assert!(!silent(time) && !silent(after));
-            let between = (time..after).filter(|&time| !silent(time)).count() as u64;
-            prop_assert_eq!(between, first);
-            prop_assert_eq!(process.after(after, second), process.after(time, first + second));
+            starts.sort_unstable();
+            let span = starts[starts.len() - 1] + more;
+            prop_assume!(span > 0);
+            let process = ArrivalProcess::fit(&starts, span);
+            prop_assert!(process.validate().is_ok());
+            let rounds = 3;
+            let generated: Vec<u64> =
+                process.clone().starts(seed, 1.0).take_while(|&s| s < rounds * span).collect();
+            prop_assert!(generated.is_sorted());
+            prop_assert_eq!(generated.len(), 3 * starts.len());
+            for bin in 0..process.bins.len() {
+                let range = process.start_of(bin)..process.start_of(bin + 1);
+                let of_bin = |start: &&u64| range.contains(&(*start % span));
+                let count = generated.iter().filter(of_bin).count() as f64;
+                prop_assert_eq!(count, 3.0 * process.bins[bin].flows);
+            }
         }
     }
 }

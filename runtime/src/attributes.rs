@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ns_model_format::Value;
-use ns_model_format::arrival::ArrivalProcess;
-use ns_model_format::random::{Purpose, Stream};
+use ns_model_format::arrival::{ArrivalProcess, Starts};
 
 use crate::common::Common;
 use crate::decode::{AttributeDecoder, Scales};
@@ -30,8 +29,7 @@ pub(crate) fn next_batch(batch: usize) -> usize {
 /// When flows start, and which of them are whose.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrivals {
-    process: ArrivalProcess,
-    seed: u64,
+    starts: Starts,
     /// Starts come so many times as dense as trained.
     rate: f64,
     /// Of so many workers, this is number `worker`.
@@ -47,8 +45,8 @@ pub(crate) struct Arrivals {
 }
 
 impl Arrivals {
-    /// Flow 0 starts at 0 (or where a silence ends that the span begins with);
-    /// each next start follows by a gap keyed by the flow before. All workers step the same sequence, which is cheap, and pick.
+    /// Flow 0 starts at 0, or where a silence ends that the span begins with. All workers
+    /// step the same sequence, which is cheap, and pick.
     pub(crate) fn new(
         process: ArrivalProcess,
         seed: u64,
@@ -56,21 +54,22 @@ impl Arrivals {
         (worker, workers): (u64, u64),
         (end_flow, end_ns): (u64, u64),
     ) -> Arrivals {
-        let next = Key { time_ns: process.first_ns(), flow: 0 };
+        let mut starts = process.starts(seed, rate);
+        let next = Key { time_ns: starts.next().unwrap_or(u64::MAX), flow: 0 };
         let mut arrivals =
-            Arrivals { process, seed, rate, workers, worker, end_flow, end_ns, next, given: None };
+            Arrivals { starts, rate, workers, worker, end_flow, end_ns, next, given: None };
         arrivals.skip_others();
         arrivals
     }
 
     /// The same with the starts of given flows, where these have any.
     pub(crate) fn of_given(mut self, given: Option<&Arc<GivenFlows>>) -> Arrivals {
-        if given.is_none() {
-            return self;
+        let span_ns = self.starts.span_ns();
+        if given.is_some_and(|given| given.start_ns(0, span_ns).is_some()) {
+            self.given = given.cloned();
+            self.next = Key { time_ns: 0, flow: 0 };
+            self.skip_others();
         }
-        self.given = given.cloned();
-        self.next = Key { time_ns: 0, flow: 0 };
-        self.skip_others();
         self
     }
 
@@ -107,17 +106,15 @@ impl Arrivals {
     }
 
     fn step(&mut self) {
-        let Key { time_ns, flow } = self.next;
-        let span_ns = self.process.span_ns();
-        if let Some(given) = self.given.as_ref().and_then(|given| given.start_ns(flow + 1, span_ns))
-        {
-            let time_ns = (given as f64 / self.rate).round() as u64;
-            self.next = Key { time_ns, flow: flow + 1 };
-            return;
-        }
-        let uniform = Stream::new(self.seed, Purpose::Arrivals, flow).uniform_f64();
-        let time_ns = self.process.next_ns(time_ns, uniform, self.rate);
-        self.next = Key { time_ns, flow: flow + 1 };
+        let flow = self.next.flow + 1;
+        let span_ns = self.starts.span_ns();
+        let given = self.given.as_ref().and_then(|given| given.start_ns(flow, span_ns));
+        let time_ns = match given {
+            Some(given_ns) => (given_ns as f64 / self.rate).round() as u64,
+            // No flow starts after time has come to its end.
+            None => self.starts.next().unwrap_or(u64::MAX),
+        };
+        self.next = Key { time_ns, flow };
     }
 }
 
@@ -352,7 +349,7 @@ mod tests {
     #[test]
     fn both_ends_end_the_flows() {
         let all = arrivals((0, 1), (u64::MAX, 80_000_000));
-        assert!((300..500).contains(&all.len()), "{}", all.len());
+        assert_eq!(all.len(), 400);
         assert!(all.iter().all(|key| key.time_ns < 80_000_000));
         assert_eq!(arrivals((0, 1), (7, 80_000_000)), all[..7]);
         assert!(arrivals((0, 1), (0, 80_000_000)).is_empty());
@@ -362,7 +359,9 @@ mod tests {
     fn a_higher_rate_makes_starts_denser() {
         let process = ArrivalProcess::fit(&[0, 1_000, 2_000, 3_000], 4_000);
         let mut arrivals = Arrivals::new(process, 0, 4.0, (0, 1), (u64::MAX, u64::MAX));
-        let starts: Vec<u64> = (0..4).map(|_| arrivals.take().unwrap().time_ns).collect();
-        assert_eq!(starts, [0, 250, 500, 750]);
+        let starts: Vec<u64> = (0..64).map(|_| arrivals.take().unwrap().time_ns).collect();
+        // Sixteen in every 4,000, instead of four.
+        let rounds: Vec<u64> = starts.iter().map(|start| start / 4_000).collect();
+        assert!(rounds.chunks(16).zip(0..).all(|(round, at)| round == [at; 16]), "{starts:?}");
     }
 }
