@@ -33,8 +33,9 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let text = if args.json {
         serde_json::to_string_pretty(&report)? + "\n"
     } else {
-        let notices = config.notices.iter().map(|notice| format!("note     {notice}\n"));
-        table(&report) + &notices.collect::<String>()
+        let notices = config.notices();
+        let lines = notices.iter().map(|notice| format!("note     {notice}\n"));
+        table(&report) + &lines.collect::<String>()
     };
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {

@@ -303,8 +303,13 @@ fn run(
     overwrite: bool,
 ) -> anyhow::Result<Option<Trained>> {
     let say = |text: std::fmt::Arguments<'_>| args.reporting.say(text);
-    for notice in &generator.config().notices {
+    for notice in &generator.config().notices() {
         say(format_args!("note: {notice}"));
+    }
+    if args.patience.is_some() && generator.config().class() == ModelClass::Autoregressive {
+        say(format_args!(
+            "note: `--patience` has no effect on an autoregressive model: of its weights those that tell flows aside best are kept"
+        ));
     }
     let says_overwrite = generator.config().overwrite;
     let (beside, out) = args.beside();

@@ -124,7 +124,7 @@ pub struct Resolved {
     pub model: DoppelgangerConfig,
     /// How long to train.
     pub length: TrainingLength,
-    /// What has no effect.
+    /// What has no effect whatever is trained; [`Self::notices`] has all.
     #[serde(skip)]
     pub notices: Vec<Notice>,
 }
@@ -244,6 +244,27 @@ impl Resolved {
             Some(_) => ModelClass::Autoregressive,
             None => ModelClass::Doppelganger,
         }
+    }
+
+    /// What has no effect, on the class that is trained.
+    #[must_use]
+    pub fn notices(&self) -> Vec<Notice> {
+        let mut notices = self.notices.clone();
+        if self.autoregressive.is_some() {
+            let keys = present(&[
+                ("n_chunks", self.chunks.n_chunks > 1),
+                ("self_norm", self.self_norm),
+                ("pretrain_dir", self.pretrain_dir.is_some()),
+                ("skip_chunk0_train", self.skip_chunk0_train),
+                ("epoch_checkpoint_freq", self.epoch_checkpoint_freq.is_some()),
+            ]);
+            note(
+                &mut notices,
+                &keys,
+                "an autoregressive model is trained, on the whole span at once",
+            );
+        }
+        notices
     }
 
     /// Trains other networks than the file says.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::autoregressive::ModelClass;
 use crate::model::{Discretize, NoiseDraw};
 use ns_model_format::schema::{SpanTags, TraceKind};
 
@@ -66,6 +67,18 @@ fn overwrite_is_about_work_folders_and_no_part_of_the_model() {
         let written = serde_json::to_string(&config).expect("plain data");
         assert!(!written.contains("overwrite"), "{written}");
     }
+}
+
+#[test]
+fn what_has_no_effect_on_an_autoregressive_model_is_said_of_it_alone() {
+    let text = with("\"dns\"", "\"dns\", \"n_chunks\": 3");
+    let mut config = resolved(&text).expect("a good file");
+    let mut said = |class| {
+        config.set_class(class);
+        config.notices().into_iter().flat_map(|notice| notice.keys).collect::<Vec<_>>()
+    };
+    assert_eq!(said(ModelClass::Autoregressive), ["n_chunks"]);
+    assert!(said(ModelClass::Doppelganger).is_empty());
 }
 
 #[test]
