@@ -15,6 +15,8 @@ use crate::schema::Schema;
 pub const COUNT_BUCKETS: usize = 32;
 /// Rows of the tables for how much time a gap may take.
 pub const BUDGET_BUCKETS: usize = 64;
+/// Which kinds of combinations a flow has had is kept as bits of a float32.
+pub const MOST_SUPPORT: usize = 24;
 /// A variable has at most so many tokens, and a model so many variables.
 const MOST: usize = 1 << 14;
 /// Combinations that lists may hold, each list taken with each other.
@@ -83,6 +85,9 @@ pub struct Variable {
     /// When it applies; always, if this is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applies: Option<Applies>,
+    /// What tells its token, if something may; it is drawn where nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Told>,
     /// `sum [D]` to `logits [size]`; the start, which is given, has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
@@ -103,6 +108,16 @@ pub struct Applies {
     pub equal: bool,
 }
 
+/// A variable of pairs that tells a field's token, unless it is its last token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Told {
+    /// An earlier variable, of [`Says::Pair`].
+    pub variable: usize,
+    /// Which of a pair's tokens: 0 or 1.
+    pub place: usize,
+}
+
 /// What a variable's tokens say.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case", deny_unknown_fields)]
@@ -118,6 +133,24 @@ pub enum Says {
         field: usize,
         /// 0, or the octet counted from 1.
         place: usize,
+    },
+    /// Two attribute fields, as one of the pairs of tokens that were often seen together; the
+    /// last token says that they are none of these.
+    Pair {
+        /// The fields.
+        fields: [usize; 2],
+        /// Their tokens, ascending.
+        pairs: Vec<[u32; 2]>,
+    },
+    /// Which kinds of a joint head's combinations the flow's records have, all of them and no
+    /// others; the last token leaves it open.
+    Support {
+        /// The head.
+        head: usize,
+        /// The kind of each combination.
+        kinds: Vec<u32>,
+        /// Sets of kinds, ascending, at most [`MOST_SUPPORT`] each.
+        sets: Vec<Vec<u32>>,
     },
     /// How many records the flow has.
     Count {
@@ -186,6 +219,9 @@ pub enum RecordSays {
     Field {
         /// The field.
         field: usize,
+        /// Whether one more token says that the value is that of the record before.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        repeats: bool,
     },
     /// Microseconds since the record before; a flow's first has none.
     Gap {
@@ -210,6 +246,13 @@ impl Autoregressive {
         })
     }
 
+    /// The variable that says which combinations of a head a flow has.
+    #[must_use]
+    pub fn support(&self, wanted: usize) -> Option<usize> {
+        let is_of = |says: &Says| matches!(says, Says::Support { head, .. } if *head == wanted);
+        self.attributes.iter().position(|variable| is_of(&variable.says))
+    }
+
     /// Checks that all parts fit one another and the schema.
     pub(crate) fn validate(&self, schema: &Schema) -> Result<(), String> {
         let widths = [self.units, self.context, self.hidden, self.head];
@@ -230,6 +273,7 @@ impl Autoregressive {
         let mut told = vec![0; schema.measurements.len()];
         let mut fields: Vec<Vec<usize>> = vec![Vec::new(); schema.attributes.len()];
         let mut counts = 0;
+        let mut supports = vec![0; self.heads.len()];
         for (at, variable) in self.attributes.iter().enumerate() {
             let fail = |reason: &str| Err(format!("variable `{}`: {reason}", variable.name));
             let size = match &variable.says {
@@ -247,6 +291,41 @@ impl Autoregressive {
                     let sizes = tokens(&found.codec)?;
                     fields[*field].push(*place);
                     sizes.get(*place).copied().unwrap_or(0)
+                }
+                Says::Pair { fields: [a, b], pairs } => {
+                    let (Some(first), Some(second)) =
+                        (schema.attributes.get(*a), schema.attributes.get(*b))
+                    else {
+                        return fail("no such field");
+                    };
+                    let sizes = [tokens(&first.codec)?[0], tokens(&second.codec)?[0]];
+                    let known = |pair: &[u32; 2]| {
+                        pair.iter().zip(sizes).all(|(&token, size)| (token as usize) < size)
+                    };
+                    if !pairs.iter().all(known) || !pairs.is_sorted_by(|one, next| one < next) {
+                        return fail("pairs of tokens that there are not, or not in order");
+                    }
+                    pairs.len() + 1
+                }
+                Says::Support { head, kinds, sets } => {
+                    let Some(RecordSays::Joint { combinations, .. }) =
+                        self.heads.get(*head).map(|head| &head.says)
+                    else {
+                        return fail("a support of no joint head");
+                    };
+                    let known = |set: &Vec<u32>| {
+                        (1..=MOST_SUPPORT).contains(&set.len())
+                            && set.is_sorted_by(|one, next| one < next)
+                            && set.iter().all(|kind| kinds.contains(kind))
+                    };
+                    if kinds.len() != combinations.len() || !sets.iter().all(known) {
+                        return fail("sets of combinations that there are not");
+                    }
+                    supports[*head] += 1;
+                    if supports[*head] > 1 {
+                        return fail("a second support of the same head");
+                    }
+                    sets.len() + 1
                 }
                 Says::Count { tokens } | Says::Duration { tokens } => {
                     counts += usize::from(matches!(variable.says, Says::Count { .. }));
@@ -273,6 +352,18 @@ impl Autoregressive {
             let applies = variable.applies.as_ref().map(|applies| applies.variable);
             if variable.parents.iter().copied().chain(applies).any(|before| before >= at) {
                 return fail("it depends on what is not before it");
+            }
+            if let Some(told) = &variable.told {
+                let by = self.attributes[..at].get(told.variable).map(|by| &by.says);
+                let is_of = match (by, &variable.says) {
+                    (Some(Says::Pair { fields, .. }), Says::Field { field, place: 0 }) => {
+                        fields.get(told.place) == Some(field)
+                    }
+                    _ => false,
+                };
+                if !is_of {
+                    return fail("it is told by what is no pair of its field before it");
+                }
             }
         }
         if counts != 1 || !matches!(self.attributes[0].says, Says::Start { .. }) {
@@ -322,10 +413,10 @@ impl Autoregressive {
                     }
                     combinations.len()
                 }
-                RecordSays::Field { field } => {
+                RecordSays::Field { field, repeats } => {
                     let size = measurement(*field)?;
                     told[*field] += 1;
-                    size
+                    size + usize::from(*repeats)
                 }
                 RecordSays::Gap { tokens } => {
                     if at + 1 != self.heads.len() {

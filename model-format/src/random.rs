@@ -35,6 +35,8 @@ pub enum Purpose {
     /// Which flows are compared, and what is drawn to compare with; the index
     /// numbers the use.
     Evaluation = 12,
+    /// In which order flows take strata; the index numbers the block of flows.
+    Strata = 13,
 }
 
 /// A stream of random numbers.
@@ -94,7 +96,9 @@ impl Stream {
     /// Uniform in the open interval (0, 1), 24 bits.
     #[inline]
     pub fn uniform(&mut self) -> f32 {
-        ((self.next_u32() >> 8) as f32 + 0.5) * (1.0 / 16_777_216.0)
+        // Rounding makes 1 of the largest.
+        let number = ((self.next_u32() >> 8) as f32 + 0.5) * (1.0 / 16_777_216.0);
+        number.min(1.0_f32.next_down())
     }
 
     /// Uniform in the open interval (0, 1), 52 bits.

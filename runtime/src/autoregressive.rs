@@ -3,8 +3,9 @@
 //!
 //! docs/bundle-format.md is normative. Rows between the networks, of float32:
 //! attributes are the N variables' tokens, then N places within bins; gates are the
-//! context graph's output, the number of records, the planned microseconds, the token
-//! that each joint head is given, and token and place of each constant measurement.
+//! context graph's output, the number of records, the planned microseconds, two tokens of
+//! each joint head (what it is given, its support), and token and place of each constant
+//! measurement.
 
 mod alike;
 mod chain;
@@ -68,6 +69,7 @@ pub(crate) struct Widths {
     head: usize,
     heads: usize,
     joints: usize,
+    repeats: usize,
     constants: usize,
 }
 
@@ -78,6 +80,7 @@ impl Widths {
             head: model.head,
             heads: model.heads.len(),
             joints: model.heads.iter().filter(|head| records::is_joint(head)).count(),
+            repeats: model.heads.iter().filter(|head| records::repeats(head)).count(),
             constants: model.constants().count(),
         }
     }
@@ -89,18 +92,30 @@ impl Widths {
 
     /// A row of gates. Its number of records is at [`Self::context`].
     pub(crate) fn gates(self) -> usize {
-        self.given() + self.joints + 2 * self.constants
+        self.constants_from() + 2 * self.constants
     }
 
-    /// Where in it the tokens are that joint heads are given.
+    /// Where in it constant measurements begin.
+    fn constants_from(self) -> usize {
+        self.given() + 2 * self.joints
+    }
+
+    /// Where in it the two tokens of each joint head begin: what it is given, its support.
     fn given(self) -> usize {
         self.context() + 2
     }
 
     /// What is kept of a flow beside the LSTM's states: one more than each head's token,
-    /// the next record's index, and the time since the first as seconds and microseconds.
+    /// the next record's index, the time since the first as seconds and microseconds, for
+    /// each joint head which of its support there were, as bits, and for each head that
+    /// repeats token and place of the value before.
     pub(crate) fn progress(self) -> usize {
-        self.heads + 3
+        self.clock() + 3 + self.joints + 2 * self.repeats
+    }
+
+    /// Where in it the next record's index is.
+    fn clock(self) -> usize {
+        self.heads
     }
 }
 

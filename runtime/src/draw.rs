@@ -17,12 +17,13 @@ use crate::autoregressive::forced_places;
 use crate::counters::Counters;
 use crate::decode::AttributeDecoder;
 use crate::error::RuntimeError;
-use crate::form::{Form, Noise};
+use crate::form::{Form, Noise, NoiseKind};
 use crate::generate::GenerateOptions;
 use crate::given::GivenFlows;
 use crate::networks::Networks;
 use crate::select::Selection;
 use crate::stages::{Stage, timed};
+use crate::strata::Strata;
 use crate::timeline::Key;
 pub(crate) use distinct::Distinct;
 
@@ -118,6 +119,8 @@ pub(crate) struct Drawer {
     attribute_noise: Noise,
     /// Tokens that a condition may give.
     forced: usize,
+    /// The numbers of every flow's first try, where they are uniform.
+    strata: Option<Strata>,
     /// The variables of the field that is drawn last, which tells flows apart best.
     last_field: Vec<usize>,
     /// Which try was kept of each of the flows drawn.
@@ -138,16 +141,27 @@ pub(crate) struct Wanted<'a> {
     pub(crate) rows: &'a mut Vec<f32>,
 }
 
-/// The variables of the field that is drawn last.
+/// The variables of the field that is drawn last; and if a pair may tell it, the pair and
+/// its other field too.
 fn last_field(model: &Autoregressive) -> Vec<usize> {
     let field = |variable: &Variable| match variable.says {
         Says::Field { field, .. } => Some(field),
         _ => None,
     };
     let last = model.attributes.iter().filter_map(field).next_back();
+    let pairs = model.attributes.iter().filter_map(|variable| match &variable.says {
+        Says::Pair { fields, .. } => Some(fields),
+        _ => None,
+    });
+    let of_pair = pairs.into_iter().find(|fields| last.is_some_and(|last| fields.contains(&last)));
+    let is_drawn = |variable: &Variable| match (&variable.says, of_pair) {
+        (Says::Pair { fields, .. }, Some(of)) => fields == of,
+        (Says::Field { field, .. }, Some(of)) => of.contains(field),
+        (Says::Field { field, .. }, None) => Some(*field) == last,
+        _ => false,
+    };
     let variables = model.attributes.iter().enumerate();
-    let of_last = variables.filter(|(_, variable)| last.is_some() && field(variable) == last);
-    of_last.map(|(at, _)| at).collect()
+    variables.filter(|(_, variable)| is_drawn(variable)).map(|(at, _)| at).collect()
 }
 
 impl Drawer {
@@ -163,6 +177,8 @@ impl Drawer {
             noises: forms.iter().map(|form| form.attribute_noise).collect(),
             attribute_noise: forms[0].attribute_noise,
             forced: forms[0].tokens().map_or(0, |model| forced_places(model).len()),
+            strata: (forms[0].attribute_noise.kind == NoiseKind::Uniform)
+                .then(|| Strata::new(seed, forms[0].attribute_noise.dim)),
             last_field: forms[0].tokens().map(last_field).unwrap_or_default(),
             attempts: Vec::new(),
             plan,
@@ -215,6 +231,10 @@ impl Drawer {
     fn push_noise(&mut self, flow: u64, attempt: u32) {
         let from = self.noise.len();
         self.noise.resize(from + self.attribute_noise.dim, 0.0);
+        if let (0, Some(strata)) = (attempt, &mut self.strata) {
+            strata.fill(flow, &mut self.noise[from..]);
+            return;
+        }
         let block = attempt.wrapping_mul(self.attribute_noise.blocks());
         let stream = Stream::at(self.seed, Purpose::Attributes, flow, block);
         self.attribute_noise.fill(stream, &mut self.noise[from..]);

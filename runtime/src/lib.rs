@@ -67,6 +67,7 @@ mod shared;
 pub mod sink;
 pub mod stages;
 pub mod stats;
+mod strata;
 #[cfg(test)]
 mod testing;
 pub mod timeline;

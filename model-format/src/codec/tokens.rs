@@ -227,6 +227,12 @@ impl TokensCodec {
         }
     }
 
+    /// Whether a token says one value; others say a bin, or that octets follow.
+    #[must_use]
+    pub fn is_exact(&self, token: u32) -> bool {
+        token < self.own() || (self.missing && token >= self.missing_token())
+    }
+
     /// Values with tokens of their own.
     fn own(&self) -> u32 {
         match &self.values {

@@ -23,8 +23,46 @@ struct Link<G> {
     graph: Option<G>,
     /// Where in the condition its token may be given.
     forced: Option<usize>,
+    /// What may tell its token, and that token by the other's.
+    told: Option<(usize, Vec<u32>)>,
+    /// Of pairs: them, and where in the condition the tokens of either field may be given.
+    pairs: Option<(Vec<[u32; 2]>, [usize; 2])>,
     /// Of a duration, the smallest of each token.
     at_least_us: Vec<f64>,
+    /// An earlier variable, and for each of its tokens what this one may be; empty if all.
+    among: Option<(usize, Vec<Vec<u32>>)>,
+}
+
+/// What a count of records may be for each set of what they are, or the other way around:
+/// the one that is drawn later is among what the earlier leaves room for.
+fn among(model: &Autoregressive, at: usize) -> Option<(usize, Vec<Vec<u32>>)> {
+    let is_count = |variable: &Variable| matches!(variable.says, Says::Count { .. });
+    let variable = &model.attributes[at];
+    let own = records_of(variable);
+    let mut earlier = model.attributes[..at].iter().enumerate();
+    let (before, of) = earlier.find(|(_, other)| {
+        !own.is_empty() && !records_of(other).is_empty() && is_count(other) != is_count(variable)
+    })?;
+    let list = |given: u32| {
+        let fits = |&(_, own): &(u32, &u32)| {
+            if is_count(variable) { *own >= given } else { *own <= given }
+        };
+        (0..).zip(&own).filter(fits).map(|(token, _)| token).collect()
+    };
+    Some((before, records_of(of).into_iter().map(list).collect()))
+}
+
+/// How many records a flow has at most, or must have at least, by a variable's token.
+fn records_of(variable: &Variable) -> Vec<u32> {
+    let tokens = 0..variable.size as u32;
+    match &variable.says {
+        Says::Count { tokens: codec } => {
+            tokens.map(|token| codec.number_at(token, 1.0_f64.next_down()) as u32).collect()
+        }
+        // The last leaves it open.
+        Says::Support { sets, .. } => sets.iter().map(|set| set.len() as u32).chain([0]).collect(),
+        _ => Vec::new(),
+    }
 }
 
 pub(super) struct Chain<G> {
@@ -38,8 +76,8 @@ pub(super) struct Chain<G> {
     span_us: f64,
     count: (usize, TokensCodec),
     duration: Option<(usize, TokensCodec)>,
-    /// The variable that each joint head is given.
-    given: Vec<Option<usize>>,
+    /// For each joint head, the variable that it is given, and that of its support.
+    joints: Vec<[Option<usize>; 2]>,
     constants: Vec<usize>,
     sampler: Sampler,
     /// The rows that draw.
@@ -72,6 +110,13 @@ fn is_duration(variable: &Variable) -> Option<&TokensCodec> {
     }
 }
 
+/// The token of a pair whose fields' tokens are given; none if either is not.
+fn given_pair(pairs: &[[u32; 2]], tokens: [f32; 2]) -> Option<f32> {
+    let given = tokens.iter().all(|&token| token >= 0.0);
+    let pair = tokens.map(|token| token as u32);
+    given.then(|| pairs.binary_search(&pair).unwrap_or(pairs.len()) as f32)
+}
+
 impl<G: Dense> Chain<G> {
     pub(super) fn new(
         model: &Autoregressive,
@@ -81,16 +126,33 @@ impl<G: Dense> Chain<G> {
         context: G,
     ) -> Chain<G> {
         let places = forced_places(model);
+        let forced =
+            |at: usize| places.iter().position(|&(_, _, place)| place == at).map(|place| 1 + place);
         let variables = || model.attributes.iter().enumerate();
         let link = |((at, variable), graph): ((usize, &Variable), Option<G>)| Link {
             size: variable.size,
             applies: variable.applies,
             parents: variable.parents.clone(),
             graph,
-            forced: places.iter().position(|&(_, _, place)| place == at).map(|place| 1 + place),
+            forced: forced(at),
+            told: variable.told.and_then(|told| match &model.attributes[told.variable].says {
+                Says::Pair { pairs, .. } => {
+                    Some((told.variable, pairs.iter().map(|pair| pair[told.place]).collect()))
+                }
+                _ => None,
+            }),
+            pairs: match &variable.says {
+                Says::Pair { fields, pairs } => {
+                    let first = |of: &usize| places.iter().position(|&(f, ..)| f == *of);
+                    let [a, b] = fields.each_ref().map(first);
+                    a.zip(b).map(|(a, b)| (pairs.clone(), [1 + a, 1 + b]))
+                }
+                _ => None,
+            },
             at_least_us: is_duration(variable).map_or_else(Vec::new, |tokens| {
                 (0..variable.size as u32).map(|token| tokens.number_at(token, 0.0)).collect()
             }),
+            among: among(model, at),
         };
         let count = variables().find_map(|(at, variable)| match &variable.says {
             Says::Count { tokens } => Some((at, tokens.clone())),
@@ -111,11 +173,12 @@ impl<G: Dense> Chain<G> {
             count: count.unwrap_or_else(|| (0, TokensCodec::of_counts(1))),
             duration: variables()
                 .find_map(|(at, variable)| Some((at, is_duration(variable)?.clone()))),
-            given: model
+            joints: model
                 .heads
                 .iter()
-                .filter_map(|head| match &head.says {
-                    RecordSays::Joint { given, .. } => Some(*given),
+                .enumerate()
+                .filter_map(|(at, head)| match &head.says {
+                    RecordSays::Joint { given, .. } => Some([*given, model.support(at)]),
                     _ => None,
                 })
                 .collect(),
@@ -149,7 +212,8 @@ impl<G: Dense> Chain<G> {
         }
         for at in 1..count {
             let Chain { links, tables, alike, drawn, sampler, allowed, span_us, .. } = self;
-            let Link { size, applies, parents, graph, forced, at_least_us } = &mut links[at];
+            let Link { size, applies, parents, graph, forced, told, pairs, at_least_us, among } =
+                &mut links[at];
             alike.clear();
             let conditions = condition.chunks_exact(wide_row);
             for (index, (row, condition)) in out.chunks_exact_mut(width).zip(conditions).enumerate()
@@ -157,8 +221,15 @@ impl<G: Dense> Chain<G> {
                 let applies = applies.is_none_or(|applies| {
                     (row[applies.variable] as u32 == applies.token) == applies.equal
                 });
-                let forced = forced.map(|place| condition[place]).filter(|&token| token >= 0.0);
-                match forced {
+                let given = match (*forced, &*pairs) {
+                    (Some(place), _) => Some(condition[place]),
+                    (_, Some((pairs, places))) => given_pair(pairs, places.map(|at| condition[at])),
+                    _ => None,
+                };
+                let told = told.as_ref().and_then(|(by, tokens)| {
+                    tokens.get(row[*by] as usize).map(|&token| token as f32)
+                });
+                match given.filter(|&token| token >= 0.0).or(told) {
                     _ if !applies => row[at] = *size as f32,
                     Some(token) => row[at] = token.min((*size - 1) as f32),
                     None => alike.add(index, parents.iter().map(|&parent| row[parent])),
@@ -205,6 +276,10 @@ impl<G: Dense> Chain<G> {
                                     let fits = |t: &u32| at_least_us[*t as usize] <= left_us;
                                     allowed.extend((0..*size as u32).filter(fits));
                                 }
+                                let among = among.as_ref().and_then(|(before, lists)| {
+                                    lists.get(out[row * width + before] as usize)
+                                });
+                                let allowed = among.unwrap_or(allowed);
                                 if !allowed.is_empty() {
                                     is_weighed = false;
                                     let token = sampler.draw(logits, Some(&allowed[..]), uniform);
@@ -240,7 +315,7 @@ impl<G: Dense> Chain<G> {
         out: &mut Vec<f32>,
     ) -> Result<(), RuntimeError> {
         let count = self.links.len();
-        let Chain { links, context, tables, widths, given, constants, .. } = self;
+        let Chain { links, context, tables, widths, joints, constants, .. } = self;
         let fill = |mut sums: RowsMut<'_>| {
             let attributes = attributes[2 * count * sums.first..].chunks_exact(2 * count);
             wide(
@@ -275,7 +350,8 @@ impl<G: Dense> Chain<G> {
                 let most = f64::from(1 << f32::MANTISSA_DIGITS);
                 out.push(number(&self.count).unwrap_or(1.0).floor().clamp(1.0, most) as f32);
                 out.push(duration_us.min(left_us).max(0.0) as f32);
-                out.extend(given.iter().map(|given| given.map_or(0.0, |at| row[at])));
+                let joints = joints.iter().flatten();
+                out.extend(joints.map(|variable| variable.map_or(0.0, |at| row[at])));
                 out.extend(constants.iter().flat_map(|&at| [row[at], row[count + at]]));
             }
         })

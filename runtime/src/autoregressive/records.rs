@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ns_model_format::Schema;
 use ns_model_format::autoregressive::Autoregressive;
-use ns_model_format::autoregressive::{Head, RecordSays, budget_bucket, count_bucket};
+use ns_model_format::autoregressive::{Head, RecordSays, Says, budget_bucket, count_bucket};
 use ns_model_format::codec::{Codec, TokensCodec};
 use ns_model_format::schema::packet_field;
 
@@ -28,29 +28,101 @@ pub(super) fn is_joint(head: &Head) -> bool {
     matches!(head.says, RecordSays::Joint { .. })
 }
 
+/// Whether a head's last token says that the value is that of the record before.
+pub(super) fn repeats(head: &Head) -> bool {
+    matches!(head.says, RecordSays::Field { repeats: true, .. })
+}
+
 /// A joint head's combinations.
 #[derive(Clone, Debug)]
 struct Joint {
-    /// Where its given token is in a row of gates.
+    /// Where its given token is in a row of gates; that of its support follows.
     given: usize,
+    /// Where in the progress it is noted which of the support there were.
+    seen: usize,
     combinations: Vec<Vec<u32>>,
     first: Vec<Vec<u32>>,
     /// For each given token: for each combination before, or one list for all.
     later: Vec<Vec<Vec<u32>>>,
+    /// The kind of each combination, and which kinds a flow has, by its support's token.
+    kinds: Vec<u32>,
+    sets: Vec<Vec<u32>>,
 }
 
 impl Joint {
-    /// The tokens there are; `None` for all.
-    fn allowed(&self, gates: &[f32], before: Option<usize>) -> Option<&[u32]> {
+    fn new(
+        (at, widths, index): (usize, Widths, usize),
+        model: &Autoregressive,
+        combinations: &[Vec<u32>],
+        [first, later, after]: [&[Vec<u32>]; 3],
+    ) -> Joint {
+        let support = model.support(at).map(|variable| &model.attributes[variable].says);
+        let (kinds, sets) = match support {
+            Some(Says::Support { kinds, sets, .. }) => (kinds.clone(), sets.clone()),
+            _ => (Vec::new(), Vec::new()),
+        };
+        Joint {
+            given: widths.given() + 2 * index,
+            seen: widths.clock() + 3 + index,
+            combinations: combinations.to_vec(),
+            first: first.to_vec(),
+            later: Joint::later(later, after),
+            kinds,
+            sets,
+        }
+    }
+
+    /// The tokens there are; `None` for all. `left` records are to come, this one too.
+    fn allowed<'a>(
+        &'a self,
+        gates: &[f32],
+        (before, seen): (Option<usize>, u32),
+        left: u32,
+        some: &'a mut Vec<u32>,
+    ) -> Option<&'a [u32]> {
         let given = gates[self.given] as usize;
         let list = match before {
-            None => self.first.get(given)?,
+            None => self.first.get(given),
             Some(before) => {
-                let lists = self.later.get(given)?;
-                lists.get(before).or_else(|| lists.first())?
+                let lists = self.later.get(given);
+                lists.and_then(|lists| lists.get(before).or_else(|| lists.first()))
             }
         };
-        (!list.is_empty()).then_some(list)
+        let list = list.filter(|list| !list.is_empty());
+        let Some(set) = self.sets.get(gates[self.given + 1] as usize) else {
+            return list.map(Vec::as_slice);
+        };
+        // What has not been yet has to be when there is no more room for anything else.
+        let unseen = set.len() as u32 - seen.count_ones().min(set.len() as u32);
+        for must in [unseen >= left, false] {
+            let fits = |token: &u32| {
+                let bit = self.bit(set, *token);
+                bit.is_some_and(|bit| !must || seen >> bit & 1 == 0)
+            };
+            some.clear();
+            match list {
+                Some(list) => some.extend(list.iter().copied().filter(fits)),
+                None => some.extend((0..self.combinations.len() as u32).filter(fits)),
+            }
+            if !some.is_empty() {
+                return Some(some);
+            }
+        }
+        list.map(Vec::as_slice)
+    }
+
+    /// Where in a set the kind of a combination is.
+    fn bit(&self, set: &[u32], token: u32) -> Option<usize> {
+        let kind = self.kinds.get(token as usize)?;
+        set.iter().position(|of| of == kind)
+    }
+
+    /// Notes that a token was drawn.
+    fn note(&self, token: u32, gates: &[f32], progress: &mut [f32]) {
+        let set = self.sets.get(gates[self.given + 1] as usize);
+        if let Some(bit) = set.and_then(|set| self.bit(set, token)) {
+            progress[self.seen] = (progress[self.seen] as u32 | 1 << bit) as f32;
+        }
     }
 
     /// What is in both lists, unless nothing is.
@@ -68,8 +140,11 @@ impl Joint {
 }
 
 struct RecordHead<G> {
+    size: usize,
     graph: G,
     joint: Option<Joint>,
+    /// Where in the progress the value before is, if one more token repeats it.
+    repeats: Option<usize>,
 }
 
 /// Where a measurement's token comes from.
@@ -102,6 +177,7 @@ pub(super) struct Records<G, S> {
     /// `[rows, heads]`.
     tokens: Vec<u32>,
     sampler: Sampler,
+    some: Vec<u32>,
     out: Vec<f32>,
 }
 
@@ -114,18 +190,20 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
         graphs: Vec<G>,
     ) -> Records<G, S> {
         let widths = Widths::of(model);
-        let mut given = widths.given()..;
-        let head = |(head, graph): (&Head, G)| RecordHead {
+        let mut joints = 0..;
+        let mut repeating = (widths.clock() + 3 + widths.joints..).step_by(2);
+        let head = |(at, (head, graph)): (usize, (&Head, G))| RecordHead {
+            size: head.size,
             graph,
             joint: match &head.says {
-                RecordSays::Joint { combinations, first, later, after, .. } => Some(Joint {
-                    given: given.next().unwrap_or(widths.given()),
-                    combinations: combinations.clone(),
-                    first: first.clone(),
-                    later: Joint::later(later, after),
-                }),
+                RecordSays::Joint { combinations, first, later, after, .. } => {
+                    let index = joints.next().unwrap_or(0);
+                    let lists = [&first[..], later, after];
+                    Some(Joint::new((at, widths, index), model, combinations, lists))
+                }
                 _ => None,
             },
+            repeats: repeats(head).then(|| repeating.next()).flatten(),
         };
         let gap = model.heads.iter().find_map(|head| match &head.says {
             RecordSays::Gap { tokens } => Some(tokens.clone()),
@@ -137,7 +215,7 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
         Records {
             tables,
             step,
-            heads: model.heads.iter().zip(graphs).map(head).collect(),
+            heads: model.heads.iter().zip(graphs).enumerate().map(head).collect(),
             widths,
             // A bundle was checked for having one.
             gap: gap.unwrap_or_else(|| TokensCodec::of_counts(1)),
@@ -149,6 +227,7 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
             all: Vec::new(),
             tokens: Vec::new(),
             sampler: Sampler::default(),
+            some: Vec::new(),
             out: Vec::new(),
         }
     }
@@ -226,7 +305,7 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
 
     /// Draws one head's token for every row.
     fn draw(&mut self, at: usize, gates: &[f32], noise: &[f32]) -> Result<(), RuntimeError> {
-        let Records { widths, tables, heads, buckets, all, sampler, progress, .. } = self;
+        let Records { widths, tables, heads, buckets, all, sampler, some, progress, .. } = self;
         let (count, part) = (heads.len(), at * widths.head..(at + 1) * widths.head);
         let tokens = Cell::from_mut(&mut self.tokens[..]).as_slice_of_cells();
         let gates = || gates.chunks_exact(widths.gates());
@@ -252,7 +331,7 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                 },
             );
         };
-        let RecordHead { graph, joint, .. } = &mut heads[at];
+        let RecordHead { graph, joint, repeats, .. } = &mut heads[at];
         let progress = progress.chunks_exact(widths.progress());
         let noise = noise.chunks_exact(2 * count);
         let mut rows = tokens.chunks_exact(count).zip(gates()).zip(progress).zip(noise);
@@ -262,11 +341,16 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                 || {
                     let rows = logits.iter().zip(&mut rows);
                     for (logits, (((tokens, gates), progress), noise)) in rows {
-                        let is_later = progress[count] > 0.0;
-                        let before = is_later.then(|| (progress[at] as usize).saturating_sub(1));
-                        let joint = joint.as_ref();
-                        let allowed = joint.and_then(|joint| joint.allowed(gates, before));
-                        tokens[at].set(sampler.draw(logits, allowed, noise[2 * at]) as u32);
+                        let index = progress[widths.clock()] as u32;
+                        let before = (index > 0).then(|| (progress[at] as usize).saturating_sub(1));
+                        let allowed = joint.as_ref().and_then(|joint| {
+                            let left = widths.plan(gates).0.saturating_sub(index);
+                            joint.allowed(gates, (before, progress[joint.seen] as u32), left, some)
+                        });
+                        // A first record has none before it.
+                        let there = logits.len() - usize::from(repeats.is_some() && index == 0);
+                        let token = sampler.draw(&logits[..there], allowed, noise[2 * at]);
+                        tokens[at].set(token as u32);
                     }
                 },
             );
@@ -283,7 +367,13 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
         let rows = self.tokens.chunks_exact_mut(count).zip(progress);
         let given = gates.chunks_exact(widths.gates()).zip(noise.chunks_exact(2 * count));
         for ((tokens, progress), (gates, noise)) in rows.zip(given) {
-            let (before, clock) = progress.split_at_mut(count);
+            for (head, &token) in heads.iter().zip(&*tokens) {
+                if let Some(joint) = &head.joint {
+                    joint.note(token, gates, progress);
+                }
+            }
+            let (before, rest) = progress.split_at_mut(count);
+            let (clock, rest) = rest.split_at_mut(3);
             let mut gap_us = 0.0;
             if clock[0] == 0.0 {
                 tokens[count - 1] = 0;
@@ -305,7 +395,19 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                 direction.and_then(|(head, of)| of.get(tokens[*head] as usize)).copied();
             for source in &*sources {
                 let (token, within) = match source {
-                    Source::Head(head) => (tokens[*head] as f32, noise[2 * head + 1]),
+                    Source::Head(head) => {
+                        let said = (tokens[*head] as f32, noise[2 * head + 1]);
+                        match heads[*head].repeats {
+                            None => said,
+                            Some(at) => {
+                                let kept = &mut rest[at - count - 3..][..2];
+                                if (tokens[*head] as usize) < heads[*head].size - 1 {
+                                    kept.copy_from_slice(&[said.0, said.1]);
+                                }
+                                (kept[0], kept[1])
+                            }
+                        }
+                    }
                     Source::Joint(head, place) => {
                         let joint = heads[*head].joint.as_ref();
                         let fields = joint.map(|j| &j.combinations[tokens[*head] as usize]);
@@ -339,7 +441,7 @@ impl Widths {
 fn source(model: &Autoregressive, widths: Widths, measurement: usize) -> Source {
     for (at, head) in model.heads.iter().enumerate() {
         match &head.says {
-            RecordSays::Field { field } if *field == measurement => return Source::Head(at),
+            RecordSays::Field { field, .. } if *field == measurement => return Source::Head(at),
             RecordSays::Joint { fields, .. } => {
                 if let Some(place) = fields.iter().position(|field| *field == measurement) {
                     return Source::Joint(at, place);
@@ -348,7 +450,7 @@ fn source(model: &Autoregressive, widths: Widths, measurement: usize) -> Source 
             _ => {}
         }
     }
-    let first = widths.given() + widths.joints;
+    let first = widths.constants_from();
     let (mut places, mut values) = (Vec::new(), usize::MAX);
     for (at, (_, direction, variable)) in
         model.constants().enumerate().filter(|(_, (of, ..))| *of == measurement)

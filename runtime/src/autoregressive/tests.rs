@@ -162,6 +162,68 @@ fn records_keep_to_their_plan() {
 }
 
 #[test]
+fn pairs_tell_their_fields() {
+    let bundle = paired_bundle();
+    let draw = |pairs: std::ops::Range<usize>, forced: [f32; 4]| {
+        let mut engine = fake_of(&bundle, &[(PAIR, pairs)]);
+        let condition = [&[0.1][..], &forced].concat().repeat(500);
+        let mut out = Vec::new();
+        engine.attributes(500, &uniforms(500 * 22), &condition, &mut out).unwrap();
+        let tokens = |row: &[f32]| -> Vec<u32> { row.iter().map(|&token| token as u32).collect() };
+        out.chunks_exact(22).map(|row| tokens(&row[..11])).collect::<Vec<_>>()
+    };
+    let (mut told, mut open) = (BTreeSet::new(), BTreeSet::new());
+    for tokens in [draw(0..3, [-1.0; 4]), draw(3..4, [-1.0; 4])].concat() {
+        match PAIRS.get(tokens[PAIR] as usize) {
+            Some(pair) => {
+                assert_eq!(tokens[2..4], *pair);
+                told.insert(*pair);
+            }
+            None => {
+                open.insert(tokens[2..4].to_vec());
+            }
+        }
+        assert_eq!(tokens[4] < 256, tokens[3] == 2);
+    }
+    assert_eq!((told.len(), open.len()), (3, 9));
+    for (given, pair) in [([2.0, 1.0], 2), ([1.0, 1.0], 3), ([0.0, 2.0], 3)] {
+        let tokens = draw(0..4, [given[0], given[1], 3.0, 4.0]);
+        assert!(tokens.iter().all(|t| t[PAIR] == pair && t[2..4] == given.map(|t| t as u32)));
+    }
+}
+
+#[test]
+fn flows_have_the_combinations_planned_and_values_come_again() {
+    let bundle = paired_bundle();
+    let number = |value: Value| value.as_i64().unwrap();
+    for (set, planned) in FLAGS.iter().enumerate() {
+        let engine = fake_of(&bundle, &[(SUPPORT, set..set + 1)]);
+        let stream = start(&bundle, &of_flows(400), vec![vec![engine]], Echo).unwrap();
+        let mut flags: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+        let (mut lengths, mut again, mut records) = (BTreeMap::new(), 0, 0);
+        for Event { flow, item: (attributes, values), .. } in stream.map(Result::unwrap) {
+            let length = number(values[2]);
+            let in_bin = ![40, 1500].contains(&length);
+            again += u32::from(lengths.insert(flow, length) == Some(length) && in_bin);
+            records += 1;
+            // Of the others their lists leave less than what is planned.
+            if number(attributes[0]) == 30 {
+                flags.entry(flow).or_default().push(number(values[0]) as u32);
+            }
+        }
+        let all = flags.values().filter(|flags| flags.len() >= planned.len());
+        assert!(all.clone().count() > 50);
+        for flags in all {
+            let found: BTreeSet<u32> = flags.iter().copied().collect();
+            assert!(found.iter().eq(*planned), "{flags:?}");
+        }
+        // One token in eight or so; in bins of 40 values chance makes few.
+        assert!(again * 20 > records, "{again} of {records}");
+    }
+    run_all_ways(&bundle, &of_flows(300));
+}
+
+#[test]
 fn means_never_change_the_output() {
     let bundle = bundle();
     let events = run_all_ways(&bundle, &of_flows(700));

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use ns_model_format::autoregressive::Variable;
 use ns_model_format::random::{Purpose, Stream};
 
-use super::tokens::{Flows, coarse_of};
+use super::tokens::{Flows, coarse_of, is_certain};
 use crate::model::ops::Ops;
 use crate::model::ops::tokens::Ids;
 use crate::model::parameter::{Adam, Initializer, Parameter};
@@ -33,6 +33,8 @@ const ROUNDS: usize = 4;
 struct Parent {
     /// Its place in the chain.
     at: usize,
+    /// It is never left out: what is possible depends on it.
+    certain: bool,
     /// `[size + 1, D]`.
     table: Parameter,
     /// `[size / coarse + 1, D]`.
@@ -108,7 +110,7 @@ impl Network {
                 }
                 None => None,
             };
-            parents.push(Parent { at: parent, table, coarse });
+            parents.push(Parent { at: parent, certain: is_certain(of), table, coarse });
         }
         Ok(Network {
             parents,
@@ -146,8 +148,10 @@ impl Network {
             let tokens: Vec<u32> =
                 rows.iter().map(|&row| flows.attributes[row * width + parent.at]).collect();
             let weights: Vec<f32> = match &mut dropout {
-                Some(stream) => rows.iter().map(|_| kept(stream, DROPOUT)).collect(),
-                None => Vec::new(),
+                Some(stream) if !parent.certain => {
+                    rows.iter().map(|_| kept(stream, DROPOUT)).collect()
+                }
+                _ => Vec::new(),
             };
             let coarse = parent.coarse.as_ref().map(|(by, _)| {
                 let rows = tokens.iter().map(|token| token / by).collect();
@@ -328,10 +332,14 @@ pub(crate) fn train(
 ) -> Result<(ConditionalWeights, bool)> {
     let width = variables.len();
     let size = variables[at].size as u32;
-    let applies = |rows: &[usize]| -> Vec<usize> {
-        rows.iter().copied().filter(|row| flows.attributes[row * width + at] < size).collect()
+    // Where it applies, and nothing tells it.
+    let open = variables[at].told.map(|told| (told.variable, variables[told.variable].size - 1));
+    let is_drawn = |row: &usize| {
+        let token = |variable: usize| flows.attributes[row * width + variable];
+        token(at) < size && open.is_none_or(|(by, open)| token(by) as usize == open)
     };
-    let (mut train, validation) = (applies(parts.train), applies(parts.validation));
+    let drawn = |rows: &[usize]| rows.iter().copied().filter(is_drawn).collect::<Vec<usize>>();
+    let (mut train, validation) = (drawn(parts.train), drawn(parts.validation));
     let everything = [&train[..], &validation[..]].concat();
     let start = counts(flows, width, at, size as usize, &train);
     let network = Network::new((variables, at), &start, units, seed, device)?;

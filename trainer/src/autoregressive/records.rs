@@ -3,12 +3,12 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use ns_model_format::autoregressive::{
-    BUDGET_BUCKETS, COUNT_BUCKETS, Head, RecordSays, Variable, budget_bucket, count_bucket,
+    BUDGET_BUCKETS, COUNT_BUCKETS, Head, RecordSays, Says, Variable, budget_bucket, count_bucket,
 };
 use ns_model_format::random::Stream;
 
 use super::conditional::{add_probabilities, correction, kept};
-use super::tokens::{Flows, coarse_of};
+use super::tokens::{Flows, coarse_of, is_certain};
 use crate::model::ops::Ops;
 use crate::model::ops::lstm::Tape;
 use crate::model::ops::tokens::Ids;
@@ -54,6 +54,8 @@ pub(crate) struct RecordNetwork {
     out: Vec<[Parameter; 2]>,
     /// Variables that are never left out: what is possible depends on them.
     certain: Vec<bool>,
+    /// Variables that are always left out.
+    ignored: Vec<bool>,
     widths: Widths,
     sizes: Vec<usize>,
     ops: Ops,
@@ -117,6 +119,10 @@ struct Pass {
     heads: Tensor,
 }
 
+fn is_pair(variable: &Variable) -> bool {
+    matches!(variable.says, Says::Pair { .. })
+}
+
 impl RecordNetwork {
     pub(crate) fn new(
         variables: &[Variable],
@@ -131,7 +137,9 @@ impl RecordNetwork {
         let bound = |width: usize| 1.0 / (width as f64).sqrt();
         let mut tables = Vec::new();
         for variable in variables {
-            let own = init.normal(&[variable.size + 1, context], 0.2)?;
+            // A pair says nothing that its fields do not.
+            let deviation = if is_pair(variable) { 0.0 } else { 0.2 };
+            let own = init.normal(&[variable.size + 1, context], deviation)?;
             let coarse = match coarse_of(variable) {
                 Some(by) => {
                     let rows = variable.size / by as usize + 1;
@@ -170,7 +178,9 @@ impl RecordNetwork {
             RecordSays::Joint { given, .. } => given,
             _ => None,
         });
-        let given: Vec<usize> = given.collect();
+        let all = variables.iter().enumerate();
+        let told = all.filter(|(_, variable)| is_certain(variable)).map(|(at, _)| at);
+        let certain: Vec<usize> = given.chain(told).collect();
         Ok(RecordNetwork {
             context: tables,
             mix: [first, first_bias, second, second_bias],
@@ -190,7 +200,8 @@ impl RecordNetwork {
             hidden: init.uniform(&[hidden, 4 * hidden], bound(hidden))?,
             heads: [from_hidden, from_context, head_bias],
             out,
-            certain: (0..variables.len()).map(|at| given.contains(&at)).collect(),
+            ignored: variables.iter().map(is_pair).collect(),
+            certain: (0..variables.len()).map(|at| certain.contains(&at)).collect(),
             widths,
             sizes: heads.iter().map(|head| head.size).collect(),
             ops: Ops::on(device),
@@ -230,6 +241,7 @@ impl RecordNetwork {
                 let token = |&flow: &usize| flows.attributes[flow * variables + at];
                 let tokens: Vec<u32> = chosen.iter().map(token).collect();
                 let weights: Vec<f32> = match &mut dropout {
+                    Some(_) if self.ignored[at] => vec![0.0; chosen.len()],
                     Some(stream) if !self.certain[at] => {
                         chosen.iter().map(|_| kept(stream, VARIABLE_DROPOUT)).collect()
                     }

@@ -22,6 +22,7 @@ fn chain() -> Chain {
         size,
         says,
         applies: None,
+        told: None,
         file: (!parents.is_empty()).then(|| format!("{name}.onnx")),
         parents,
     };
@@ -57,7 +58,7 @@ fn chain() -> Chain {
                     after: Vec::new(),
                 },
             ),
-            head("length", 6, RecordSays::Field { field: 1 }),
+            head("length", 6, RecordSays::Field { field: 1, repeats: false }),
             head("gap", 5, RecordSays::Gap { tokens: gaps }),
         ],
     }

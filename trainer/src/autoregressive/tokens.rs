@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use ns_model_format::autoregressive::{Applies, Head, RecordSays, Says, Variable};
+use ns_model_format::autoregressive::{
+    Applies, Head, MOST_SUPPORT, RecordSays, Says, Told, Variable,
+};
 use ns_model_format::codec::{Codec, CodecError, TokenOptions, TokensCodec};
 use ns_model_format::schema::packet_field::{DIRECTION, PROTO};
 use ns_model_format::{Column, ColumnData, Field, FieldKind, Schema};
@@ -25,6 +27,18 @@ const CONSTANT_SHARE: f64 = 0.95;
 const FEW: usize = 32;
 /// Most combinations of fields that are drawn together.
 const MOST_COMBINATIONS: usize = 256;
+/// Most sets of combinations that flows have, and so many of the flows must have one of them.
+const MOST_SETS: usize = 256;
+const SUPPORT_SHARE: f64 = 0.95;
+/// Most pairs of addresses, and so many of the flows must have one of them.
+const MOST_PAIRS: usize = 1024;
+const PAIRS_SHARE: f64 = 0.01;
+/// A gap of exactly so many microseconds has a token of its own if so many of all are; at
+/// most so many.
+const FREQUENT_GAP: f64 = 0.005;
+const MOST_GAPS: usize = 64;
+/// A value in a bin is often that of the record before if so many of those in bins are.
+const REPEATS_SHARE: f64 = 0.01;
 /// Numbers of a record whose means are planned.
 const MOST_MEANS: usize = 3;
 const DURATION_BINS: usize = 32;
@@ -130,6 +144,15 @@ pub(crate) fn coarse_of(variable: &Variable) -> Option<u32> {
         Says::Count { .. } | Says::Duration { .. } | Says::Mean { .. } => Some(4),
         _ => None,
     }
+}
+
+/// Whether what is possible depends on a variable: networks always see it.
+pub(crate) fn is_certain(variable: &Variable) -> bool {
+    matches!(variable.says, Says::Support { .. }) || is_protocol(variable)
+}
+
+fn is_protocol(variable: &Variable) -> bool {
+    variable.name == PROTO && variable.size > 1 && is_few_and_whole(variable)
 }
 
 /// How a field's values become tokens.
@@ -259,6 +282,19 @@ pub(crate) fn encode(
             columns.push((variable(name, size, says), of_place));
         }
     }
+    let addresses = |(at, (v, _)): (usize, &(Variable, Vec<u32>))| match v.says {
+        Says::Field { field, place: 0 } => {
+            let codec = codec(&schema.attributes[field])?;
+            codec.octets_follow().map(|_| (at, field, codec))
+        }
+        _ => None,
+    };
+    let found: Vec<_> = columns.iter().enumerate().filter_map(addresses).take(2).collect();
+    if let [(a, source, of_source), (b, destination, of_destination)] = found[..] {
+        let name = format!("{} {}", columns[a].0.name, columns[b].0.name);
+        let (fields, codecs) = ([source, destination], [of_source, of_destination]);
+        columns.extend(pair(fields, codecs, [&columns[a].1, &columns[b].1], name));
+    }
     let longest = trace.flows.iter().map(Vec::len).max().unwrap_or(1);
     let counts = TokensCodec::of_counts(longest as u64);
     let tokens = trace.flows.iter().map(|flow| counts.token_of(flow.len() as f64)).collect();
@@ -267,13 +303,11 @@ pub(crate) fn encode(
     let durations: Vec<f64> = ends.iter().map(|&end| since_us[end as usize - 1]).collect();
     let longer = || durations.iter().zip(&trace.flows).filter(|(_, flow)| flow.len() > 1);
     if longer().next().is_some() {
-        let options = TokenOptions { bins: DURATION_BINS, log: true, ..only_bins() };
-        let codec =
-            TokensCodec::of_numbers(longer().map(|(d, _)| at_least_one(*d)).collect(), &options);
+        let codec = of_times(longer().map(|(d, _)| *d).collect(), DURATION_BINS);
         let (size, says) = (codec.sizes()[0], Says::Duration { tokens: codec.clone() });
         let tokens = durations.iter().zip(&trace.flows).map(|(d, flow)| match flow.len() {
             1 => size as u32,
-            _ => codec.token_of(at_least_one(*d)),
+            _ => codec.token_of(*d),
         });
         let tokens = tokens.collect();
         columns.push((variable("duration".to_owned(), size, says), tokens));
@@ -289,6 +323,9 @@ pub(crate) fn encode(
         }
     }
     let (joint, single) = divide(&measured, &changing);
+    let joined = (!joint.is_empty()).then(|| Joined::new(&joint, &measured));
+    let of_flows = |joined: &Joined| support(&joint, joined, &measured, &flows_of);
+    columns.extend(joined.as_ref().and_then(of_flows));
     let is_number = |at: &usize| measured[*at].field.kind != FieldKind::Text;
     let of_many = |at: &usize| measured[*at].codec.sizes()[0] > FEW;
     let numbers = single.iter().copied().filter(is_number).filter(of_many);
@@ -300,16 +337,17 @@ pub(crate) fn encode(
     // What a record is.
     let mut heads = Vec::new();
     let mut tokens: Vec<Vec<u32>> = Vec::new();
-    if !joint.is_empty() {
-        let (head, of_head) = joint_head(&joint, &measured, &flows_of, &variables, &attributes);
-        heads.push(head);
-        tokens.push(of_head);
+    if let Some(joined) = joined {
+        heads.push(joint_head(&joint, &joined, &measured, &flows_of, &variables, &attributes));
+        tokens.push(joined.tokens);
     }
     for at in single {
-        let says = RecordSays::Field { field: at };
         let size = measured[at].codec.sizes()[0];
-        heads.push(head(measured[at].field.name.clone(), size, says));
-        tokens.push(measured[at].tokens.clone());
+        let mut of_head = measured[at].tokens.clone();
+        let repeats = mark_repeats(&measured[at], trace, &rows, &ends, &mut of_head);
+        let says = RecordSays::Field { field: at, repeats };
+        heads.push(head(measured[at].field.name.clone(), size + usize::from(repeats), says));
+        tokens.push(of_head);
     }
     let is_first = |at: usize| since_us_is_first(&ends, at);
     let later = gaps_us.iter().enumerate().filter(|&(at, _)| !is_first(at)).map(|(_, &gap)| gap);
@@ -317,16 +355,9 @@ pub(crate) fn encode(
     if later.is_empty() {
         later.push(0.0);
     }
-    let options = TokenOptions { bins: GAP_BINS, log: true, ..only_bins() };
-    let later = later.into_iter().map(at_least_one).collect();
-    let gaps = TokensCodec::of_numbers(later, &options);
-    tokens.push(
-        gaps_us
-            .iter()
-            .enumerate()
-            .map(|(at, gap)| if is_first(at) { 0 } else { gaps.token_of(at_least_one(*gap)) })
-            .collect(),
-    );
+    let gaps = of_times(later, GAP_BINS);
+    let token = |(at, gap): (usize, &f64)| if is_first(at) { 0 } else { gaps.token_of(*gap) };
+    tokens.push(gaps_us.iter().enumerate().map(token).collect());
     let size = gaps.sizes()[0];
     heads.push(head("gap".to_owned(), size, RecordSays::Gap { tokens: gaps }));
     for (at, head) in heads.iter_mut().enumerate() {
@@ -341,9 +372,21 @@ pub(crate) fn encode(
     Ok((Chain { variables, heads }, Flows { attributes, ends, records, since_us }))
 }
 
-/// Bins are even in the logarithm, and less than a microsecond is none.
-fn at_least_one(time_us: f64) -> f64 {
-    time_us.max(1.0)
+/// Tokens of times in microseconds: bins that are even in the logarithm, from 1 on; and what
+/// clocks that tick slowly say again and again, none above all.
+fn of_times(times_us: Vec<f64>, bins: usize) -> TokensCodec {
+    let least = (FREQUENT_GAP * times_us.len() as f64).ceil().max(4.0);
+    let options = TokenOptions {
+        most_values: MOST_GAPS,
+        least_count: least as u64,
+        bins,
+        log: true,
+        ..only_bins()
+    };
+    let zeros = times_us.iter().filter(|time| **time == 0.0).count();
+    let least_us = if zeros as f64 >= least { 0.0 } else { 1.0 };
+    let at_least = |time: f64| if time > 0.0 { time.max(1.0) } else { least_us };
+    TokensCodec::of_numbers(times_us.into_iter().map(at_least).collect(), &options)
 }
 
 /// Nothing but bins.
@@ -356,7 +399,7 @@ fn since_us_is_first(ends: &[u64], record: usize) -> bool {
 }
 
 fn variable(name: String, size: usize, says: Says) -> Variable {
-    Variable { name, size, says, applies: None, file: None, parents: Vec::new() }
+    Variable { name, size, says, applies: None, told: None, file: None, parents: Vec::new() }
 }
 
 fn head(name: String, size: usize, says: RecordSays) -> Head {
@@ -473,28 +516,166 @@ fn combinations(fields: &[usize], measured: &[Measured<'_>]) -> Vec<Vec<u32>> {
     counts.into_iter().map(|(combination, _)| combination).collect()
 }
 
+/// Several fields of every record as one.
+struct Joined {
+    combinations: Vec<Vec<u32>>,
+    tokens: Vec<u32>,
+}
+
+impl Joined {
+    fn new(fields: &[usize], measured: &[Measured<'_>]) -> Joined {
+        let combinations = combinations(fields, measured);
+        let index: HashMap<&[u32], u32> = combinations.iter().map(Vec::as_slice).zip(0..).collect();
+        let combination =
+            |record| -> Vec<u32> { fields.iter().map(|&at| measured[at].tokens[record]).collect() };
+        let count = measured[fields[0]].tokens.len();
+        let tokens = (0..count).map(|record| index[combination(record).as_slice()]).collect();
+        Joined { combinations, tokens }
+    }
+}
+
+/// Which kinds of combinations a flow has, of the sets that more than one flow has. A kind
+/// is what some of the fields say: as many of them as leave sets that most flows share.
+fn support(
+    fields: &[usize],
+    joined: &Joined,
+    measured: &[Measured<'_>],
+    records: &Records<'_>,
+) -> Option<(Variable, Vec<u32>)> {
+    let of = |places: &[usize]| Support::new(places, joined, records);
+    // The direction first, then what keeps most flows.
+    let direction = fields.iter().position(|&at| measured[at].field.name == DIRECTION);
+    let mut chosen: Vec<usize> = direction.into_iter().collect();
+    let mut best = direction.map(|_| of(&chosen));
+    loop {
+        let left = (0..fields.len()).filter(|place| !chosen.contains(place));
+        let next = left.map(|place| {
+            let places = [&chosen[..], &[place]].concat();
+            (of(&places), places)
+        });
+        // Of equals the first.
+        let next = next.reduce(|a, b| if b.0.covered > a.0.covered { b } else { a });
+        let Some((support, places)) = next.filter(|(support, _)| {
+            support.covered as f64 >= SUPPORT_SHARE * support.tokens.len() as f64
+        }) else {
+            break;
+        };
+        (best, chosen) = (Some(support), places);
+    }
+    let Support { kinds, sets, tokens, .. } = best?;
+    let size = sets.len() + 1;
+    let says = Says::Support { head: 0, kinds, sets };
+    Some((variable("combinations".to_owned(), size, says), tokens))
+}
+
+struct Support {
+    kinds: Vec<u32>,
+    sets: Vec<Vec<u32>>,
+    tokens: Vec<u32>,
+    /// Flows that have one of the sets.
+    covered: usize,
+}
+
+impl Support {
+    fn new(places: &[usize], joined: &Joined, records: &Records<'_>) -> Support {
+        let mut numbers: HashMap<Vec<u32>, u32> = HashMap::new();
+        let kind = |combination: &Vec<u32>| {
+            let said = places.iter().map(|&place| combination[place]).collect();
+            let next = numbers.len() as u32;
+            *numbers.entry(said).or_insert(next)
+        };
+        let kinds: Vec<u32> = joined.combinations.iter().map(kind).collect();
+        let set = |range: std::ops::Range<usize>| -> Vec<u32> {
+            let mut there = vec![false; kinds.len()];
+            let tokens = joined.tokens[range].iter();
+            tokens.for_each(|&token| there[kinds[token as usize] as usize] = true);
+            there.into_iter().zip(0..).filter_map(|(is, kind)| is.then_some(kind)).collect()
+        };
+        let of_flows: Vec<Vec<u32>> = records.flows().map(set).collect();
+        let few = of_flows.iter().filter(|set| set.len() <= MOST_SUPPORT);
+        let sets = frequent(few, MOST_SETS);
+        let index: HashMap<&[u32], u32> = sets.iter().map(Vec::as_slice).zip(0..).collect();
+        let open = sets.len() as u32;
+        let token = |set: &Vec<u32>| index.get(set.as_slice()).copied().unwrap_or(open);
+        let tokens: Vec<u32> = of_flows.iter().map(token).collect();
+        let covered = tokens.iter().filter(|token| **token < open).count();
+        Support { kinds, sets, tokens, covered }
+    }
+}
+
+/// What is there more than once, in ascending order; at most so many, the most frequent.
+fn frequent<'a, T: Clone + Ord + std::hash::Hash + 'a>(
+    all: impl Iterator<Item = &'a T>,
+    most: usize,
+) -> Vec<T> {
+    let mut counts: HashMap<&T, u64> = HashMap::new();
+    all.for_each(|one| *counts.entry(one).or_default() += 1);
+    let mut counts: Vec<(&T, u64)> = counts.into_iter().filter(|(_, count)| *count > 1).collect();
+    counts.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
+    let mut kept: Vec<T> = counts.into_iter().take(most).map(|(one, _)| one.clone()).collect();
+    kept.sort_unstable();
+    kept
+}
+
+/// The pairs of tokens that two fields of addresses have more than once. What is seen once
+/// is as often as what has not been seen at all (Good, *The population frequencies of
+/// species and the estimation of population parameters*, Biometrika 40, 1953), so pairs are
+/// new as often as they should be.
+fn pair(
+    fields: [usize; 2],
+    codecs: [&TokensCodec; 2],
+    tokens: [&[u32]; 2],
+    name: String,
+) -> Option<(Variable, Vec<u32>)> {
+    let of_flows: Vec<[u32; 2]> = tokens[0].iter().zip(tokens[1]).map(|(&a, &b)| [a, b]).collect();
+    let is_exact = |pair: &&[u32; 2]| pair.iter().zip(codecs).all(|(&t, codec)| codec.is_exact(t));
+    let pairs = frequent(of_flows.iter().filter(is_exact), MOST_PAIRS);
+    let open = pairs.len();
+    let token = |pair: &[u32; 2]| pairs.binary_search(pair).unwrap_or(open) as u32;
+    let tokens: Vec<u32> = of_flows.iter().map(token).collect();
+    let covered = tokens.iter().filter(|token| (**token as usize) < open).count();
+    if (covered as f64) < PAIRS_SHARE.max(f64::MIN_POSITIVE) * tokens.len() as f64 {
+        return None;
+    }
+    Some((variable(name, open + 1, Says::Pair { fields, pairs }), tokens))
+}
+
+/// Gives records whose value has no token of its own and is that of the record before one
+/// more token, if there are enough of them.
+fn mark_repeats(
+    one: &Measured<'_>,
+    trace: &Trace,
+    rows: &[usize],
+    ends: &[u64],
+    tokens: &mut [u32],
+) -> bool {
+    let Some(column) = trace.column(&one.field.name) else { return false };
+    let in_bin = |at: &usize| !one.codec.is_exact(one.tokens[*at]);
+    let later = || (0..rows.len()).filter(|at| !since_us_is_first(ends, *at)).filter(in_bin);
+    let value = |at: usize| column.column.value(rows[at]);
+    let repeated: Vec<usize> = later().filter(|&at| value(at) == value(at - 1)).collect();
+    if repeated.is_empty() || (repeated.len() as f64) < REPEATS_SHARE * later().count() as f64 {
+        return false;
+    }
+    let repeat = one.codec.sizes()[0] as u32;
+    repeated.into_iter().for_each(|at| tokens[at] = repeat);
+    true
+}
+
 fn joint_head(
     fields: &[usize],
+    Joined { combinations, tokens }: &Joined,
     measured: &[Measured<'_>],
     records: &Records<'_>,
     variables: &[Variable],
     attributes: &[u32],
-) -> (Head, Vec<u32>) {
-    let combinations = combinations(fields, measured);
-    let index: HashMap<&[u32], u32> = combinations.iter().map(Vec::as_slice).zip(0..).collect();
-    let count = measured[fields[0]].tokens.len();
-    let mut tokens = Vec::with_capacity(count);
-    for record in 0..count {
-        let of_record: Vec<u32> = fields.iter().map(|&at| measured[at].tokens[record]).collect();
-        tokens.push(index[of_record.as_slice()]);
-    }
+) -> Head {
     // What a protocol has is certain. Else some variable tells most; but one of ports would
     // let TCP do what UDP does at the same port.
-    let is_protocol = |one: &Variable| one.name == PROTO && one.size > 1 && is_few_and_whole(one);
     let given = variables
         .iter()
         .position(is_protocol)
-        .or_else(|| most_telling(&tokens, combinations.len(), records, variables, attributes));
+        .or_else(|| most_telling(tokens, combinations.len(), records, variables, attributes));
     let rows = given.map_or(1, |at| variables[at].size + 1);
     let mut first = vec![vec![false; combinations.len()]; rows];
     let mut later = first.clone();
@@ -517,9 +698,9 @@ fn joint_head(
     let name = fields.iter().map(|&at| measured[at].field.name.as_str()).collect::<Vec<_>>();
     let size = combinations.len();
     let (first, later, after) = (lists(first), lists(later), lists(after));
-    let fields = fields.to_vec();
+    let (fields, combinations) = (fields.to_vec(), combinations.clone());
     let says = RecordSays::Joint { fields, combinations, given, first, later, after };
-    (head(name.join(" "), size, says), tokens)
+    head(name.join(" "), size, says)
 }
 
 /// Whether a variable is a field of few tokens.
@@ -620,6 +801,22 @@ fn in_order(
     for (_, at) in order {
         all.append(&mut groups[at]);
     }
+    // A pair tells its fields.
+    let pair_of = |all: &[(Variable, Vec<u32>)]| {
+        all.iter().zip(0..).find_map(|((variable, _), at)| match &variable.says {
+            Says::Pair { fields, .. } => Some((at, *fields)),
+            _ => None,
+        })
+    };
+    if let Some((pair, fields)) = pair_of(&all) {
+        let is_of =
+            |says: &Says| matches!(says, Says::Field { field, .. } if fields.contains(field));
+        let first = all.iter().position(|(v, _)| is_of(&v.says)).unwrap_or(pair);
+        if first < pair {
+            let moved = all.remove(pair);
+            all.insert(first, moved);
+        }
+    }
     let position = |wanted: &dyn Fn(&Says) -> bool| all.iter().position(|(v, _)| wanted(&v.says));
     // A duration needs the count before it.
     let count = position(&|says| matches!(says, Says::Count { .. }));
@@ -659,8 +856,17 @@ fn in_order(
                 if absent { all[at].0.size as u32 } else { all[at].1[flow] };
         }
     }
+    let pair = pair_of(&all);
+    let told = |says: &Says| match (says, pair) {
+        (Says::Field { field, place: 0 }, Some((variable, fields))) => {
+            let place = fields.iter().position(|of| of == field)?;
+            Some(Told { variable, place })
+        }
+        _ => None,
+    };
     let variables = all.into_iter().enumerate().map(|(at, (variable, _))| Variable {
         applies: applies.get(&at).copied(),
+        told: told(&variable.says),
         file: (at > 0).then(|| format!("attribute-{at}.onnx")),
         ..variable
     });
@@ -672,6 +878,8 @@ fn in_order(
                 field == own
             }
             (Says::Field { place, .. }, _) => *place == 0,
+            // A pair says what its fields do.
+            (Says::Pair { .. }, _) => false,
             _ => true,
         };
         variables[at].parents = (0..at).filter(|&before| is_of(before)).collect();

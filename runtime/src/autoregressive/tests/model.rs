@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use ns_model_format::arrival::ArrivalProcess;
-use ns_model_format::autoregressive::{Applies, Head, RecordSays, Says, Variable};
+use ns_model_format::autoregressive::{Applies, Head, RecordSays, Says, Told, Variable};
 use ns_model_format::codec::{Codec, TokenOptions, TokensCodec};
 use ns_model_format::manifest::{Model, Timeline};
 use ns_model_format::random::{Purpose, Stream};
@@ -19,6 +19,11 @@ pub(super) const SPAN_NS: u64 = 100_000_000;
 pub(super) const ADDRESS: usize = 2;
 pub(super) const COUNT: usize = 7;
 pub(super) const DURATION: usize = 8;
+/// Of the bundle with a pair, in which what is after it is one further.
+pub(super) const PAIR: usize = 1;
+pub(super) const PAIRS: [[u32; 2]; 3] = [[0, 0], [0, 1], [2, 1]];
+pub(super) const SUPPORT: usize = 10;
+pub(super) const FLAGS: [&[u32]; 2] = [&[1, 3], &[0, 1, 2, 3]];
 
 pub(super) fn numbers(values: Vec<i64>, octets: Option<u8>, bins: usize) -> TokensCodec {
     let options = TokenOptions { octets, bins, ..TokenOptions::default() };
@@ -35,6 +40,45 @@ pub(super) fn durations() -> TokensCodec {
 /// measurements `flags` and `direction` that are drawn together, `len`, and `ttl`, which
 /// each direction has one of.
 pub(super) fn bundle() -> Bundle {
+    bundle_with(|_| ())
+}
+
+/// The same; kind and address are drawn as a pair first, or each alone, `len` may be that of
+/// the record before, and the last variable says which flags a flow has.
+pub(super) fn paired_bundle() -> Bundle {
+    bundle_with(|model| {
+        let later = |at: &mut usize| *at += usize::from(*at >= PAIR);
+        for variable in &mut model.attributes {
+            variable.parents.iter_mut().for_each(later);
+            variable.applies.iter_mut().for_each(|applies| later(&mut applies.variable));
+            if let Says::Field { field, place: 0 } = variable.says {
+                variable.parents.push(PAIR);
+                variable.told = Some(Told { variable: PAIR, place: field });
+            }
+        }
+        let variable = |name: &str, size, says| Variable {
+            name: name.to_owned(),
+            size,
+            says,
+            applies: None,
+            told: None,
+            file: Some("none".to_owned()),
+            parents: vec![0],
+        };
+        let says = Says::Pair { fields: [0, 1], pairs: PAIRS.to_vec() };
+        model.attributes.insert(PAIR, variable("kind address", PAIRS.len() + 1, says));
+        let sets = FLAGS.iter().map(|set| set.to_vec()).collect();
+        let says = Says::Support { head: 0, kinds: vec![0, 0, 1, 1, 2, 2, 3, 3], sets };
+        model.attributes.push(variable("flags", FLAGS.len() + 1, says));
+        if let RecordSays::Joint { given, .. } = &mut model.heads[0].says {
+            given.iter_mut().for_each(later);
+        }
+        model.heads[1].says = RecordSays::Field { field: 2, repeats: true };
+        model.heads[1].size += 1;
+    })
+}
+
+fn bundle_with(edit: impl FnOnce(&mut Autoregressive)) -> Bundle {
     let mut manifest = testing::bundle(TimeEncoding::Interarrival, None).manifest().clone();
     let field = |name: &str, codec: TokensCodec| Field {
         missing: None,
@@ -55,6 +99,7 @@ pub(super) fn bundle() -> Bundle {
         size,
         says,
         applies: None,
+        told: None,
         file: (!parents.is_empty()).then(|| "none".to_owned()),
         parents: parents.to_vec(),
     };
@@ -94,7 +139,7 @@ pub(super) fn bundle() -> Bundle {
     };
     let heads = vec![
         head("flags", 8, joint),
-        head("len", size(&lengths), RecordSays::Field { field: 2 }),
+        head("len", size(&lengths), RecordSays::Field { field: 2, repeats: false }),
         head("gap", size(&gaps), RecordSays::Gap { tokens: gaps }),
     ];
     manifest.schema.attributes = vec![field("kind", kind), field("address", address)];
@@ -106,26 +151,28 @@ pub(super) fn bundle() -> Bundle {
     ];
     manifest.schema.columns =
         ["kind", "address", "time", "flags", "direction", "len", "ttl"].map(str::to_owned).to_vec();
+    let mut model = Autoregressive {
+        tables: "tables".to_owned(),
+        units: 6,
+        context: 5,
+        hidden: 3,
+        head: 4,
+        attributes,
+        context_file: "none".to_owned(),
+        step_file: "none".to_owned(),
+        heads,
+    };
+    edit(&mut model);
+    let tables = tables_file(&model, |_, _| true);
     manifest.model = Model {
         class: "autoregressive".to_owned(),
         weights: "none".to_owned(),
         chunks: Vec::new(),
-        autoregressive: Some(Autoregressive {
-            tables: "tables".to_owned(),
-            units: 6,
-            context: 5,
-            hidden: 3,
-            head: 4,
-            attributes,
-            context_file: "none".to_owned(),
-            step_file: "none".to_owned(),
-            heads,
-        }),
+        autoregressive: Some(model),
     };
     let starts: Vec<u64> = (0..300).map(|i| (i / 3) * 1_000_000).collect();
     manifest.timeline =
         Timeline { arrivals: ArrivalProcess::fit(&starts, SPAN_NS), ..manifest.timeline };
-    let tables = tables_file(manifest.model.autoregressive.as_ref().unwrap(), |_, _| true);
     let files = [("none".to_owned(), Vec::new()), ("tables".to_owned(), tables)];
     Bundle::new(manifest, BTreeMap::from(files)).unwrap()
 }
