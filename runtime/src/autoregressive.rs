@@ -3,7 +3,7 @@
 //!
 //! docs/bundle-format.md is normative. Rows between the networks, of float32:
 //! attributes are the N variables' tokens, then N places within bins; gates are the
-//! context graph's output, the number of records, the planned microseconds, two tokens of
+//! context graph's output, the number of records, the planned microseconds, those that are left of the span, two tokens of
 //! each joint head (what it is given, its support), and token and place of each constant
 //! measurement.
 
@@ -102,7 +102,7 @@ impl Widths {
 
     /// Where in it the two tokens of each joint head begin: what it is given, its support.
     fn given(self) -> usize {
-        self.context() + 2
+        self.context() + 3
     }
 
     /// What is kept of a flow beside the LSTM's states: one more than each head's token,

@@ -350,6 +350,7 @@ impl<G: Dense> Chain<G> {
                 let most = f64::from(1 << f32::MANTISSA_DIGITS);
                 out.push(number(&self.count).unwrap_or(1.0).floor().clamp(1.0, most) as f32);
                 out.push(duration_us.min(left_us).max(0.0) as f32);
+                out.push(left_us as f32);
                 let joints = joints.iter().flatten();
                 out.extend(joints.map(|variable| variable.map_or(0.0, |at| row[at])));
                 out.extend(constants.iter().flat_map(|&at| [row[at], row[count + at]]));

@@ -164,6 +164,8 @@ pub(super) struct Records<G, S> {
     heads: Vec<RecordHead<G>>,
     widths: Widths,
     gap: TokensCodec,
+    /// The smallest gap of each token.
+    gap_from_us: Vec<f64>,
     sources: Vec<Source>,
     /// The head that says a record's direction, and which its tokens say.
     direction: Option<(usize, Vec<u8>)>,
@@ -209,6 +211,10 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
             RecordSays::Gap { tokens } => Some(tokens.clone()),
             _ => None,
         });
+        // A bundle was checked for having one.
+        let gap = gap.unwrap_or_else(|| TokensCodec::of_counts(1));
+        let gap_from_us =
+            (0..gap.sizes()[0] as u32).map(|token| gap.number_at(token, 0.0)).collect();
         let sources: Vec<Source> = (0..schema.measurements.len())
             .map(|measurement| source(model, widths, measurement))
             .collect();
@@ -217,8 +223,8 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
             step,
             heads: model.heads.iter().zip(graphs).enumerate().map(head).collect(),
             widths,
-            // A bundle was checked for having one.
-            gap: gap.unwrap_or_else(|| TokensCodec::of_counts(1)),
+            gap,
+            gap_from_us,
             direction: direction(model, schema, &sources),
             sources,
             rows: 0,
@@ -306,6 +312,7 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
     /// Draws one head's token for every row.
     fn draw(&mut self, at: usize, gates: &[f32], noise: &[f32]) -> Result<(), RuntimeError> {
         let Records { widths, tables, heads, buckets, all, sampler, some, progress, .. } = self;
+        let gap_from_us = &self.gap_from_us;
         let (count, part) = (heads.len(), at * widths.head..(at + 1) * widths.head);
         let tokens = Cell::from_mut(&mut self.tokens[..]).as_slice_of_cells();
         let gates = || gates.chunks_exact(widths.gates());
@@ -349,7 +356,20 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                         });
                         // A first record has none before it.
                         let there = logits.len() - usize::from(repeats.is_some() && index == 0);
-                        let token = sampler.draw(&logits[..there], allowed, noise[2 * at]);
+                        let mut token = sampler.draw(&logits[..there], allowed, noise[2 * at]);
+                        // No gap ends after the span.
+                        if at + 1 == count && index > 0 && token < gap_from_us.len() {
+                            let clock = &progress[widths.clock() + 1..];
+                            let elapsed_us = f64::from(clock[0]) * 1e6 + f64::from(clock[1]);
+                            let left_us = widths.left_us(gates) - elapsed_us;
+                            if gap_from_us[token] > left_us {
+                                let fits = |token: &u32| gap_from_us[*token as usize] <= left_us;
+                                some.clear();
+                                some.extend((0..gap_from_us.len() as u32).filter(fits));
+                                let allowed = (!some.is_empty()).then_some(&some[..]);
+                                token = sampler.draw(logits, allowed, noise[2 * at + 1]);
+                            }
+                        }
                         tokens[at].set(token as u32);
                     }
                 },
@@ -435,6 +455,11 @@ impl Widths {
     fn plan(self, gates: &[f32]) -> (u32, f64) {
         let at = self.context();
         (gates[at] as u32, f64::from(gates[at + 1]))
+    }
+
+    /// The microseconds from a flow's start to the end of its span.
+    fn left_us(self, gates: &[f32]) -> f64 {
+        f64::from(gates[self.context() + 2])
     }
 }
 
