@@ -73,6 +73,9 @@ pub(crate) struct Widths {
     constants: usize,
 }
 
+/// What is kept of a flow's time.
+const CLOCK: usize = 4;
+
 impl Widths {
     pub(crate) fn of(model: &Autoregressive) -> Widths {
         Widths {
@@ -106,11 +109,11 @@ impl Widths {
     }
 
     /// What is kept of a flow beside the LSTM's states: one more than each head's token,
-    /// the next record's index, the time since the first as seconds and microseconds, for
-    /// each joint head which of its support there were, as bits, and for each head that
+    /// the next record's index, the time since the first as seconds and microseconds, the
+    /// microseconds of the gaps as drawn, for each joint head which of its support there were, as bits, and for each head that
     /// repeats token and place of the value before.
     pub(crate) fn progress(self) -> usize {
-        self.clock() + 3 + self.joints + 2 * self.repeats
+        self.clock() + CLOCK + self.joints + 2 * self.repeats
     }
 
     /// Where in it the next record's index is.

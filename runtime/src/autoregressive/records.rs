@@ -11,12 +11,15 @@ use ns_model_format::schema::packet_field;
 
 use super::sample::Sampler;
 use super::tables::Tables;
-use super::{Dense, Recurrent, Widths};
+use super::{CLOCK, Dense, Recurrent, Widths};
 use crate::error::RuntimeError;
 use crate::kernels::{sum, wide};
 use crate::program::{Rows, RowsMut};
 use crate::stages::{Stage, timed};
 
+/// Gaps from this record on are steered, by so much at most.
+const STEERED_FROM: u32 = 16;
+const MOST_STEERED: f64 = 2.0;
 /// Place within a bin of what has no draw of its own.
 const MIDDLE: f32 = 0.5;
 /// Values of a record's row before its measurements: the gap in microseconds, and
@@ -63,7 +66,7 @@ impl Joint {
         };
         Joint {
             given: widths.given() + 2 * index,
-            seen: widths.clock() + 3 + index,
+            seen: widths.clock() + CLOCK + index,
             combinations: combinations.to_vec(),
             first: first.to_vec(),
             later: Joint::later(later, after),
@@ -193,7 +196,7 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
     ) -> Records<G, S> {
         let widths = Widths::of(model);
         let mut joints = 0..;
-        let mut repeating = (widths.clock() + 3 + widths.joints..).step_by(2);
+        let mut repeating = (widths.clock() + CLOCK + widths.joints..).step_by(2);
         let head = |(at, (head, graph)): (usize, (&Head, G))| RecordHead {
             size: head.size,
             graph,
@@ -393,13 +396,17 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                 }
             }
             let (before, rest) = progress.split_at_mut(count);
-            let (clock, rest) = rest.split_at_mut(3);
+            let (clock, rest) = rest.split_at_mut(CLOCK);
             let mut gap_us = 0.0;
             if clock[0] == 0.0 {
                 tokens[count - 1] = 0;
             } else {
                 let within = f64::from(noise[2 * count - 1]);
-                gap_us = self.gap.number_at(tokens[count - 1], within).max(0.0);
+                let drawn_us = self.gap.number_at(tokens[count - 1], within).max(0.0);
+                let is_exact = self.gap.is_exact(tokens[count - 1]);
+                let factor = if is_exact { 1.0 } else { steer(widths.plan(gates), clock) };
+                gap_us = factor * drawn_us;
+                clock[3] += drawn_us as f32;
             }
             let (records, _) = widths.plan(gates);
             clock[0] += 1.0;
@@ -420,7 +427,7 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                         match heads[*head].repeats {
                             None => said,
                             Some(at) => {
-                                let kept = &mut rest[at - count - 3..][..2];
+                                let kept = &mut rest[at - count - CLOCK..][..2];
                                 if (tokens[*head] as usize) < heads[*head].size - 1 {
                                     kept.copy_from_slice(&[said.0, said.1]);
                                 }
@@ -448,6 +455,19 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
             }
         }
     }
+}
+
+/// What a gap is multiplied by, so that a long flow takes about as long as planned: the mean
+/// that is left to each gap over the mean of those drawn, within limits.
+fn steer((records, plan_us): (u32, f64), clock: &[f32]) -> f64 {
+    let index = clock[0] as u32;
+    let mean_us = f64::from(clock[3]) / f64::from(index.max(2) - 1);
+    if index < STEERED_FROM || mean_us <= 0.0 {
+        return 1.0;
+    }
+    let elapsed_us = f64::from(clock[1]) * 1e6 + f64::from(clock[2]);
+    let left = f64::from(records.saturating_sub(index).max(1));
+    ((plan_us - elapsed_us) / left / mean_us).clamp(1.0 / MOST_STEERED, MOST_STEERED)
 }
 
 impl Widths {
@@ -508,5 +528,35 @@ fn direction(
             _ => None,
         },
         Source::Constant(..) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_flows_take_about_as_long_as_planned() {
+        // Gaps of 150 us on average where 100 are planned; in the end of 30.
+        for (drawn_us, planned_us) in [(150.0, 100.0), (30.0, 100.0), (100.0, 100.0)] {
+            let records = 1_000;
+            let plan = (records, planned_us * f64::from(records - 1));
+            let mut clock = [1.0_f32, 0.0, 0.0, 0.0];
+            for at in 1..records {
+                let gap_us = drawn_us * (0.5 + f64::from(at % 11) / 10.0);
+                let us = f64::from(clock[2]) + steer(plan, &clock) * gap_us;
+                clock[0] += 1.0;
+                clock[1] += (us / 1e6).floor() as f32;
+                clock[2] = (us % 1e6) as f32;
+                clock[3] += gap_us as f32;
+            }
+            let took_us = f64::from(clock[1]) * 1e6 + f64::from(clock[2]);
+            let least = if drawn_us < 50.0 { 0.55 } else { 0.98 };
+            assert!((least..1.02).contains(&(took_us / plan.1)), "{drawn_us}: {took_us}");
+        }
+        // The first records are as drawn, and so are flows without time.
+        assert_eq!(steer((100, 1.0), &[15.0, 0.0, 9e5, 9e5]), 1.0);
+        assert_eq!(steer((100, 0.0), &[50.0, 0.0, 0.0, 0.0]), 1.0);
+        assert_eq!(steer((100, 0.0), &[50.0, 0.0, 9.0, 9.0]), 0.5);
     }
 }
