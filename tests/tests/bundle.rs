@@ -148,7 +148,7 @@ fn manifests_that_do_not_fit_are_refused_with_the_place() {
         (&format!("{step}/gates/dim"), 17.into(), "step.gates has 17 values"),
         (&format!("{step}/states/0/dim"), 0.into(), "a tensor has 0 values"),
         ("/schema/attributes/0/codec/n_bits", 199.into(), "`n_bits` is 199"),
-        ("/timeline/arrivals/bins", serde_json::json!([[]]), "has no flows"),
+        ("/timeline/arrivals", serde_json::json!({"span_ns": 9, "bins": [[]]}), "has no flows"),
         ("/timeline/arrivals/bins/0/flows", 1e300.into(), "is out of range"),
         ("/timeline/arrivals/bins", serde_json::json!([[], [9e18]]), "is out of range"),
     ];
