@@ -294,7 +294,8 @@ fn distances_agree_with_an_independent_implementation() {
     succeed("ns-train", &[&split[..], &input].concat(), folder.path());
     let pairs = [
         (folder.path().join("parts/train.pcap"), folder.path().join("parts/test.pcap")),
-        (data.join("pcap/wits-atm-2000.pcap"), data.join("pcap/iot-sentinel-20k.pcap")),
+        // The other implementation reads no IPv6.
+        (data.join("pcap/wits-atm-2000.pcap"), data.join("pcap/ics-mb2.pcap")),
         (data.join("pcap/ics-mb2.pcap"), lab_capture()),
         (folder.path().join("flows/train.csv"), folder.path().join("flows/test.csv")),
     ];
