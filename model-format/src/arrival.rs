@@ -1,7 +1,7 @@
 //! When flows start: how many in each part of the span, and how bursty.
 //!
-//! The span is cut into bins. Each holds how many flows start in it, and the lengths of the
-//! intervals between its two ends and the starts, as quantiles. To generate, intervals of
+//! The span is cut into bins. Each holds how many flows start in it, how far from its two
+//! ends, and the lengths of the intervals between them. To generate, intervals of
 //! all lengths come in random order, stretched to fill the bin; so each time round has as
 //! many flows, there is nothing between the starts that was not there, and a bin in which
 //! no flow starts stays silent. Past the span it goes round.
@@ -137,7 +137,11 @@ impl ArrivalProcess {
     /// holds `share` (above 0) of them: there are as many more.
     #[must_use]
     pub fn of_whole(mut self, share: f64) -> ArrivalProcess {
-        self.bins.iter_mut().for_each(|bin| bin.flows /= share);
+        for bin in &mut self.bins {
+            bin.flows /= share;
+            bin.first_ns *= share.min(1.0);
+            bin.last_ns *= share.min(1.0);
+        }
         self
     }
 
@@ -231,7 +235,8 @@ impl Bin {
         let steps = gaps.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0);
         let mean = if last == 0 { gaps[0] } else { steps.sum::<f64>() / last as f64 };
         let flows = if mean > 0.0 { length / mean } else { gaps.len() as f64 };
-        Bin { flows, intervals_ns: gaps, ..Bin::default() }
+        let last_ns = if mean > 0.0 { mean.min(length) } else { 0.0 };
+        Bin { flows, first_ns: 0.0, last_ns, intervals_ns: gaps }
     }
 
     /// The length at a probability: one of those there were, so that none comes between
@@ -304,17 +309,22 @@ impl Starts {
             // or where it is cut, they do not all begin with it.
             let whole = pieces == 1 && count as f64 + 1.0 > bin.flows;
             let length = (end - begin) as f64;
-            let (first, last) = if whole { (bin.first_ns, bin.last_ns) } else { (0.0, 0.0) };
-            let mut order: Vec<u32> = (u32::from(whole)..count as u32).collect();
+            // Of more flows the ends are as much shorter.
+            let scale = (bin.flows / count as f64).min(1.0);
+            let (first, last) =
+                if whole { (scale * bin.first_ns, scale * bin.last_ns) } else { (0.0, 0.0) };
+            let between = if whole { count - 1 } else { count + 1 };
+            let mut order: Vec<u32> = (0..between as u32).collect();
             stream.shuffle(&mut order);
             let strata = order.iter().map(|&stratum| {
-                let place = f64::from(stratum - u32::from(whole)) + stream.uniform_f64();
-                bin.interval_ns(place / order.len() as f64)
+                let place = f64::from(stratum) + stream.uniform_f64();
+                bin.interval_ns(place / between as f64)
             });
             let mut intervals: Vec<f64> = strata.collect();
             let sum = intervals.iter().sum::<f64>().max(f64::MIN_POSITIVE);
-            let stretch = (length - first - last).max(0.0) / sum;
+            let stretch = ((length - first - last).max(0.0) / sum).min(f64::MAX);
             intervals.iter_mut().for_each(|interval| *interval *= stretch);
+            intervals.truncate(if whole { between } else { count });
             if whole {
                 intervals.insert(0, first);
             }

@@ -19,6 +19,8 @@ pub const BUDGET_BUCKETS: usize = 64;
 pub const MOST_SUPPORT: usize = 24;
 /// A variable has at most so many tokens, and a model so many variables.
 const MOST: usize = 1 << 14;
+/// Most sets of a support.
+const MOST_SETS: usize = 1 << 10;
 /// Combinations that lists may hold, each list taken with each other.
 const MOST_LISTED: usize = 1 << 22;
 
@@ -273,7 +275,7 @@ impl Autoregressive {
         let mut told = vec![0; schema.measurements.len()];
         let mut fields: Vec<Vec<usize>> = vec![Vec::new(); schema.attributes.len()];
         let mut counts = 0;
-        let mut supports = vec![0; self.heads.len()];
+        let mut has_support = false;
         for (at, variable) in self.attributes.iter().enumerate() {
             let fail = |reason: &str| Err(format!("variable `{}`: {reason}", variable.name));
             let size = match &variable.says {
@@ -313,6 +315,9 @@ impl Autoregressive {
                     else {
                         return fail("a support of no joint head");
                     };
+                    if sets.len() > MOST_SETS || kinds.len() > MOST {
+                        return fail("too many sets, or kinds");
+                    }
                     let known = |set: &Vec<u32>| {
                         (1..=MOST_SUPPORT).contains(&set.len())
                             && set.is_sorted_by(|one, next| one < next)
@@ -321,9 +326,8 @@ impl Autoregressive {
                     if kinds.len() != combinations.len() || !sets.iter().all(known) {
                         return fail("sets of combinations that there are not");
                     }
-                    supports[*head] += 1;
-                    if supports[*head] > 1 {
-                        return fail("a second support of the same head");
+                    if std::mem::replace(&mut has_support, true) {
+                        return fail("a second support");
                     }
                     sets.len() + 1
                 }
@@ -350,7 +354,10 @@ impl Autoregressive {
                 return fail("the first variable, and only it, is given");
             }
             let applies = variable.applies.as_ref().map(|applies| applies.variable);
-            if variable.parents.iter().copied().chain(applies).any(|before| before >= at) {
+            let too_many = variable.parents.len() > at;
+            if too_many
+                || variable.parents.iter().copied().chain(applies).any(|before| before >= at)
+            {
                 return fail("it depends on what is not before it");
             }
             if let Some(told) = &variable.told {
@@ -398,8 +405,10 @@ impl Autoregressive {
                         },
                     };
                     let lists = first.iter().chain(later).chain(after);
-                    let known =
-                        |list: &Vec<u32>| list.iter().all(|&at| (at as usize) < combinations.len());
+                    let known = |list: &Vec<u32>| {
+                        list.is_sorted_by(|one, next| one < next)
+                            && list.iter().all(|&at| (at as usize) < combinations.len())
+                    };
                     // What the runtime makes of them is as large as their product.
                     let listed: usize = later.iter().map(Vec::len).sum();
                     let all = (listed + later.len()).saturating_mul(after.len().max(1));

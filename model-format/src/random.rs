@@ -17,7 +17,7 @@ pub enum Purpose {
     Training = 3,
     /// Word vectors; the index numbers the space.
     Word2vec = 4,
-    /// Gaps between flow starts; the index is the flow number.
+    /// When flows start; the index numbers the pieces of all rounds' bins.
     Arrivals = 5,
     /// A generated flow's attribute noise; the index is the flow number.
     Attributes = 6,

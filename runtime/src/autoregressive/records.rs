@@ -131,7 +131,8 @@ impl Joint {
     /// What is in both lists, unless nothing is.
     fn later(later: &[Vec<u32>], after: &[Vec<u32>]) -> Vec<Vec<Vec<u32>>> {
         let both = |list: &Vec<u32>, after: &Vec<u32>| -> Vec<u32> {
-            let both: Vec<u32> = list.iter().copied().filter(|at| after.contains(at)).collect();
+            let both: Vec<u32> =
+                list.iter().copied().filter(|at| after.binary_search(at).is_ok()).collect();
             if both.is_empty() { list.clone() } else { both }
         };
         let of_given = |list: &Vec<u32>| match after.is_empty() {
@@ -173,7 +174,7 @@ pub(super) struct Records<G, S> {
     /// The head that says a record's direction, and which its tokens say.
     direction: Option<(usize, Vec<u8>)>,
     rows: usize,
-    /// `[rows, heads + 3]`.
+    /// What is kept of each flow: [`Widths::progress`].
     progress: Vec<f32>,
     /// Buckets of the records left and of the time left for a gap.
     buckets: Vec<(usize, usize)>,
@@ -405,7 +406,9 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                 let drawn_us = self.gap.number_at(tokens[count - 1], within).max(0.0);
                 let is_exact = self.gap.is_exact(tokens[count - 1]);
                 let factor = if is_exact { 1.0 } else { steer(widths.plan(gates), clock) };
-                gap_us = factor * drawn_us;
+                let elapsed_us = f64::from(clock[1]) * 1e6 + f64::from(clock[2]);
+                let left_us = (widths.left_us(gates) - elapsed_us).max(0.0);
+                gap_us = (factor * drawn_us).min(left_us);
                 clock[3] += drawn_us as f32;
             }
             let (records, _) = widths.plan(gates);
@@ -462,7 +465,7 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
 fn steer((records, plan_us): (u32, f64), clock: &[f32]) -> f64 {
     let index = clock[0] as u32;
     let mean_us = f64::from(clock[3]) / f64::from(index.max(2) - 1);
-    if index < STEERED_FROM || mean_us <= 0.0 {
+    if index < STEERED_FROM || mean_us <= 0.0 || plan_us <= 0.0 {
         return 1.0;
     }
     let elapsed_us = f64::from(clock[1]) * 1e6 + f64::from(clock[2]);
@@ -557,6 +560,7 @@ mod tests {
         // The first records are as drawn, and so are flows without time.
         assert_eq!(steer((100, 1.0), &[15.0, 0.0, 9e5, 9e5]), 1.0);
         assert_eq!(steer((100, 0.0), &[50.0, 0.0, 0.0, 0.0]), 1.0);
-        assert_eq!(steer((100, 0.0), &[50.0, 0.0, 9.0, 9.0]), 0.5);
+        assert_eq!(steer((100, 0.0), &[50.0, 0.0, 9.0, 9.0]), 1.0);
+        assert_eq!(steer((100, 5.0), &[50.0, 0.0, 9.0, 9.0]), 0.5);
     }
 }

@@ -120,8 +120,9 @@ impl Flows {
 pub(crate) fn is_chain(chain: &Chain) -> bool {
     let depends = |(at, variable): (usize, &Variable)| {
         let applies = variable.applies.iter().map(|applies| applies.variable);
+        let told = variable.told.iter().map(|told| told.variable);
         variable.size > 0
-            && variable.parents.iter().copied().chain(applies).all(|before| before < at)
+            && variable.parents.iter().copied().chain(applies).chain(told).all(|before| before < at)
     };
     !chain.variables.is_empty()
         && !chain.heads.is_empty()
@@ -307,7 +308,7 @@ pub(crate) fn encode(
         let (size, says) = (codec.sizes()[0], Says::Duration { tokens: codec.clone() });
         let tokens = durations.iter().zip(&trace.flows).map(|(d, flow)| match flow.len() {
             1 => size as u32,
-            _ => codec.token_of(*d),
+            _ => codec.token_of(at_least_one(*d)),
         });
         let tokens = tokens.collect();
         columns.push((variable("duration".to_owned(), size, says), tokens));
@@ -356,7 +357,8 @@ pub(crate) fn encode(
         later.push(0.0);
     }
     let gaps = of_times(later, GAP_BINS);
-    let token = |(at, gap): (usize, &f64)| if is_first(at) { 0 } else { gaps.token_of(*gap) };
+    let token =
+        |(at, gap): (usize, &f64)| if is_first(at) { 0 } else { gaps.token_of(at_least_one(*gap)) };
     tokens.push(gaps_us.iter().enumerate().map(token).collect());
     let size = gaps.sizes()[0];
     heads.push(head("gap".to_owned(), size, RecordSays::Gap { tokens: gaps }));
@@ -372,6 +374,11 @@ pub(crate) fn encode(
     Ok((Chain { variables, heads }, Flows { attributes, ends, records, since_us }))
 }
 
+/// Less than a microsecond is one, but for none.
+fn at_least_one(time_us: f64) -> f64 {
+    if time_us > 0.0 { time_us.max(1.0) } else { 0.0 }
+}
+
 /// Tokens of times in microseconds: bins that are even in the logarithm, from 1 on; and what
 /// clocks that tick slowly say again and again, none above all.
 fn of_times(times_us: Vec<f64>, bins: usize) -> TokensCodec {
@@ -385,7 +392,7 @@ fn of_times(times_us: Vec<f64>, bins: usize) -> TokensCodec {
     };
     let zeros = times_us.iter().filter(|time| **time == 0.0).count();
     let least_us = if zeros as f64 >= least { 0.0 } else { 1.0 };
-    let at_least = |time: f64| if time > 0.0 { time.max(1.0) } else { least_us };
+    let at_least = |time: f64| at_least_one(time).max(least_us);
     TokensCodec::of_numbers(times_us.into_iter().map(at_least).collect(), &options)
 }
 
