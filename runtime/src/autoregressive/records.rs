@@ -288,10 +288,9 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                         let (records, plan_us) = widths.plan(gates);
                         let (before, clock) = progress.split_at(heads);
                         let index = clock[0] as u32;
-                        let elapsed_us = f64::from(clock[1]) * 1e6 + f64::from(clock[2]);
                         let gaps = records.saturating_sub(index.max(1));
                         let remaining = count_bucket(records.saturating_sub(index));
-                        let budget = budget_bucket(plan_us - elapsed_us, gaps);
+                        let budget = budget_bucket(plan_us - elapsed_us(clock), gaps);
                         terms.clear();
                         terms.push(&gates[..lstm]);
                         for (table, &before) in tables.record.iter().zip(before) {
@@ -363,9 +362,8 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                         let mut token = sampler.draw(&logits[..there], allowed, noise[2 * at]);
                         // No gap ends after the span.
                         if at + 1 == count && index > 0 && token < gap_from_us.len() {
-                            let clock = &progress[widths.clock() + 1..];
-                            let elapsed_us = f64::from(clock[0]) * 1e6 + f64::from(clock[1]);
-                            let left_us = widths.left_us(gates) - elapsed_us;
+                            let clock = &progress[widths.clock()..];
+                            let left_us = widths.left_us(gates) - elapsed_us(clock);
                             if gap_from_us[token] > left_us {
                                 let fits = |token: &u32| gap_from_us[*token as usize] <= left_us;
                                 some.clear();
@@ -406,8 +404,7 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                 let drawn_us = self.gap.number_at(tokens[count - 1], within).max(0.0);
                 let is_exact = self.gap.is_exact(tokens[count - 1]);
                 let factor = if is_exact { 1.0 } else { steer(widths.plan(gates), clock) };
-                let elapsed_us = f64::from(clock[1]) * 1e6 + f64::from(clock[2]);
-                let left_us = (widths.left_us(gates) - elapsed_us).max(0.0);
+                let left_us = (widths.left_us(gates) - elapsed_us(clock)).max(0.0);
                 gap_us = (factor * drawn_us).min(left_us);
                 clock[3] += drawn_us as f32;
             }
@@ -460,6 +457,12 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
     }
 }
 
+/// Microseconds since a flow's first record.
+#[inline(always)]
+fn elapsed_us(clock: &[f32]) -> f64 {
+    f64::from(clock[1]) * 1e6 + f64::from(clock[2])
+}
+
 /// What a gap is multiplied by, so that a long flow takes about as long as planned: the mean
 /// that is left to each gap over the mean of those drawn, within limits.
 fn steer((records, plan_us): (u32, f64), clock: &[f32]) -> f64 {
@@ -468,9 +471,8 @@ fn steer((records, plan_us): (u32, f64), clock: &[f32]) -> f64 {
     if index < STEERED_FROM || mean_us <= 0.0 || plan_us <= 0.0 {
         return 1.0;
     }
-    let elapsed_us = f64::from(clock[1]) * 1e6 + f64::from(clock[2]);
     let left = f64::from(records.saturating_sub(index).max(1));
-    ((plan_us - elapsed_us) / left / mean_us).clamp(1.0 / MOST_STEERED, MOST_STEERED)
+    ((plan_us - elapsed_us(clock)) / left / mean_us).clamp(1.0 / MOST_STEERED, MOST_STEERED)
 }
 
 impl Widths {
