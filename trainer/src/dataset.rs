@@ -7,7 +7,8 @@ use ns_model_format::manifest::Timeline;
 use ns_model_format::schema::{Spanning, TimeEncoding, Timestamp};
 use ns_model_format::{Column, Schema};
 
-use crate::autoregressive::tokens::{Chain, Flows, encode};
+use crate::autoregressive::chain::Chain;
+use crate::autoregressive::tokens::{Flows, encode};
 use crate::chunks::{self, Cut};
 use crate::config::{Chunking, Resolved, TimeEncodingName};
 use crate::encode::Encoder;

@@ -8,7 +8,8 @@ use candle_core::{DType, Device, Result, Tensor};
 use ns_model_format::autoregressive::Variable;
 use ns_model_format::random::{Purpose, Stream};
 
-use super::tokens::{Flows, coarse_of, is_certain};
+use super::chain::{coarse_of, is_certain};
+use super::tokens::Flows;
 use crate::model::ops::Ops;
 use crate::model::ops::tokens::Ids;
 use crate::model::parameter::{Adam, Initializer, Parameter};

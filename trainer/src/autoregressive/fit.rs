@@ -7,9 +7,10 @@ use candle_core::{Device, Result, Tensor};
 use ns_model_format::random::{Purpose, Stream};
 use serde::{Deserialize, Serialize};
 
+use super::chain::Chain;
 use super::conditional::{self, ConditionalWeights, Parts};
 use super::records::{RecordNetwork, RecordWeights, Widths, batches};
-use super::tokens::{Chain, Flows};
+use super::tokens::Flows;
 use crate::arrays::Arrays;
 use crate::model::ops::on_threads;
 use crate::model::parameter::{Adam, Parameter};

@@ -5,9 +5,12 @@
 //! how many are left and how much of the planned time. See
 //! [`ns_model_format::autoregressive`] for what is drawn.
 
+pub(crate) mod chain;
 pub(crate) mod conditional;
 mod config;
 pub(crate) mod fit;
+mod joint;
+mod measured;
 pub(crate) mod records;
 pub(crate) mod tokens;
 pub(crate) mod weights;

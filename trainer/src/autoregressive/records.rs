@@ -7,8 +7,9 @@ use ns_model_format::autoregressive::{
 };
 use ns_model_format::random::Stream;
 
+use super::chain::{coarse_of, is_certain};
 use super::conditional::{add_probabilities, correction, kept};
-use super::tokens::{Flows, coarse_of, is_certain};
+use super::tokens::Flows;
 use crate::model::ops::Ops;
 use crate::model::ops::lstm::Tape;
 use crate::model::ops::tokens::Ids;

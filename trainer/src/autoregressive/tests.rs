@@ -3,10 +3,11 @@ use ns_model_format::autoregressive::{Applies, Head, RecordSays, Says, Variable}
 use ns_model_format::codec::{TokenOptions, TokensCodec};
 use ns_model_format::random::{Purpose, Stream};
 
+use super::chain::Chain;
 use super::conditional::{self, Parts};
 use super::fit::{self, Options, RecordTraining};
 use super::records::{RecordNetwork, Widths};
-use super::tokens::{Chain, Flows};
+use super::tokens::Flows;
 use crate::arrays::Arrays;
 
 fn bins(count: usize) -> TokensCodec {

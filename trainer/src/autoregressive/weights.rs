@@ -2,10 +2,10 @@
 
 use ns_model_format::autoregressive::{BUDGET_BUCKETS, COUNT_BUCKETS, Variable};
 
+use super::chain::Chain;
 use super::conditional::ConditionalWeights;
 use super::fit::Options;
 use super::records::RecordWeights;
-use super::tokens::Chain;
 use crate::arrays::{Array, Arrays};
 
 /// A trained model.

@@ -11,8 +11,8 @@ use ns_model_format::{Bundle, BundleError, Manifest, Schema};
 use super::doppelganger::sigmoids_first;
 use super::graph::GraphWriter;
 use super::{Tensors, safetensors};
+use crate::autoregressive::chain::Chain;
 use crate::autoregressive::fit::Options;
-use crate::autoregressive::tokens::Chain;
 use crate::autoregressive::weights::Weights;
 
 const TABLES: &str = "tables.safetensors";

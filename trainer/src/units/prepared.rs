@@ -8,8 +8,8 @@ use ns_model_format::manifest::Timeline;
 use serde::{Deserialize, Serialize};
 
 use super::Plan;
+use crate::autoregressive::chain::{Chain, is_chain};
 use crate::autoregressive::fit::batches_an_epoch;
-use crate::autoregressive::tokens::{Chain, is_chain};
 use crate::files::write_whole;
 use crate::fit::Prepared;
 use crate::ingest::NotUsed;
