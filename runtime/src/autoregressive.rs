@@ -17,7 +17,7 @@ mod tables;
 use std::path::Path;
 use std::sync::Arc;
 
-use ns_model_format::autoregressive::Autoregressive;
+use ns_model_format::autoregressive::{Autoregressive, Variable};
 use ns_model_format::manifest::Tensor;
 use ns_model_format::{Bundle, Schema};
 
@@ -26,7 +26,7 @@ use crate::networks::Networks;
 use crate::program::{Rows, RowsMut};
 use chain::Chain;
 pub(crate) use chain::forced_places;
-use graphs::{DenseGraph, RecurrentGraph};
+use graphs::{DenseGraph, Loader, RecurrentGraph};
 pub(crate) use records::BEFORE_TOKENS;
 use records::Records;
 pub(crate) use tables::Tables;
@@ -148,36 +148,31 @@ impl AutoregressiveEngine<DenseGraph, RecurrentGraph> {
         tables: Arc<Tables>,
         onnxruntime: Option<&Path>,
     ) -> Result<Self, RuntimeError> {
-        let dense = |file: &str, (input, from): (&str, usize), (output, to): (&str, usize)| {
-            let (input, output) = (Tensor::new(input, from), Tensor::new(output, to));
-            DenseGraph::load(bundle, file, input, output, onnxruntime)
-        };
+        let mut loader = Loader::new(bundle, onnxruntime);
         let widths = Widths::of(model);
-        let heads = Tensor::new("heads", widths.heads * widths.head);
-        let attribute = |file: &String, size| dense(file, ("sum", model.units), ("logits", size));
+        let (sum, u) = (Tensor::new("sum", model.units), Tensor::new("u", model.head));
+        let logits = |size| Tensor::new("logits", size);
+        let mut attribute = |variable: &Variable| {
+            let file = variable.file.as_ref();
+            file.map(|file| loader.dense(file, sum.clone(), logits(variable.size))).transpose()
+        };
         let graphs = Graphs {
-            attributes: model
-                .attributes
-                .iter()
-                .map(|v| v.file.as_ref().map(|file| attribute(file, v.size)).transpose())
-                .collect::<Result<_, _>>()?,
-            context: dense(
+            attributes: model.attributes.iter().map(&mut attribute).collect::<Result<_, _>>()?,
+            context: loader.dense(
                 &model.context_file,
-                ("context", model.context),
-                ("gates", widths.context()),
+                Tensor::new("context", model.context),
+                Tensor::new("gates", widths.context()),
             )?,
-            step: RecurrentGraph::load(
-                bundle,
+            step: loader.recurrent(
                 &model.step_file,
                 Tensor::new("x", widths.lstm),
-                heads,
+                Tensor::new("heads", widths.heads * widths.head),
                 [("h", "h_next", model.hidden), ("c", "c_next", model.hidden)],
-                onnxruntime,
             )?,
             heads: model
                 .heads
                 .iter()
-                .map(|head| dense(&head.file, ("u", model.head), ("logits", head.size)))
+                .map(|head| loader.dense(&head.file, u.clone(), logits(head.size)))
                 .collect::<Result<_, _>>()?,
         };
         let manifest = bundle.manifest();

@@ -79,10 +79,21 @@ pub(crate) struct Matrix {
 }
 
 impl Matrix {
+    /// How many numbers a matrix of so many values holds, with those that fill up the last
+    /// panel. `columns` is not 0.
+    pub(crate) fn size(values: usize, columns: usize) -> usize {
+        values / columns * padded(columns)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.panels.len()
+    }
+
     /// From rows, one after the other. `columns` is not 0.
     pub(crate) fn new(values: &[f32], columns: usize) -> Matrix {
         let (inputs, width) = (values.len() / columns, padded(columns));
-        let mut panels = Vec::with_capacity(inputs * width);
+        let mut panels = Vec::with_capacity(Matrix::size(values.len(), columns));
         let mut at = 0;
         while at < width {
             let end = at + panel_width(at, width);

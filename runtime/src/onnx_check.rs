@@ -3,7 +3,16 @@
 //! A bundle may come from anyone. ONNX can name files of weights beside the
 //! model, hold loops that never end, and call operators of other vendors; a
 //! model of ours does none of it, so the file is walked once and refused.
+//! It packs weights once for each node that uses them, so nodes of a few bytes
+//! that share a matrix could ask for any amount of memory; that is refused too.
 //! The walk follows onnx.proto's field numbers and copies nothing.
+
+use std::collections::HashMap;
+
+/// Bytes of weights that nodes may have together, however small the graph.
+const MOST_SHARED: usize = 64 << 20;
+/// Nodes may have a graph's bytes so many times.
+const MOST_TIMES: usize = 4;
 
 /// What a model of ours may compute with. Each is a bounded amount of work for
 /// the sizes of its inputs.
@@ -76,18 +85,48 @@ pub(crate) fn check(model: &[u8]) -> Result<(), String> {
 }
 
 fn check_graph(graph: &[u8]) -> Result<(), String> {
+    let mut weights = HashMap::new();
     for field in Fields(graph) {
         match field? {
             // node
             (1, Value::Bytes(node)) => check_node(node)?,
             // initializer
-            (5, Value::Bytes(tensor)) => check_tensor(tensor)?,
+            (5, Value::Bytes(tensor)) => {
+                check_tensor(tensor)?;
+                tensor_name(tensor)?.map(|name| weights.insert(name, tensor.len()));
+            }
             // sparse_initializer
             (15, _) => return Err("has sparse weights".to_owned()),
             _ => {}
         }
     }
+    let most = MOST_SHARED.saturating_add(MOST_TIMES.saturating_mul(graph.len()));
+    let mut used = 0_usize;
+    for field in Fields(graph) {
+        let (1, Value::Bytes(node)) = field? else { continue };
+        for field in Fields(node) {
+            // input
+            if let (1, Value::Bytes(name)) = field? {
+                used = used.saturating_add(weights.get(name).copied().unwrap_or(0));
+            }
+        }
+        if used > most {
+            let bytes = graph.len();
+            return Err(format!(
+                "has nodes that share weights of more than {most} bytes in a graph of {bytes}"
+            ));
+        }
+    }
     Ok(())
+}
+
+fn tensor_name(tensor: &[u8]) -> Result<Option<&[u8]>, String> {
+    for field in Fields(tensor) {
+        if let (8, Value::Bytes(name)) = field? {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 fn check_node(node: &[u8]) -> Result<(), String> {
@@ -203,6 +242,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::testing::graphs::Writer;
 
     /// Field `number` of a message, of length-delimited contents.
     fn field(number: u8, contents: &[u8]) -> Vec<u8> {
@@ -236,6 +276,20 @@ mod tests {
         assert!(refused(&model(&external)).contains("another file"));
         assert!(refused(b"").contains("not an ONNX model"));
         assert!(refused(&[0x3a, 0xff, 0xff]).contains("not an ONNX model"));
+    }
+
+    #[test]
+    fn weights_that_many_nodes_share_are_counted_for_each() {
+        let shared = |nodes: usize| {
+            let mut writer = Writer::new(1).gemm(("a", 512), None, ("0", 512));
+            for node in 0..nodes {
+                writer = writer.node("Gemm", &["a", "weights of 0"], &node.to_string());
+            }
+            check(&writer.finish(&[("a", 512)], &[("0", 512)]))
+        };
+        assert_eq!(shared(50), Ok(()));
+        let error = shared(5000).unwrap_err();
+        assert!(error.starts_with("has nodes that share weights of more than 7"), "{error}");
     }
 
     proptest! {

@@ -7,12 +7,17 @@
 
 mod read;
 
+use std::sync::Arc;
+
 use ns_model_format::manifest::Tensor;
 
 use crate::kernels::{self, BLOCK, Matrix, padded, wide};
 
 /// Rows that go through a program together: few enough to stay near the CPU.
 const TILE: usize = 4 * BLOCK;
+/// Numbers that all programs of a worker may hold, in buffers and matrices: 256 MiB. A file
+/// of a few bytes may ask for much more, so what is beyond is left to ONNX Runtime.
+pub(crate) const MOST_NUMBERS: usize = 1 << 26;
 
 /// Columns of a buffer.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +51,7 @@ enum Binary {
 /// Something that fills columns of a buffer, of the last buffers the newest.
 #[derive(Clone, Debug)]
 enum Operation {
-    Gemm(View, Box<Matrix>, Onto),
+    Gemm(View, Arc<Matrix>, Onto),
     Unary(Unary, View),
     Binary(Binary, View, View),
     Concat(Vec<View>),
@@ -67,8 +72,12 @@ struct Buffer {
 
 impl Buffer {
     fn new(dim: usize) -> Buffer {
-        let stride = padded(dim);
-        Buffer { stride, values: vec![0.0; TILE * stride] }
+        Buffer { stride: padded(dim), values: vec![0.0; Buffer::size(dim)] }
+    }
+
+    /// How many numbers a buffer of so many columns holds.
+    fn size(dim: usize) -> usize {
+        TILE * padded(dim)
     }
 
     #[inline(always)]
@@ -88,9 +97,16 @@ pub(crate) struct Program {
 
 impl Program {
     /// Reads a graph that has passed [`crate::onnx_check`]; `None` if it is one for ONNX
-    /// Runtime, or not what is expected, or if this CPU would be slow at it.
-    pub(crate) fn read(model: &[u8], inputs: &[Tensor], outputs: &[Tensor]) -> Option<Program> {
-        kernels::is_fast().then(|| read::program(model, inputs, outputs)).flatten()
+    /// Runtime, or not what is expected, or needs more numbers than the budget has left, or
+    /// if this CPU would be slow at it. The budget, of [`MOST_NUMBERS`] at first, pays for a
+    /// graph that is read.
+    pub(crate) fn read(
+        model: &[u8],
+        inputs: &[Tensor],
+        outputs: &[Tensor],
+        budget: &mut usize,
+    ) -> Option<Program> {
+        kernels::is_fast().then(|| read::program(model, inputs, outputs, budget)).flatten()
     }
 
     /// Runs rows through, some at a time: `fill` writes those of the first input, the others

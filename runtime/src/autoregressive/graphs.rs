@@ -8,7 +8,7 @@ use ns_model_format::manifest::Tensor;
 use super::{Dense, Recurrent};
 use crate::engine::{self, Graph, StepGraph};
 use crate::error::RuntimeError;
-use crate::program::{Program, Rows, RowsMut};
+use crate::program::{MOST_NUMBERS, Program, Rows, RowsMut};
 
 /// A graph of one input and one output.
 pub(crate) enum DenseGraph {
@@ -35,26 +35,65 @@ impl<G> Library<G> {
     }
 }
 
-fn own(bundle: &Bundle, file: &str, inputs: &[Tensor], outputs: &[Tensor]) -> Option<Program> {
-    bundle.file(file).and_then(|bytes| Program::read(bytes, inputs, outputs))
+/// Loads the graphs of a bundle.
+pub(crate) struct Loader<'a> {
+    bundle: &'a Bundle,
+    /// Where ONNX Runtime is, if it is needed.
+    onnxruntime: Option<&'a Path>,
+    /// Numbers that programs may yet hold.
+    budget: usize,
 }
 
-impl DenseGraph {
-    pub(super) fn load(
-        bundle: &Bundle,
+impl<'a> Loader<'a> {
+    pub(super) fn new(bundle: &'a Bundle, onnxruntime: Option<&'a Path>) -> Loader<'a> {
+        Loader { bundle, onnxruntime, budget: MOST_NUMBERS }
+    }
+
+    fn own(&mut self, file: &str, inputs: &[Tensor], outputs: &[Tensor]) -> Option<Program> {
+        let bytes = self.bundle.file(file)?;
+        Program::read(bytes, inputs, outputs, &mut self.budget)
+    }
+
+    pub(super) fn dense(
+        &mut self,
         file: &str,
         input: Tensor,
         output: Tensor,
-        onnxruntime: Option<&Path>,
     ) -> Result<DenseGraph, RuntimeError> {
         let dims = [input.dim, output.dim];
         let (inputs, outputs) = (vec![input], vec![output]);
-        if let Some(program) = own(bundle, file, &inputs, &outputs) {
+        if let Some(program) = self.own(file, &inputs, &outputs) {
             return Ok(DenseGraph::Own(program));
         }
-        let environment = engine::environment(onnxruntime)?;
-        let graph = Graph::load(&environment, bundle, file, inputs, outputs)?;
+        let environment = engine::environment(self.onnxruntime)?;
+        let graph = Graph::load(&environment, self.bundle, file, inputs, outputs)?;
         Ok(DenseGraph::OnnxRuntime(Box::new(Library::new(graph, dims[0], dims[1]))))
+    }
+
+    /// `states` are the names before and after a step, and the width.
+    pub(super) fn recurrent(
+        &mut self,
+        file: &str,
+        input: Tensor,
+        output: Tensor,
+        states: [(&str, &str, usize); 2],
+    ) -> Result<RecurrentGraph, RuntimeError> {
+        let (mut inputs, mut outputs) = (vec![input.clone()], vec![output.clone()]);
+        inputs.extend(states.map(|(before, _, dim)| Tensor::new(before, dim)));
+        outputs.extend(states.map(|(_, after, dim)| Tensor::new(after, dim)));
+        if let Some(program) = self.own(file, &inputs, &outputs) {
+            return Ok(RecurrentGraph::Own(Box::new(Step {
+                program,
+                dims: states.map(|(_, _, dim)| dim),
+                rows: 0,
+                states: Default::default(),
+                next: Default::default(),
+            })));
+        }
+        let environment = engine::environment(self.onnxruntime)?;
+        let (states, dims) = (states.into_iter(), [input.dim, output.dim]);
+        let graph = StepGraph::load(&environment, self.bundle, file, vec![input], output, states)?;
+        Ok(RecurrentGraph::OnnxRuntime(0, Box::new(Library::new(graph, dims[0], dims[1]))))
     }
 }
 
@@ -91,35 +130,6 @@ pub(crate) struct Step {
     rows: usize,
     states: [Vec<f32>; 2],
     next: [Vec<f32>; 2],
-}
-
-impl RecurrentGraph {
-    /// `states` are the names before and after a step, and the width.
-    pub(super) fn load(
-        bundle: &Bundle,
-        file: &str,
-        input: Tensor,
-        output: Tensor,
-        states: [(&str, &str, usize); 2],
-        onnxruntime: Option<&Path>,
-    ) -> Result<RecurrentGraph, RuntimeError> {
-        let (mut inputs, mut outputs) = (vec![input.clone()], vec![output.clone()]);
-        inputs.extend(states.map(|(before, _, dim)| Tensor::new(before, dim)));
-        outputs.extend(states.map(|(_, after, dim)| Tensor::new(after, dim)));
-        if let Some(program) = own(bundle, file, &inputs, &outputs) {
-            return Ok(RecurrentGraph::Own(Box::new(Step {
-                program,
-                dims: states.map(|(_, _, dim)| dim),
-                rows: 0,
-                states: Default::default(),
-                next: Default::default(),
-            })));
-        }
-        let environment = engine::environment(onnxruntime)?;
-        let (states, dims) = (states.into_iter(), [input.dim, output.dim]);
-        let graph = StepGraph::load(&environment, bundle, file, vec![input], output, states)?;
-        Ok(RecurrentGraph::OnnxRuntime(0, Box::new(Library::new(graph, dims[0], dims[1]))))
-    }
 }
 
 impl Recurrent for RecurrentGraph {

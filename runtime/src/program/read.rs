@@ -3,6 +3,7 @@
 //! Follows onnx.proto's field numbers. Whatever is not known here gives `None`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use ns_model_format::manifest::Tensor;
 
@@ -10,8 +11,6 @@ use super::{Binary, Buffer, Onto, Operation, Program, Step, Unary, View};
 use crate::kernels::Matrix;
 use crate::onnx_check::{Fields, Value};
 
-/// Columns of all buffers together.
-const MOST_COLUMNS: usize = 1 << 17;
 /// Operator sets in which the operators mean what they mean here.
 const OPSETS: std::ops::RangeInclusive<u64> = 13..=21;
 const FLOAT: u64 = 1;
@@ -51,14 +50,19 @@ struct Node<'a> {
     attributes: Vec<(&'a [u8], u64)>,
 }
 
-pub(super) fn program(model: &[u8], inputs: &[Tensor], outputs: &[Tensor]) -> Option<Program> {
+pub(super) fn program(
+    model: &[u8],
+    inputs: &[Tensor],
+    outputs: &[Tensor],
+    budget: &mut usize,
+) -> Option<Program> {
     let (mut graph, mut opset) = (None, None);
-    for (number, value) in fields(model)? {
-        match (number, value) {
+    for field in Fields(model) {
+        match field.ok()? {
             (7, Value::Bytes(bytes)) => graph = Some(bytes),
             (8, Value::Bytes(bytes)) => {
-                for (number, value) in fields(bytes)? {
-                    if let (2, Value::Number(version)) = (number, value) {
+                for field in Fields(bytes) {
+                    if let (2, Value::Number(version)) = field.ok()? {
                         opset = Some(version);
                     }
                 }
@@ -69,15 +73,16 @@ pub(super) fn program(model: &[u8], inputs: &[Tensor], outputs: &[Tensor]) -> Op
     let mut reader = Reader {
         values: HashMap::new(),
         weights: HashMap::new(),
+        matrices: HashMap::new(),
         steps: Vec::new(),
         buffers: Vec::new(),
-        columns: 0,
+        budget: *budget,
     };
     let (mut nodes, mut found_inputs, mut found_outputs) = (Vec::new(), Vec::new(), Vec::new());
     OPSETS.contains(&opset?).then_some(())?;
-    for (number, value) in fields(graph?)? {
-        match (number, value) {
-            (1, Value::Bytes(bytes)) => nodes.push(node(bytes)?),
+    for field in Fields(graph?) {
+        match field.ok()? {
+            (1, Value::Bytes(bytes)) => nodes.push(bytes),
             (5, Value::Bytes(bytes)) => {
                 let (name, weights) = tensor(bytes)?;
                 reader.weights.insert(name, weights);
@@ -100,29 +105,35 @@ pub(super) fn program(model: &[u8], inputs: &[Tensor], outputs: &[Tensor]) -> Op
         Some(view)
     });
     let inputs = inputs.collect::<Option<_>>()?;
-    nodes.iter().try_for_each(|node| reader.add(node))?;
+    // One at a time: a node is many times as large as the few bytes that may stand for it.
+    nodes.iter().try_for_each(|bytes| reader.add(&node(bytes)?))?;
     let outputs = outputs.iter().map(|tensor| {
         let view = reader.values.get(tensor.name.as_bytes()).copied();
         view.filter(|view| view.dim == tensor.dim)
     });
     let outputs = outputs.collect::<Option<_>>()?;
+    *budget = reader.budget;
     Some(Program { inputs, outputs, steps: reader.steps, buffers: reader.buffers })
 }
 
 struct Reader<'a> {
     values: HashMap<&'a [u8], View>,
     weights: HashMap<&'a [u8], Weights<'a>>,
+    /// Those of the weights that are in use: any number of nodes share one.
+    matrices: HashMap<&'a [u8], Arc<Matrix>>,
     steps: Vec<Step>,
     buffers: Vec<Buffer>,
-    columns: usize,
+    /// Numbers that may yet be held.
+    budget: usize,
 }
 
 impl<'a> Reader<'a> {
     fn buffer(&mut self, dim: usize) -> Option<View> {
-        self.columns = self.columns.checked_add(dim)?;
-        if dim == 0 || self.columns > MOST_COLUMNS {
+        // First of all: a width that is filled up could be too large for a number.
+        if !(1..=self.budget).contains(&dim) {
             return None;
         }
+        self.budget = self.budget.checked_sub(Buffer::size(dim))?;
         self.buffers.push(Buffer::new(dim));
         Some(View { buffer: self.buffers.len() - 1, at: 0, dim })
     }
@@ -186,10 +197,14 @@ impl<'a> Reader<'a> {
         self.name(node, &[view])
     }
 
-    fn gemm(&self, a: &[u8], weight: &[u8], c: &[&[u8]]) -> Option<(Operation, usize)> {
-        let (a, weight) = (self.value(a)?, self.weights.get(weight)?);
-        let values = weight.floats(2)?;
-        let (inputs, columns) = (weight.dims[0], weight.dims[1]);
+    fn gemm(&mut self, a: &[u8], weight: &'a [u8], c: &[&[u8]]) -> Option<(Operation, usize)> {
+        let a = self.value(a)?;
+        let &[inputs, columns] = &self.weights.get(weight)?.dims[..] else { return None };
+        if inputs != a.dim {
+            return None;
+        }
+        let matrix = self.matrix(weight, columns)?;
+        // A bias is no larger than the buffer that the product gets.
         let onto = match c {
             [] => Onto::Nothing,
             [c] => match self.weights.get(c) {
@@ -198,8 +213,18 @@ impl<'a> Reader<'a> {
             },
             _ => return None,
         };
-        let gemm = || Operation::Gemm(a, Box::new(Matrix::new(&values, columns)), onto);
-        (inputs == a.dim).then(|| (gemm(), columns))
+        Some((Operation::Gemm(a, matrix, onto), columns))
+    }
+
+    fn matrix(&mut self, name: &'a [u8], columns: usize) -> Option<Arc<Matrix>> {
+        if let Some(matrix) = self.matrices.get(name) {
+            return Some(matrix.clone());
+        }
+        let values = self.weights.get(name)?.floats(2)?;
+        self.budget = self.budget.checked_sub(Matrix::size(values.len(), columns))?;
+        let matrix = Arc::new(Matrix::new(&values, columns));
+        self.matrices.insert(name, matrix.clone());
+        Some(matrix)
     }
 
     /// Gives a node's outputs their names; none is given twice.
@@ -215,21 +240,17 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn fields(message: &[u8]) -> Option<Vec<(u64, Value<'_>)>> {
-    Fields(message).collect::<Result<_, _>>().ok()
-}
-
 fn node(message: &[u8]) -> Option<Node<'_>> {
     let mut node = Node::default();
-    for (number, value) in fields(message)? {
-        match (number, value) {
+    for field in Fields(message) {
+        match field.ok()? {
             (1, Value::Bytes(name)) => node.inputs.push(name),
             (2, Value::Bytes(name)) => node.outputs.push(name),
             (4, Value::Bytes(name)) => node.operator = name,
             (5, Value::Bytes(attribute)) => {
                 let (mut name, mut number) = (None, None);
-                for (field, value) in fields(attribute)? {
-                    match (field, value) {
+                for field in Fields(attribute) {
+                    match field.ok()? {
                         (1, Value::Bytes(bytes)) => name = Some(bytes),
                         (3, Value::Number(int)) => number = Some(int),
                         // Its type, INT.
@@ -247,8 +268,8 @@ fn node(message: &[u8]) -> Option<Node<'_>> {
 
 fn tensor(message: &[u8]) -> Option<(&[u8], Weights<'_>)> {
     let (mut name, mut kind, mut raw, mut dims) = (None, 0, None, Vec::new());
-    for (number, value) in fields(message)? {
-        match (number, value) {
+    for field in Fields(message) {
+        match field.ok()? {
             (1, Value::Number(dim)) => dims.push(usize::try_from(dim).ok()?),
             (1, Value::Bytes(packed)) => {
                 let mut packed = Fields(packed);
@@ -268,26 +289,26 @@ fn tensor(message: &[u8]) -> Option<(&[u8], Weights<'_>)> {
 /// An input's or output's name and width, if it is `[batch, width]` of float32.
 fn outlet(message: &[u8]) -> Option<(&[u8], u64)> {
     let inner = |message, wanted: u64| {
-        let found = fields(message)?.into_iter().find(|(number, _)| *number == wanted);
-        match found {
+        let mut found = Fields(message).map_while(Result::ok);
+        match found.find(|(number, _)| *number == wanted) {
             Some((_, Value::Bytes(bytes))) => Some(bytes),
             _ => None,
         }
     };
     let name = inner(message, 1)?;
     let tensor = inner(inner(message, 2)?, 1)?;
-    let is_float =
-        |(number, value): &(u64, Value<'_>)| *number == 1 && matches!(value, Value::Number(FLOAT));
-    fields(tensor)?.iter().any(is_float).then_some(())?;
-    let mut dims = Vec::new();
-    for (number, value) in fields(inner(tensor, 2)?)? {
-        let Value::Bytes(dim) = value else { return None };
-        (number == 1).then_some(())?;
-        let number = |(number, value)| match (number, value) {
-            (1, Value::Number(dim)) => Some(dim),
+    let number = |message| {
+        let number = |field| match field {
+            (1, Value::Number(number)) => Some(number),
             _ => None,
         };
-        dims.push(fields(dim)?.into_iter().find_map(number));
+        Fields(message).map_while(Result::ok).find_map(number)
+    };
+    (number(tensor) == Some(FLOAT)).then_some(())?;
+    let mut dims = Vec::new();
+    for field in Fields(inner(tensor, 2)?) {
+        let (1, Value::Bytes(dim)) = field.ok()? else { return None };
+        dims.push(number(dim));
     }
     match dims[..] {
         [None, Some(dim)] => Some((name, dim)),

@@ -30,10 +30,14 @@ fn tensors<const N: usize>(all: [(&str, usize); N]) -> [Tensor; N] {
     all.map(|(name, dim)| Tensor::new(name, dim))
 }
 
+fn read(model: &[u8], inputs: &[Tensor], outputs: &[Tensor]) -> Option<Program> {
+    Program::read(model, inputs, outputs, &mut { MOST_NUMBERS })
+}
+
 fn lstm_program(h: usize) -> Program {
     let inputs = tensors([("x", 4 * h), ("h", h), ("c", h)]);
     let outputs = tensors([("heads", 7), ("h_next", h), ("c_next", h)]);
-    Program::read(&graphs::lstm(3, h, 7), &inputs, &outputs).unwrap()
+    read(&graphs::lstm(3, h, 7), &inputs, &outputs).unwrap()
 }
 
 #[test]
@@ -88,39 +92,105 @@ fn a_row_depends_on_itself_alone() {
 
 #[test]
 fn what_is_not_known_is_left_to_onnx_runtime() {
-    let read = |model: &[u8], outputs: &[Tensor]| {
-        Program::read(model, &tensors([("a", 6)]), outputs).is_some()
-    };
+    let is_read =
+        |model: &[u8], outputs: &[Tensor]| read(model, &tensors([("a", 6)]), outputs).is_some();
     let b = tensors([("b", 5)]);
-    assert!(read(&graphs::dense(1, ("a", 6), ("b", 5)), &b));
+    assert!(is_read(&graphs::dense(1, ("a", 6), ("b", 5)), &b));
     // Other widths and names.
-    assert!(!read(&graphs::dense(1, ("a", 6), ("b", 4)), &b));
-    assert!(!read(&graphs::dense(1, ("a", 6), ("c", 5)), &b));
-    assert!(!read(&graphs::dense(1, ("x", 6), ("b", 5)), &b));
+    assert!(!is_read(&graphs::dense(1, ("a", 6), ("b", 4)), &b));
+    assert!(!is_read(&graphs::dense(1, ("a", 6), ("c", 5)), &b));
+    assert!(!is_read(&graphs::dense(1, ("x", 6), ("b", 5)), &b));
     // Other operators, values that there are not, names given twice.
     let of = |writer: Writer| writer.finish(&[("a", 6)], &[("b", 6)]);
     let six = tensors([("b", 6)]);
-    assert!(read(&of(Writer::new(1).node("Relu", &["a"], "b")), &six));
-    assert!(!read(&of(Writer::new(1).node("Softmax", &["a"], "b")), &six));
-    assert!(!read(&of(Writer::new(1).node("Relu", &["none"], "b")), &six));
-    assert!(!read(&of(Writer::new(1).node("Add", &["a"], "b")), &six));
+    assert!(is_read(&of(Writer::new(1).node("Relu", &["a"], "b")), &six));
+    assert!(!is_read(&of(Writer::new(1).node("Softmax", &["a"], "b")), &six));
+    assert!(!is_read(&of(Writer::new(1).node("Relu", &["none"], "b")), &six));
+    assert!(!is_read(&of(Writer::new(1).node("Add", &["a"], "b")), &six));
     let twice = Writer::new(1).node("Relu", &["a"], "b").node("Tanh", &["a"], "b");
-    assert!(!read(&of(twice), &six));
+    assert!(!is_read(&of(twice), &six));
     let cut =
         |widths: &[u64]| of(Writer::new(1).widths("cut", widths).cut("a", "cut", &["b", "c"]));
-    assert!(!read(&cut(&[6, 0]), &six) && !read(&cut(&[7, u64::MAX]), &six));
-    assert!(!read(b"", &six) && !read(&[0x3a, 0xff], &six));
+    assert!(!is_read(&cut(&[6, 0]), &six) && !is_read(&cut(&[7, u64::MAX]), &six));
+    assert!(!is_read(b"", &six) && !is_read(&[0x3a, 0xff], &six));
     // Any damage is refused or read as something else, never a panic.
     let whole = graphs::lstm(1, 3, 6);
     let inputs = tensors([("x", 12), ("h", 3), ("c", 3)]);
     let outputs = tensors([("heads", 6), ("h_next", 3), ("c_next", 3)]);
-    assert!(Program::read(&whole, &inputs, &outputs).is_some());
+    assert!(read(&whole, &inputs, &outputs).is_some());
     for at in 0..whole.len() {
         let mut damaged = whole.clone();
         damaged[at] ^= 1 << (at % 8);
-        if let Some(mut program) = Program::read(&damaged, &inputs, &outputs) {
+        if let Some(mut program) = read(&damaged, &inputs, &outputs) {
             run(&mut program, 3, &[&normals(36), &normals(9), &normals(9)]);
         }
-        assert!(Program::read(&whole[..at], &inputs, &outputs).is_none());
+        assert!(read(&whole[..at], &inputs, &outputs).is_none());
     }
+}
+
+/// Numbers that a program holds.
+fn numbers(program: &Program) -> usize {
+    let matrices = program.steps.iter().filter_map(|step| match &step.operation {
+        Operation::Gemm(_, matrix, _) => Some((Arc::as_ptr(matrix), matrix.len())),
+        _ => None,
+    });
+    let matrices: std::collections::HashMap<_, _> = matrices.collect();
+    let buffers: usize = program.buffers.iter().map(|buffer| buffer.values.len()).sum();
+    buffers + matrices.values().sum::<usize>()
+}
+
+#[test]
+fn a_graph_holds_no_more_than_the_budget() {
+    let (inputs, outputs) = (tensors([("0", 96)]), tensors([("out", 96)]));
+    // One matrix in thousands of nodes, each onto the last.
+    let chain = |nodes: usize| {
+        let mut writer = Writer::new(1).gemm(("0", 96), None, ("1", 96));
+        for node in 1..nodes {
+            let (a, b) = (node.to_string(), (node + 1).to_string());
+            writer = writer.node("Gemm", &[&a, "weights of 1"], &b);
+        }
+        let last = nodes.to_string();
+        writer.node("Identity", &[&last], "out").finish(&[("0", 96)], &[("out", 96)])
+    };
+    let mut budget = MOST_NUMBERS;
+    let model = chain(5000);
+    let mut program = Program::read(&model, &inputs, &outputs, &mut budget).unwrap();
+    assert_eq!(program.steps.len(), 5000);
+    assert_eq!(numbers(&program), 96 * 96 + 5001 * TILE * 96);
+    assert_eq!(budget, MOST_NUMBERS - numbers(&program));
+    // They compute with it.
+    let rows = normals(96);
+    let mut short = read(&chain(2), &inputs, &outputs).unwrap();
+    let once = run(&mut short, 1, &[&rows]);
+    assert!(once[0].iter().all(|x| x.is_finite() && *x != 0.0));
+    assert_eq!(run(&mut program, 1, &[&rows])[0].len(), 96);
+    // All graphs of a bundle have one budget, and what is not read costs nothing.
+    let before = budget;
+    assert!(Program::read(&model, &inputs, &outputs, &mut { MOST_NUMBERS / 8 }).is_none());
+    for _ in 0..MOST_NUMBERS / (MOST_NUMBERS - before) {
+        _ = Program::read(&model, &inputs, &outputs, &mut budget);
+    }
+    let left = budget;
+    assert!(left < MOST_NUMBERS - before);
+    assert!(Program::read(&model, &inputs, &outputs, &mut budget).is_none());
+    assert_eq!(budget, left);
+    // A value of one column takes as many as one of sixteen, and widths double in no bytes.
+    let narrow = |nodes: usize| {
+        let mut writer = Writer::new(1);
+        for node in 0..nodes {
+            writer = writer.node("Relu", &["a"], &node.to_string());
+        }
+        writer.node("Identity", &["0"], "b").finish(&[("a", 1)], &[("b", 1)])
+    };
+    let one = |name| tensors([(name, 1)]);
+    let most = MOST_NUMBERS / (TILE * 16) - 1;
+    assert!(read(&narrow(1000), &one("a"), &one("b")).is_some());
+    assert!(read(&narrow(most + 1), &one("a"), &one("b")).is_none());
+    let mut writer = Writer::new(1);
+    for node in 0..60 {
+        let a = node.to_string();
+        writer = writer.join(&[&a, &a], &(node + 1).to_string());
+    }
+    let doubled = writer.node("Identity", &["0"], "b").finish(&[("0", 1)], &[("b", 1)]);
+    assert!(read(&doubled, &one("0"), &one("b")).is_none());
 }

@@ -63,8 +63,8 @@ fn onnx_runtime_finds_the_same() {
     };
     let rows = 50;
     let (input, output) = (Tensor::new("context", 64), Tensor::new("gates", 352));
-    let mut own =
-        DenseGraph::load(&bundle, "context.onnx", input.clone(), output.clone(), None).unwrap();
+    let mut loader = Loader::new(&bundle, None);
+    let mut own = loader.dense("context.onnx", input.clone(), output.clone()).unwrap();
     assert!(matches!(own, DenseGraph::Own(_)) == crate::kernels::is_fast());
     let mut theirs =
         Graph::load(&environment, &bundle, "context.onnx", vec![input], vec![output]).unwrap();
@@ -80,8 +80,7 @@ fn onnx_runtime_finds_the_same() {
     let (x, heads) = (Tensor::new("x", 256), Tensor::new("heads", 96));
     let states = [("h", "h_next", 64), ("c", "c_next", 64)];
     let file = "step.onnx";
-    let mut own =
-        RecurrentGraph::load(&bundle, file, x.clone(), heads.clone(), states, None).unwrap();
+    let mut own = loader.recurrent(file, x.clone(), heads.clone(), states).unwrap();
     assert!(matches!(own, RecurrentGraph::Own(_)) == crate::kernels::is_fast());
     let mut theirs =
         StepGraph::load(&environment, &bundle, file, vec![x], heads, states.into_iter()).unwrap();
