@@ -3,35 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Child;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use ns_model_format::Bundle;
-use ns_tests::{interrupt, interrupted, lab_capture, program};
-use pcap_file::pcap::PcapReader;
+use ns_tests::{
+    command, expect, interrupt, interrupted, iterations, lab_capture, names_in, packets, read,
+    start,
+};
 use serde_json::Value;
-
-fn command(folder: &Path, name: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program(name));
-    command.args(arguments).current_dir(folder);
-    command
-}
-
-/// Expects an exit code; standard output and standard error.
-fn expect(code: i32, folder: &Path, name: &str, arguments: &[&str]) -> (String, String) {
-    let Output { status, stdout, stderr } =
-        command(folder, name, arguments).output().expect("it starts");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (said, errors) = (text(&stdout), text(&stderr));
-    assert_eq!(status.code(), Some(code), "{name} {arguments:?}: {errors}");
-    (said, errors)
-}
-
-fn read(path: impl AsRef<Path>) -> Vec<u8> {
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.as_ref().display()))
-}
 
 /// What trains on the shipped capture; what it learns does not matter.
 fn on_the_capture<'a>(capture: &'a str, more: &[&'a str]) -> Vec<&'a str> {
@@ -58,44 +39,6 @@ fn replay(folder: &Path, more: &[&str]) -> (String, String) {
     let model = model();
     let bundle = ["--bundle", model.to_str().expect("a plain path"), "--seed", "7"];
     expect(0, folder, "ns-replay", &[&bundle, more].concat())
-}
-
-/// One packet as an independent parser sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Seen {
-    addresses: [[u8; 4]; 2],
-    ports: [u16; 2],
-    proto: u8,
-}
-
-impl Seen {
-    /// Addresses, ports and protocol, the same for both directions.
-    fn conversation(self) -> ([([u8; 4], u16); 2], u8) {
-        let mut ends = [0, 1].map(|end| (self.addresses[end], self.ports[end]));
-        ends.sort();
-        (ends, self.proto)
-    }
-}
-
-/// The packets of a generated capture.
-fn packets(path: &Path) -> Vec<Seen> {
-    let capture = read(path);
-    let mut reader = PcapReader::new(&capture[..]).expect("a capture");
-    let mut seen = Vec::new();
-    while let Some(record) = reader.next_raw_packet() {
-        let record = record.expect("a whole record");
-        let packet = SlicedPacket::from_ethernet(&record.data).expect("legal headers");
-        let Some(NetSlice::Ipv4(ip)) = &packet.net else { panic!("not IPv4") };
-        let header = ip.header();
-        let ports = match &packet.transport {
-            Some(TransportSlice::Tcp(tcp)) => [tcp.source_port(), tcp.destination_port()],
-            Some(TransportSlice::Udp(udp)) => [udp.source_port(), udp.destination_port()],
-            _ => [0, 0],
-        };
-        let addresses = [header.source(), header.destination()];
-        seen.push(Seen { addresses, ports, proto: header.protocol().0 });
-    }
-    seen
 }
 
 #[test]
@@ -218,10 +161,6 @@ fn wait_until(child: &mut Child, done: impl Fn() -> bool) {
     }
 }
 
-fn start(folder: &Path, arguments: &[&str]) -> Child {
-    command(folder, "ns-train", arguments).stderr(Stdio::null()).spawn().expect("it starts")
-}
-
 /// Does a test with longer and longer trainings, until none ends before it is stopped: how
 /// fast a machine is decides nothing.
 fn with_enough_epochs(test: impl Fn(&Path, &str) -> bool) {
@@ -268,20 +207,11 @@ fn killed_and_resumed_is_as_good_as_unbroken() {
         let same = read(folder.join("run/model.ns")) == read(folder.join("unbroken.ns"));
         assert!(same, "other bytes");
         // What was only there to go on from does not stay; the curve has no step twice.
-        let mut left: Vec<_> = std::fs::read_dir(&unit)
-            .expect("a folder")
-            .map(|entry| entry.expect("an entry").file_name().into_string().expect("plain"))
-            .collect();
-        // What was being written when it was killed has no name of its own.
-        left.retain(|name| !name.starts_with('.'));
-        left.sort();
-        assert_eq!(left, ["generator.safetensors", "metrics.jsonl", "trained.safetensors"]);
-        let text = String::from_utf8(read(folder.join("run/metrics.jsonl"))).expect("text");
-        let iterations: Vec<u64> = text
-            .lines()
-            .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["iteration"].as_u64())
-            .map(|iteration| iteration.expect("a number"))
-            .collect();
+        assert_eq!(
+            names_in(&unit),
+            ["generator.safetensors", "metrics.jsonl", "trained.safetensors"]
+        );
+        let iterations = iterations(&folder.join("run/metrics.jsonl"));
         assert!(iterations.is_sorted_by(|a, b| a < b), "{iterations:?}");
         true
     });

@@ -1,20 +1,15 @@
 //! From a capture to synthetic packets, through the programs that users run.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use ns_model_format::Bundle;
-use ns_tests::{interrupted, lab_capture, program};
+use ns_tests::{command, interrupted, lab_capture, program, read};
 use pcap_file::pcap::PcapReader;
 
 fn run(name: &str, arguments: &[&str], folder: &Path) -> Output {
-    Command::new(program(name))
-        .args(arguments)
-        .current_dir(folder)
-        .env("RUST_BACKTRACE", "0")
-        .output()
-        .expect("the program starts")
+    command(folder, name, arguments).output().expect("the program starts")
 }
 
 fn succeed(name: &str, arguments: &[&str], folder: &Path) -> String {
@@ -31,10 +26,6 @@ fn train(folder: &Path, out: &str, more: &[&str]) {
     let mut arguments = vec!["train", "--input", input, "--out", out, "--seed", "1"];
     arguments.extend(more);
     succeed("ns-train", &arguments, folder);
-}
-
-fn read(path: PathBuf) -> Vec<u8> {
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// One packet as an independent parser sees it.

@@ -5,14 +5,12 @@ use std::process::{Command, Output};
 
 use ns_model_format::random::{Purpose, Stream};
 use ns_tests::{
-    SampleModel, has_tool, lab_capture, program, repository, sample_bundle, shared_data,
+    SampleModel, command, has_tool, lab_capture, program, repository, sample_bundle, shared_data,
 };
 use serde_json::Value;
 
 fn run(name: &str, arguments: &[&str], folder: &Path) -> Output {
-    let mut command = Command::new(program(name));
-    command.args(arguments).current_dir(folder).env("RUST_BACKTRACE", "0");
-    command.output().expect("the program starts")
+    command(folder, name, arguments).output().expect("the program starts")
 }
 
 fn succeed(name: &str, arguments: &[&str], folder: &Path) -> Vec<u8> {

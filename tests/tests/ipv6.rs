@@ -3,26 +3,16 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
-use std::process::Command;
 use std::sync::LazyLock;
 
 use etherparse::{Ethernet2Header, IpHeaders};
 use etherparse::{NetSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice};
-use ns_tests::program;
+use ns_tests::expect;
 use pcap_file::pcap::PcapReader;
 
 /// Runs a program, which must end with 0; standard output and standard error.
 fn run(folder: &Path, name: &str, arguments: &[&str]) -> (String, String) {
-    let output = Command::new(program(name))
-        .args(arguments)
-        .current_dir(folder)
-        .env("RUST_BACKTRACE", "0")
-        .output()
-        .expect("it starts");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (said, errors) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(0), "{name} {arguments:?}: {errors}");
-    (said, errors)
+    expect(0, folder, name, arguments)
 }
 
 /// A host of the captured network; every host has an address of each version.

@@ -1,24 +1,13 @@
 //! A trace that is generated in parts is the trace.
 
 use std::path::Path;
-use std::process::{Command, Output};
 
-use ns_tests::{lab_capture, program, repository};
+use ns_tests::{expect, lab_capture, read, repository};
 use serde_json::Value;
 
-/// Expects an exit code; standard output and standard error.
-fn expect(code: i32, folder: &Path, arguments: &[&str]) -> (String, String) {
-    let mut command = Command::new(program("ns-train"));
-    let output = command.args(arguments).current_dir(folder).output().expect("it starts");
-    let Output { status, stdout, stderr } = output;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (said, errors) = (text(&stdout), text(&stderr));
-    assert_eq!(status.code(), Some(code), "{arguments:?}: {errors}");
-    (said, errors)
-}
-
-fn read(path: impl AsRef<Path>) -> Vec<u8> {
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.as_ref().display()))
+/// Expects an exit code of `ns-train`; standard output and standard error.
+fn ns_train(code: i32, folder: &Path, arguments: &[&str]) -> (String, String) {
+    expect(code, folder, "ns-train", arguments)
 }
 
 /// A work folder `run` with a model of the shipped capture in it, in three chunks: flows
@@ -36,7 +25,7 @@ fn trained(folder: &Path) {
     let capture = capture.to_str().expect("a name");
     let train = ["train", "-q", "--config", "config.json", "--input", capture, "--work", "run"];
     // Only this class has chunks.
-    expect(0, folder, &[&train[..], &["--model", "doppelganger"]].concat());
+    ns_train(0, folder, &[&train[..], &["--model", "doppelganger"]].concat());
 }
 
 fn generate<'a>(more: &[&'a str]) -> Vec<&'a str> {
@@ -49,29 +38,29 @@ fn parts_merge_into_the_same_bytes() {
     let folder = folder.path();
     trained(folder);
     let work = folder.join("run");
-    expect(0, folder, &generate(&[]));
+    ns_train(0, folder, &generate(&[]));
     let whole = read(work.join("synthetic.pcap"));
 
     // A trace that is there is not written over by accident.
-    let (_, said) = expect(2, folder, &generate(&["--parts", "3"]));
+    let (_, said) = ns_train(2, folder, &generate(&["--parts", "3"]));
     assert!(said.contains("synthetic.pcap"), "{said}");
 
     // From one command, several threads.
     let parts = generate(&["--parts", "3", "--threads", "2", "--overwrite", "--json"]);
-    let (json, _) = expect(0, folder, &parts);
+    let (json, _) = ns_train(0, folder, &parts);
     assert!(read(work.join("synthetic.pcap")) == whole, "parts from one command");
     let json: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(json["flows"], 600);
     assert!(!work.join("generation").exists());
 
     // As units, in any order, each a process of its own.
-    expect(0, folder, &generate(&["--parts", "3", "--plan-only", "--overwrite"]));
-    let (_, said) = expect(2, folder, &["unit", "--work", "run", "generate/merge"]);
+    ns_train(0, folder, &generate(&["--parts", "3", "--plan-only", "--overwrite"]));
+    let (_, said) = ns_train(2, folder, &["unit", "--work", "run", "generate/merge"]);
     assert!(said.contains("generation/part-0"), "{said}");
     for part in [2, 0] {
-        expect(0, folder, &["unit", "--work", "run", &format!("generate/part-{part}")]);
+        ns_train(0, folder, &["unit", "--work", "run", &format!("generate/part-{part}")]);
     }
-    let (status, _) = expect(0, folder, &["status", "--work", "run", "--json"]);
+    let (status, _) = ns_train(0, folder, &["status", "--work", "run", "--json"]);
     let status: Value = serde_json::from_str(&status).expect("JSON");
     let units = status["units"].as_array().expect("units").iter();
     let state = |name: &str| {
@@ -83,24 +72,24 @@ fn parts_merge_into_the_same_bytes() {
 
     // Another trace is not mixed with it.
     let (_, said) =
-        expect(2, folder, &["generate", "--work", "run", "--parts", "3", "--flows", "9"]);
+        ns_train(2, folder, &["generate", "--work", "run", "--parts", "3", "--flows", "9"]);
     assert!(said.contains("synthetic.pcap"), "the trace is in the way first: {said}");
     std::fs::remove_file(work.join("synthetic.pcap")).expect("removed");
     let (_, said) =
-        expect(2, folder, &["generate", "--work", "run", "--parts", "3", "--flows", "9"]);
+        ns_train(2, folder, &["generate", "--work", "run", "--parts", "3", "--flows", "9"]);
     assert!(said.contains("parts of another trace"), "{said}");
 
     // A damaged part is named, and nothing is written.
     let damaged = work.join("generation/part-2");
     let good = read(&damaged);
     std::fs::write(&damaged, &good[..good.len() / 2]).expect("written");
-    expect(0, folder, &["unit", "--work", "run", "generate/part-1"]);
-    let (_, said) = expect(2, folder, &["unit", "--work", "run", "generate/merge"]);
+    ns_train(0, folder, &["unit", "--work", "run", "generate/part-1"]);
+    let (_, said) = ns_train(2, folder, &["unit", "--work", "run", "generate/merge"]);
     assert!(said.contains("part-2` ends too early"), "{said}");
     assert!(!work.join("synthetic.pcap").exists());
 
     // The same command goes on with what is missing.
     std::fs::remove_file(&damaged).expect("removed");
-    expect(0, folder, &generate(&["--parts", "3"]));
+    ns_train(0, folder, &generate(&["--parts", "3"]));
     assert!(read(work.join("synthetic.pcap")) == whole, "parts as units");
 }

@@ -1,10 +1,9 @@
 //! Trainings that are stopped, killed, changed, and shared out.
 
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use ns_tests::{lab_capture, program};
+use ns_tests::{expect, iterations, lab_capture, names_in, read, start};
 use serde_json::Value;
 
 /// Few flows and small networks, so that iterations are short.
@@ -52,34 +51,14 @@ fn write_input(folder: &Path) {
     std::fs::write(folder.join("flows.csv"), text).expect("written");
 }
 
-fn command(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program("ns-train"));
-    command.args(arguments).current_dir(folder);
-    command
-}
-
-/// Expects an exit code; standard error.
-fn expect(code: i32, folder: &Path, arguments: &[&str]) -> String {
-    let Output { status, stderr, .. } = command(folder, arguments).output().expect("it starts");
-    let said = String::from_utf8_lossy(&stderr).into_owned();
-    assert_eq!(status.code(), Some(code), "{arguments:?}: {said}");
-    said
+/// Expects an exit code of `ns-train`; standard error.
+fn ns_train(code: i32, folder: &Path, arguments: &[&str]) -> String {
+    expect(code, folder, "ns-train", arguments).1
 }
 
 fn status(folder: &Path, work: &str) -> Value {
-    let output =
-        command(folder, &["status", "--work", work, "--json"]).output().expect("it starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("one document")
-}
-
-fn read(path: impl AsRef<Path>) -> Vec<u8> {
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.as_ref().display()))
-}
-
-fn start(folder: &Path, arguments: &[&str]) -> Child {
-    let mut command = command(folder, arguments);
-    command.stderr(Stdio::null()).spawn().expect("it starts")
+    let (told, _) = expect(0, folder, "ns-train", &["status", "--work", work, "--json"]);
+    serde_json::from_str(&told).expect("one document")
 }
 
 /// Starts, kills as soon as there is a checkpoint later than any before, three times;
@@ -124,7 +103,7 @@ fn killed_three_times_and_resumed_is_as_good_as_unbroken() {
 
 fn killed_and_resumed(folder: &Path) -> bool {
     let input = ["train", "--config", "c.json", "--input", "flows.csv", "--held-out", "0.2"];
-    expect(0, folder, &[&input[..], &["--out", "unbroken.ns"]].concat());
+    ns_train(0, folder, &[&input[..], &["--out", "unbroken.ns"]].concat());
 
     let often = ["--checkpoint-minutes", "0.002"];
     let begin = [&input[..], &["--work", "run"], &often].concat();
@@ -137,25 +116,15 @@ fn killed_and_resumed(folder: &Path) -> bool {
         (&found["state"], &found["units"][0]["state"]),
         (&"stopped".into(), &"stopped".into())
     );
-    expect(0, folder, &resume);
+    ns_train(0, folder, &resume);
     assert!(read(folder.join("run/model.ns")) == read(folder.join("unbroken.ns")), "other bytes");
     assert_eq!(status(folder, "run")["state"], "done");
     // The encoded input does not stay, nor what was only there to go on from.
     let unit = folder.join("run/units/model/chunk-0");
-    let mut left: Vec<_> = std::fs::read_dir(&unit)
-        .expect("a folder")
-        .map(|entry| entry.expect("an entry").file_name().into_string().expect("plain"))
-        .collect();
-    left.sort();
-    assert_eq!(left, ["generator.safetensors", "metrics.jsonl", "trained.safetensors"]);
+    assert_eq!(names_in(&unit), ["generator.safetensors", "metrics.jsonl", "trained.safetensors"]);
     assert!(!folder.join("run/units/prepared").exists());
     // Its curve has every iteration once, in order, though it was written in four sittings.
-    let text = String::from_utf8(read(folder.join("run/metrics.jsonl"))).expect("text");
-    let iterations: Vec<u64> = text
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["iteration"].as_u64())
-        .map(|iteration| iteration.expect("a number"))
-        .collect();
+    let iterations = iterations(&folder.join("run/metrics.jsonl"));
     assert!(iterations.is_sorted_by(|a, b| a < b), "{iterations:?}");
 
     // So it is without a work folder: there is one until the bundle is whole.
@@ -165,9 +134,9 @@ fn killed_and_resumed(folder: &Path) -> bool {
     if !killed_three_times(folder, &begin, &resume, &unit) {
         return false;
     }
-    let said = expect(2, folder, &begin);
+    let said = ns_train(2, folder, &begin);
     assert!(said.contains("not finished: `--resume` goes on with it"), "{said}");
-    expect(0, folder, &resume);
+    ns_train(0, folder, &resume);
     assert!(read(folder.join("killed.ns")) == read(folder.join("unbroken.ns")), "other bytes");
     assert!(!folder.join("killed.ns.work").exists());
     true
@@ -180,7 +149,7 @@ fn a_damaged_checkpoint_is_passed_over() {
 
 fn damaged_and_resumed(folder: &Path) -> bool {
     let input = ["train", "--config", "c.json", "--input", "flows.csv"];
-    expect(0, folder, &[&input[..], &["--out", "unbroken.ns"]].concat());
+    ns_train(0, folder, &[&input[..], &["--out", "unbroken.ns"]].concat());
     let begin = [&input[..], &["--work", "run", "--checkpoint-minutes", "0.002"]].concat();
     let resume = ["train", "--work", "run", "--resume"];
     let unit = folder.join("run/units/model/chunk-0");
@@ -195,7 +164,7 @@ fn damaged_and_resumed(folder: &Path) -> bool {
         }
     }
     // There is still the mark that training passed before.
-    expect(0, folder, &resume);
+    ns_train(0, folder, &resume);
     assert!(read(folder.join("run/model.ns")) == read(folder.join("unbroken.ns")), "other bytes");
     true
 }
@@ -207,7 +176,7 @@ fn what_has_changed_is_named() {
     write_input(folder);
     std::fs::write(folder.join("c.json"), config(&[])).expect("written");
     let begin = ["train", "--config", "c.json", "--input", "flows.csv", "--work", "run"];
-    expect(0, folder, &[&begin[..], &["--plan-only"]].concat());
+    ns_train(0, folder, &[&begin[..], &["--plan-only"]].concat());
     let resume = [&begin[..], &["--resume"]].concat();
     for (change, expected) in [
         (&["--seed", "2"][..], "`--seed` was 1 and is 2"),
@@ -215,29 +184,29 @@ fn what_has_changed_is_named() {
         (&["--held-out", "0.5"], "`--held-out` was 0 and is 0.5"),
         (&["--max-records", "1000"], "`--max-records` was 4000000 and is 1000"),
     ] {
-        let said = expect(2, folder, &[&resume[..], change].concat());
+        let said = ns_train(2, folder, &[&resume[..], change].concat());
         assert!(said.contains(expected), "{said}");
     }
     std::fs::write(folder.join("other.json"), config(&[("SAMPLE_LEN", "3")])).expect("written");
     let other =
         ["train", "--config", "other.json", "--input", "flows.csv", "--work", "run", "--resume"];
-    let said = expect(2, folder, &other);
+    let said = ns_train(2, folder, &other);
     assert!(said.contains("`model.sample_len` was 2 and is 3"), "{said}");
-    let said = expect(2, folder, &["train", "--work", "run", "--resume", "--epochs", "9"]);
+    let said = ns_train(2, folder, &["train", "--work", "run", "--resume", "--epochs", "9"]);
     assert!(said.contains("`length.epochs` was 8 and is 9"), "{said}");
     std::fs::copy(folder.join("flows.csv"), folder.join("again.csv")).expect("copied");
-    let said = expect(2, folder, &[&resume[..], &["--input", "again.csv"]].concat());
+    let said = ns_train(2, folder, &[&resume[..], &["--input", "again.csv"]].concat());
     assert!(said.contains("`--input` was `") && said.contains("/again.csv`"), "{said}");
     let mut rows = String::from_utf8(read(folder.join("flows.csv"))).expect("text");
     rows += "1600000000,10.0.0.1,TCP,1\n";
     std::fs::write(folder.join("flows.csv"), rows).expect("written");
     for arguments in [&resume[..], &["train", "--work", "run", "--resume"]] {
-        let said = expect(2, folder, arguments);
+        let said = ns_train(2, folder, arguments);
         assert!(said.contains("the SHA-256 of the input was "), "{said}");
     }
     write_input(folder);
-    expect(0, folder, &resume);
-    let said = expect(2, folder, &["train", "--work", "none", "--resume"]);
+    ns_train(0, folder, &resume);
+    let said = ns_train(2, folder, &["train", "--work", "none", "--resume"]);
     assert!(said.contains("`none` is no work folder"), "{said}");
 }
 
@@ -254,7 +223,7 @@ fn a_grid_in_chunks_is_trained_by_one_command_or_unit_by_unit() {
     std::fs::write(folder.join("grid.json"), grid).expect("written");
     let begin = ["train", "--config", "grid.json", "--input", "flows.csv"];
     let whole = [&begin[..], &["--work", "whole", "--threads", "2"]].concat();
-    expect(0, folder, &whole);
+    ns_train(0, folder, &whole);
     let found = status(folder, "whole");
     assert_eq!(found["state"], "done");
     let names: Vec<&str> = found["units"]
@@ -268,8 +237,8 @@ fn a_grid_in_chunks_is_trained_by_one_command_or_unit_by_unit() {
     assert_eq!(found["iteration"], found["iterations"]);
 
     // One after another, in another order, each a process of its own.
-    expect(0, folder, &[&begin[..], &["--work", "parts", "--plan-only"]].concat());
-    let unit = |code: i32, name: &str| expect(code, folder, &["unit", "--work", "parts", name]);
+    ns_train(0, folder, &[&begin[..], &["--work", "parts", "--plan-only"]].concat());
+    let unit = |code: i32, name: &str| ns_train(code, folder, &["unit", "--work", "parts", name]);
     // What another process is at is seen, and left to it.
     let at = folder.join("parts/units/sample_len=1/chunk-0");
     std::fs::create_dir_all(&at).expect("made");
@@ -319,7 +288,7 @@ fn the_best_by_flows_held_out_is_kept() {
     let input = ["train", "--epochs", "4", "--held-out", "0.3", "--patience", "9", "--input"];
     let capture = capture.to_str().expect("plain");
     let more = [capture, "--out", "a.ns", "--model", "doppelganger"];
-    expect(0, folder, &[&input[..], &more].concat());
+    ns_train(0, folder, &[&input[..], &more].concat());
     let bundle = ns_model_format::Bundle::open(&folder.join("a.ns")).expect("a bundle");
     let provenance = &bundle.manifest().provenance;
     assert!(provenance.not_used["of flows held out to judge the model by"] > 1000);
@@ -341,7 +310,7 @@ fn training_that_diverges_goes_back_and_says_so() {
     let wild = config(&[("MODEL", ", \"g_lr\": 1e30, \"d_lr\": 1e30")]);
     std::fs::write(folder.join("wild.json"), wild).expect("written");
     let begin = ["train", "--config", "wild.json", "--input", "flows.csv", "--work", "run"];
-    let said = expect(1, folder, &begin);
+    let said = ns_train(1, folder, &begin);
     assert!(
         said.contains("error: no model was trained to its end; `model/chunk-0`: training diverged"),
         "{said}"
@@ -355,7 +324,7 @@ fn training_that_diverges_goes_back_and_says_so() {
     // Of a grid the others are trained, and the bundle tells of the one that failed.
     let grid = config(&[("MODEL", ", \"g_lr\": [1e30, 1e-4]")]);
     std::fs::write(folder.join("grid.json"), grid).expect("written");
-    let said = expect(0, folder, &["train", "--config", "grid.json", "--input", "flows.csv"]);
+    let said = ns_train(0, folder, &["train", "--config", "grid.json", "--input", "flows.csv"]);
     assert!(said.contains("note: `g_lr=1e+30/chunk-0` failed: training diverged"), "{said}");
 }
 
@@ -366,14 +335,18 @@ fn training_starts_from_an_earlier_one() {
     write_input(folder);
     std::fs::write(folder.join("c.json"), config(&[])).expect("written");
     let input = ["--input", "flows.csv"];
-    expect(0, folder, &[&["train", "--config", "c.json", "--work", "first"], &input[..]].concat());
+    ns_train(
+        0,
+        folder,
+        &[&["train", "--config", "c.json", "--work", "first"], &input[..]].concat(),
+    );
     let manager = |more: &str| {
         format!("\"model_manager\": {{ \"config\": {{ \"pretrain_dir\": \"first\"{more} }} }},")
     };
     let train = |name: &str, changes: &[(&str, &str)]| {
         std::fs::write(folder.join(name), config(changes)).expect("written");
         let out = format!("{name}.ns");
-        expect(0, folder, &[&["train", "--config", name, "--out", &out], &input[..]].concat());
+        ns_train(0, folder, &[&["train", "--config", name, "--out", &out], &input[..]].concat());
         ns_model_format::Bundle::open(&folder.join(out)).expect("a bundle")
     };
     let weights = |bundle: &ns_model_format::Bundle| {
@@ -387,13 +360,13 @@ fn training_starts_from_an_earlier_one() {
     assert_eq!(skipped.manifest().provenance.iterations, 0);
     // What it starts from is not written over.
     let over = ["train", "--config", "more.json", "--work", "first", "--overwrite"];
-    let said = expect(2, folder, &[&over[..], &input].concat());
+    let said = ns_train(2, folder, &[&over[..], &input].concat());
     assert!(said.contains("is an input; give another work folder"), "{said}");
     assert!(folder.join("first/units/model/chunk-0/trained.safetensors").exists());
     // Networks of another size are another model.
     let other = config(&[("MANAGER", &manager("")), ("SAMPLE_LEN", "4")]);
     std::fs::write(folder.join("other.json"), other).expect("written");
-    let said = expect(1, folder, &[&["train", "--config", "other.json"], &input[..]].concat());
+    let said = ns_train(1, folder, &[&["train", "--config", "other.json"], &input[..]].concat());
     assert!(said.contains("weights to start from"), "{said}");
 }
 
@@ -404,7 +377,7 @@ fn checkpoints_by_epoch_are_kept() {
     write_input(folder);
     let text = config(&[("MODEL", ", \"epoch_checkpoint_freq\": 3")]);
     std::fs::write(folder.join("c.json"), text).expect("written");
-    expect(0, folder, &["train", "--config", "c.json", "--input", "flows.csv", "--work", "run"]);
+    ns_train(0, folder, &["train", "--config", "c.json", "--input", "flows.csv", "--work", "run"]);
     let unit = folder.join("run/units/model/chunk-0");
     assert!(unit.join("epoch-3.safetensors").exists() && unit.join("epoch-6.safetensors").exists());
     assert!(!unit.join("epoch-8.safetensors").exists());
@@ -414,5 +387,5 @@ fn checkpoints_by_epoch_are_kept() {
         .expect("copied");
     let manager = "\"model_manager\": { \"config\": { \"pretrain_dir\": \"from\" } },";
     std::fs::write(folder.join("d.json"), config(&[("MANAGER", manager)])).expect("written");
-    expect(0, folder, &["train", "--config", "d.json", "--input", "flows.csv"]);
+    ns_train(0, folder, &["train", "--config", "d.json", "--input", "flows.csv"]);
 }

@@ -3,20 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::Command;
 
-use ns_tests::{lab_capture, program, repository, shared_data};
+use ns_tests::{expect, lab_capture, repository, shared_data};
 
 /// Runs a program in a folder, expects success, returns standard output.
 fn run(folder: &Path, name: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program(name))
-        .args(arguments)
-        .current_dir(folder)
-        .output()
-        .expect("the program starts");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{name} {arguments:?}: {stderr}");
-    String::from_utf8(output.stdout).expect("text")
+    expect(0, folder, name, arguments).0
 }
 
 /// The columns that a configuration names, and the rows that its model generates.
@@ -306,13 +298,9 @@ fn parts_share_no_flow_and_lose_no_packet() {
     let report: serde_json::Value =
         serde_json::from_str(&run(folder.path(), "ns-train", &small)).expect("JSON");
     assert!(report["flows"].as_u64() > Some(5), "{report}");
-    let refused = Command::new(program("ns-train"))
-        .args(["split", "--input", "flow/test.pcap", "--by", "flow", "--out", "flow"])
-        .current_dir(folder.path())
-        .output()
-        .expect("the program starts");
-    assert_eq!(refused.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("is the input"));
+    let onto = ["split", "--input", "flow/test.pcap", "--by", "flow", "--out", "flow"];
+    let (_, refused) = expect(2, folder.path(), "ns-train", &onto);
+    assert!(refused.contains("is the input"), "{refused}");
     // A table is split by the columns that name its flows.
     let split =
         ["split", "--input", "all.csv", "--by", "flow", "--parts", "0.8,0.2", "--out", "rows"];

@@ -2,34 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::LazyLock;
 
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-use ns_tests::{has_tool, lab_capture, program};
-use pcap_file::pcap::PcapReader;
+use ns_tests::{Seen, expect, has_tool, lab_capture, packets};
 
 /// A folder with `model.ns`, trained briefly on the shipped capture.
 static TRAINED: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a folder");
-    let output = Command::new(program("ns-train"))
-        .args([
-            "train",
-            "--seed",
-            "1",
-            "--epochs",
-            "5",
-            "--model",
-            "doppelganger",
-            "--out",
-            "model.ns",
-            "--input",
-        ])
-        .arg(lab_capture())
-        .current_dir(folder.path())
-        .output()
-        .expect("the program starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let input = lab_capture();
+    let input = input.to_str().expect("a plain path");
+    let brief = ["--seed", "1", "--epochs", "5", "--model", "doppelganger"];
+    let files = ["--out", "model.ns", "--input", input];
+    expect(0, folder.path(), "ns-train", &[&["train"], &brief[..], &files].concat());
     folder
 });
 
@@ -37,66 +22,11 @@ fn model() -> PathBuf {
     TRAINED.path().join("model.ns")
 }
 
-fn replay(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(program("ns-replay"))
-        .arg("--bundle")
-        .arg(model())
-        .args(["--seed", "7"])
-        .args(arguments)
-        .current_dir(folder)
-        .output()
-        .expect("the program starts")
-}
-
-/// Runs it, expects an exit code, returns what it said on standard error.
-fn replay_with(code: i32, folder: &Path, arguments: &[&str]) -> String {
-    let output = replay(folder, arguments);
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
-    stderr
-}
-
-/// One packet as an independent parser sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Seen {
-    addresses: [[u8; 4]; 2],
-    ports: [u16; 2],
-    proto: u8,
-    ttl: u8,
-    time_us: u64,
-}
-
-impl Seen {
-    /// Addresses, ports and protocol, the same for both directions.
-    fn conversation(self) -> ([([u8; 4], u16); 2], u8) {
-        let mut ends = [0, 1].map(|end| (self.addresses[end], self.ports[end]));
-        ends.sort();
-        (ends, self.proto)
-    }
-}
-
-fn packets(path: &Path) -> Vec<Seen> {
-    let capture = std::fs::read(path).expect("a capture");
-    let mut reader = PcapReader::new(&capture[..]).expect("a capture");
-    let mut seen = Vec::new();
-    while let Some(record) = reader.next_raw_packet() {
-        let record = record.expect("a whole record");
-        let packet = SlicedPacket::from_ethernet(&record.data).expect("legal headers");
-        let Some(NetSlice::Ipv4(ip)) = &packet.net else { panic!("not IPv4") };
-        let header = ip.header();
-        seen.push(Seen {
-            addresses: [header.source(), header.destination()],
-            ports: match &packet.transport {
-                Some(TransportSlice::Tcp(tcp)) => [tcp.source_port(), tcp.destination_port()],
-                Some(TransportSlice::Udp(udp)) => [udp.source_port(), udp.destination_port()],
-                _ => [0, 0],
-            },
-            proto: header.protocol().0,
-            ttl: header.ttl(),
-            time_us: u64::from(record.ts_sec) * 1_000_000 + u64::from(record.ts_frac),
-        });
-    }
-    seen
+/// Replays the model, expects an exit code; standard output and standard error.
+fn replay(code: i32, folder: &Path, arguments: &[&str]) -> (String, String) {
+    let model = model();
+    let bundle = ["--bundle", model.to_str().expect("a plain path"), "--seed", "7"];
+    expect(code, folder, "ns-replay", &[&bundle, arguments].concat())
 }
 
 /// Packets of 100 flows that meet the conditions, the same for two threads.
@@ -105,8 +35,8 @@ fn chosen(conditions: &[&str]) -> Vec<Seen> {
     let mut arguments = vec!["--flows", "100", "--snaplen", "65535"];
     conditions.iter().for_each(|condition| arguments.extend(["--where", condition]));
     let at = folder.path();
-    replay_with(0, at, &[&arguments[..], &["--pcap", "a.pcap"]].concat());
-    replay_with(0, at, &[&arguments[..], &["--pcap", "b.pcap", "--threads", "2"]].concat());
+    replay(0, at, &[&arguments[..], &["--pcap", "a.pcap"]].concat());
+    replay(0, at, &[&arguments[..], &["--pcap", "b.pcap", "--threads", "2"]].concat());
     let bytes = ["a.pcap", "b.pcap"].map(|name| std::fs::read(at.join(name)).expect("a capture"));
     assert!(bytes[0] == bytes[1], "{conditions:?}: threads show in the output");
     if conditions == ["proto=udp"] && has_tool("tshark") {
@@ -146,19 +76,17 @@ fn records_without_the_measurement_are_left_out() {
 fn the_report_tells_how_many_were_accepted() {
     let folder = tempfile::tempdir().expect("a folder");
     let arguments = ["--null", "--flows", "200", "--json", "--where", "proto=17"];
-    let output = replay(folder.path(), &arguments);
-    assert_eq!(output.status.code(), Some(0));
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let (report, text) = replay(0, folder.path(), &arguments);
+    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
     let selection = &report["selection"];
     assert_eq!(selection["conditions"][0], "proto=17");
     let draws = selection["draws"].as_u64().expect("a number");
     assert!(draws >= 200);
     assert_eq!(selection["acceptance"].as_f64().expect("a number"), 200.0 / draws as f64);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("where proto=17: ") && text.contains("draws of attributes"), "{text}");
     // Without conditions nothing is said of them.
-    let plain = replay(folder.path(), &["--null", "--flows", "20", "--json"]);
-    let report: serde_json::Value = serde_json::from_slice(&plain.stdout).expect("JSON");
+    let (report, _) = replay(0, folder.path(), &["--null", "--flows", "20", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
     assert!(report["selection"].is_null());
 }
 
@@ -166,9 +94,9 @@ fn the_report_tells_how_many_were_accepted() {
 fn exit_codes_tell_what_was_not_met() {
     let folder = tempfile::tempdir().expect("a folder");
     let unmet = ["--null", "--flows", "200", "--where", "proto=17", "--where-tries", "1"];
-    assert!(replay_with(8, folder.path(), &unmet).contains("flows given up"));
+    assert!(replay(8, folder.path(), &unmet).1.contains("flows given up"));
     let nowhere = ["--pcap", "no.pcap", "--where", "srcip=1.2.3.4", "--where-tries", "20"];
-    let error = replay_with(8, folder.path(), &nowhere);
+    let error = replay(8, folder.path(), &nowhere).1;
     assert!(error.contains("none of the first 20 flows met `srcip=1.2.3.4` in 20 tries each"));
     assert!(error.contains("`srcip` is most often `"), "{error}");
     assert!(!folder.path().join("no.pcap").exists());
@@ -178,7 +106,7 @@ fn exit_codes_tell_what_was_not_met() {
         ("ttl=256", "`ttl` is from "),
         ("dstport", "is no condition"),
     ] {
-        let error = replay_with(2, folder.path(), &["--pcap", "no.pcap", "--where", condition]);
+        let error = replay(2, folder.path(), &["--pcap", "no.pcap", "--where", condition]).1;
         assert!(error.contains(reason), "{error}");
         assert!(!folder.path().join("no.pcap").exists());
     }
@@ -195,7 +123,7 @@ fn given_attributes_become_flows() {
                1700000002000000,6,10.1.1.3,80,10.9.9.8,53\n";
     std::fs::write(at.join("flows.csv"), csv).expect("written");
     let arguments = ["--attributes", "flows.csv", "--pcap", "a.pcap", "--snaplen", "65535"];
-    replay_with(0, at, &arguments);
+    replay(0, at, &arguments);
     let seen = packets(&at.join("a.pcap"));
     let mut firsts: BTreeMap<_, u64> = BTreeMap::new();
     for packet in &seen {
@@ -211,13 +139,13 @@ fn given_attributes_become_flows() {
 
     // The rows again, and then the first once more: the three flows come first, as before.
     let more = ["--attributes", "flows.csv", "--pcap", "b.pcap", "--flows", "7"];
-    let stderr = replay_with(0, at, &[&more[..], &["--snaplen", "65535"]].concat());
+    let stderr = replay(0, at, &[&more[..], &["--snaplen", "65535"]].concat()).1;
     assert!(stderr.contains(" of 7 flows"), "{stderr}");
     assert_eq!(packets(&at.join("b.pcap")).first(), seen.first());
     let bad = "srcip,dstip,srcport,dstport,proto\n10.0.0.1,10.0.0.2,53,53,6\n1,2,53,53,boo\n";
     std::fs::write(at.join("bad.csv"), bad).expect("written");
-    let error = replay_with(2, at, &["--attributes", "bad.csv", "--null"]);
+    let error = replay(2, at, &["--attributes", "bad.csv", "--null"]).1;
     assert!(error.contains("`bad.csv`: row 2, column `proto`: expected a whole number"), "{error}");
     let both = ["--attributes", "flows.csv", "--null", "--where", "proto=6"];
-    assert!(replay_with(2, at, &both).contains("not both"));
+    assert!(replay(2, at, &both).1.contains("not both"));
 }

@@ -2,47 +2,15 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::{Command, Output};
 
 use ns_runtime::GenerateOptions;
 use ns_runtime::stats::Ending;
-use ns_tests::{interrupted, lab_capture, program};
+use ns_tests::{command, expect, interrupted, lab_capture, names_in, read};
 use ns_trainer::evaluate::Evaluation;
 use ns_trainer::{Generator, GeneratorError, WorkError, WorkFolder, curve};
 
-fn run(name: &str, arguments: &[&str], folder: &Path) -> Output {
-    Command::new(program(name))
-        .args(arguments)
-        .current_dir(folder)
-        .output()
-        .expect("the program starts")
-}
-
-/// Expects an exit code, returns standard error and standard output.
-fn expect(code: i32, name: &str, arguments: &[&str], folder: &Path) -> (String, String) {
-    let output = run(name, arguments, folder);
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{name} {arguments:?}: {stderr}");
-    (stderr, String::from_utf8(output.stdout).expect("text"))
-}
-
-fn read(path: impl AsRef<Path>) -> Vec<u8> {
-    let path = path.as_ref();
-    std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
 fn json(text: &[u8]) -> serde_json::Value {
     serde_json::from_slice(text).expect("one JSON document")
-}
-
-fn names_in(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).expect("a folder");
-    let name = |entry: std::io::Result<std::fs::DirEntry>| {
-        entry.expect("an entry").file_name().into_string().expect("plain names")
-    };
-    let mut names: Vec<String> = entries.map(name).collect();
-    names.sort();
-    names
 }
 
 #[test]
@@ -52,7 +20,7 @@ fn one_command_fills_a_work_folder() {
     std::fs::copy(lab_capture(), folder.join("lab.pcap")).expect("copied");
     let input = ["--input", "lab.pcap", "--epochs", "1"];
     let both = [&["train-and-generate", "--work", "run", "--json"], &input[..]].concat();
-    let (_, told) = expect(0, "ns-train", &both, folder);
+    let (told, _) = expect(0, folder, "ns-train", &both);
     let all = ["config.json", "metrics.jsonl", "model.ns", "run.json", "synthetic.pcap", "units"];
     assert_eq!(names_in(&folder.join("run")), all);
     let told = json(told.as_bytes());
@@ -71,31 +39,31 @@ fn one_command_fills_a_work_folder() {
     assert_eq!(canonical(input_read), canonical(&folder.join("lab.pcap")));
 
     // The same as with one command after another, and as ns-replay's.
-    expect(0, "ns-train", &[&["train", "--out", "a.ns"], &input[..]].concat(), folder);
+    expect(0, folder, "ns-train", &[&["train", "--out", "a.ns"], &input[..]].concat());
     assert_eq!(read(folder.join("a.ns")), read(folder.join("run/model.ns")));
     let replay = ["--bundle", "a.ns", "--pcap", "a.pcap", "--seed", "1"];
-    expect(0, "ns-replay", &replay, folder);
+    expect(0, folder, "ns-replay", &replay);
     let synthetic = read(folder.join("run/synthetic.pcap"));
     assert_eq!(read(folder.join("a.pcap")), synthetic);
 
     // What is there is not written over, unless it may be; nor is what is not ours.
     std::fs::write(folder.join("run/notes.txt"), "mine").expect("written");
-    let (said, _) = expect(2, "ns-train", &both, folder);
+    let (_, said) = expect(2, folder, "ns-train", &both);
     assert!(said.contains("`run` exists; to write over it give `--overwrite`"), "{said}");
     let generate = ["generate", "--work", "run", "--flows", "50", "--seed", "9"];
-    let (said, _) = expect(2, "ns-train", &generate, folder);
+    let (_, said) = expect(2, folder, "ns-train", &generate);
     assert!(said.contains("`run/synthetic.pcap` exists; to write over it"), "{said}");
     assert_eq!(read(folder.join("run/synthetic.pcap")), synthetic);
     std::fs::write(folder.join("run/evaluation.json"), "{}").expect("written");
     let again = [&generate[..], &["--threads", "2", "--overwrite"]].concat();
-    let (said, _) = expect(0, "ns-train", &again, folder);
+    let (_, said) = expect(0, folder, "ns-train", &again);
     assert!(said.contains("packets of 50 flows"), "{said}");
     let replay = ["--bundle", "a.ns", "--pcap", "b.pcap", "--seed", "9", "--flows", "50"];
-    expect(0, "ns-replay", &replay, folder);
+    expect(0, folder, "ns-replay", &replay);
     assert_eq!(read(folder.join("run/synthetic.pcap")), read(folder.join("b.pcap")));
     assert!(!folder.join("run/evaluation.json").exists(), "it was about another trace");
     let train = [&["train", "--work", "run", "--overwrite"], &input[..]].concat();
-    expect(0, "ns-train", &train, folder);
+    expect(0, folder, "ns-train", &train);
     assert_eq!(
         names_in(&folder.join("run")),
         ["config.json", "metrics.jsonl", "model.ns", "notes.txt", "run.json", "units"]
@@ -103,13 +71,13 @@ fn one_command_fills_a_work_folder() {
 
     // The configuration is one, and the bundle goes elsewhere if it is to.
     let config = ["train", "--config", "run/config.json", "--work", "other", "--out", "other.ns"];
-    expect(0, "ns-train", &[&config[..], &input[..]].concat(), folder);
+    expect(0, folder, "ns-train", &[&config[..], &input[..]].concat());
     assert_eq!(read(folder.join("other.ns")), read(folder.join("a.ns")));
     assert_eq!(
         names_in(&folder.join("other")),
         ["config.json", "metrics.jsonl", "run.json", "units"]
     );
-    expect(0, "ns-train", &["generate", "--work", "other", "-q"], folder);
+    expect(0, folder, "ns-train", &["generate", "--work", "other", "-q"]);
     assert_eq!(read(folder.join("other/synthetic.pcap")), synthetic);
 
     // Nothing is begun that could not end well.
@@ -120,13 +88,14 @@ fn one_command_fills_a_work_folder() {
         (&["--work", "lab.pcap"], "`lab.pcap` is a file; expected a folder"),
         (&["--work", "x", "--input", "none.pcap"], "cannot read `none.pcap`"),
     ] {
-        let output = run("ns-train", &[&["train"], &input[..], arguments].concat(), folder);
+        let arguments = [&["train"], &input[..], arguments].concat();
+        let output = command(folder, "ns-train", &arguments).output().expect("it starts");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(expected), "{arguments:?}: {said}");
         assert!(!folder.join("x").exists(), "{arguments:?}");
     }
     let dry = ["train-and-generate", "--work", "x", "--input", "lab.pcap", "--dry-run"];
-    expect(0, "ns-train", &dry, folder);
+    expect(0, folder, "ns-train", &dry);
     assert!(!folder.join("x").exists());
 }
 
@@ -134,16 +103,16 @@ fn one_command_fills_a_work_folder() {
 fn a_training_that_is_interrupted_leaves_its_model_in_the_work_folder() {
     let folder = tempfile::tempdir().expect("a folder");
     let input = lab_capture();
-    let mut command = Command::new(program("ns-train"));
-    command.args(["train-and-generate", "--epochs", "1000000", "--work", "run"]);
+    let endless = ["train-and-generate", "--epochs", "1000000", "--work", "run"];
     // An autoregressive model's curve begins when its variables are done.
-    command.args(["--model", "doppelganger", "--input"]);
-    assert_eq!(interrupted(command.arg(&input).current_dir(folder.path())), Some(130));
+    let class = ["--model", "doppelganger", "--input"];
+    let mut command = command(folder.path(), "ns-train", &[&endless[..], &class].concat());
+    assert_eq!(interrupted(command.arg(&input)), Some(130));
     let work = folder.path().join("run");
     assert_eq!(names_in(&work), ["config.json", "metrics.jsonl", "model.ns", "run.json", "units"]);
     let points = curve::read(&work.join("metrics.jsonl")).expect("a curve");
     assert!(!points.is_empty());
-    expect(0, "ns-train", &["generate", "--work", "run", "--flows", "5"], folder.path());
+    expect(0, folder.path(), "ns-train", &["generate", "--work", "run", "--flows", "5"]);
 }
 
 const CONFIG: &str = r#"{
@@ -254,12 +223,12 @@ fn what_was_generated_is_judged_in_its_work_folder() {
     // By flows that were not trained on, from the command line.
     std::fs::copy(folder.join("flows.csv"), folder.join("test.csv")).expect("copied");
     let arguments = ["visualize", "--work", "work", "--real", "test.csv", "--splits", "3"];
-    let (stderr, _) = expect(0, "ns-train", &arguments, folder);
+    let (_, stderr) = expect(0, folder, "ns-train", &arguments);
     assert!(stderr.contains("median R") && stderr.contains("work/report.html"), "{stderr}");
     let written: Evaluation =
         serde_json::from_slice(&read(opened.evaluation())).expect("an evaluation");
     assert!(written.train.is_some() && written.splits == 3);
-    let (stderr, _) = expect(2, "ns-train", &["visualize", "--work", "nowhere"], folder);
+    let (_, stderr) = expect(2, folder, "ns-train", &["visualize", "--work", "nowhere"]);
     assert!(stderr.contains("`nowhere` is no work folder"), "{stderr}");
 }
 
