@@ -25,6 +25,7 @@ pub mod manifest;
 pub mod random;
 pub mod record;
 pub mod schema;
+pub mod wide;
 
 pub use bundle::{Bundle, BundleError};
 pub use column::{Column, ColumnData};

@@ -4,59 +4,13 @@
 //! are added in order by fused multiply-adds, which are exact about their rounding, and no
 //! function is the C library's.
 
+use ns_model_format::wide::has_avx512;
+pub(crate) use ns_model_format::wide::{has_fused, wide};
+
 /// Columns are filled up to a multiple of so many.
 const COLUMNS: usize = 16;
 /// Rows are computed in blocks of so many.
 pub(crate) const BLOCK: usize = 6;
-
-/// Whether this CPU multiplies and adds at once; else the kernels are slow.
-pub(crate) fn is_fast() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-    #[cfg(not(target_arch = "x86_64"))]
-    return cfg!(target_arch = "aarch64");
-}
-
-/// Runs `work` compiled for the widest vectors this CPU has.
-///
-/// `work` must be `#[inline(always)]`, and all it calls: what is left out of line, as the
-/// closures of `for_each` and its like may be, is compiled for the narrowest, and there a
-/// fused multiply-add is a call.
-#[inline]
-pub(crate) fn wide<R>(work: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")]
-        fn avx512<R>(work: impl FnOnce() -> R) -> R {
-            work()
-        }
-        #[target_feature(enable = "avx2,fma")]
-        fn avx2<R>(work: impl FnOnce() -> R) -> R {
-            work()
-        }
-        if !is_fast() {
-            return work();
-        }
-        // Sound: the features were detected on this CPU just above.
-        #[allow(unsafe_code)]
-        return match has_avx512() {
-            true => unsafe { avx512(work) },
-            false => unsafe { avx2(work) },
-        };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    work()
-}
-
-fn has_avx512() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512bw");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
 
 /// Columns that so many take, with those that fill up the last panel.
 pub(crate) fn padded(columns: usize) -> usize {

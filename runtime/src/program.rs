@@ -106,7 +106,7 @@ impl Program {
         outputs: &[Tensor],
         budget: &mut usize,
     ) -> Option<Program> {
-        kernels::is_fast().then(|| read::program(model, inputs, outputs, budget)).flatten()
+        kernels::has_fused().then(|| read::program(model, inputs, outputs, budget)).flatten()
     }
 
     /// Runs rows through, some at a time: `fill` writes those of the first input, the others

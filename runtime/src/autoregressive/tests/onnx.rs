@@ -65,7 +65,7 @@ fn onnx_runtime_finds_the_same() {
     let (input, output) = (Tensor::new("context", 64), Tensor::new("gates", 352));
     let mut loader = Loader::new(&bundle, None);
     let mut own = loader.dense("context.onnx", input.clone(), output.clone()).unwrap();
-    assert!(matches!(own, DenseGraph::Own(_)) == crate::kernels::is_fast());
+    assert!(matches!(own, DenseGraph::Own(_)) == crate::kernels::has_fused());
     let mut theirs =
         Graph::load(&environment, &bundle, "context.onnx", vec![input], vec![output]).unwrap();
     let (mut found, mut expected) = (Vec::new(), Vec::new());
@@ -81,7 +81,7 @@ fn onnx_runtime_finds_the_same() {
     let states = [("h", "h_next", 64), ("c", "c_next", 64)];
     let file = "step.onnx";
     let mut own = loader.recurrent(file, x.clone(), heads.clone(), states).unwrap();
-    assert!(matches!(own, RecurrentGraph::Own(_)) == crate::kernels::is_fast());
+    assert!(matches!(own, RecurrentGraph::Own(_)) == crate::kernels::has_fused());
     let mut theirs =
         StepGraph::load(&environment, &bundle, file, vec![x], heads, states.into_iter()).unwrap();
     own.resize(rows).unwrap();

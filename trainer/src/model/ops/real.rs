@@ -1,7 +1,9 @@
 //! The two number types the networks run in: `f32` trains, `f64` tests.
 
-use candle_core::{CpuStorage, Result, WithDType};
 use std::ops::Neg;
+
+use candle_core::{CpuStorage, Result, WithDType};
+pub(crate) use ns_model_format::wide::wide;
 
 /// A floating-point number that kernels compute with.
 pub(crate) trait Real: WithDType + Neg<Output = Self> {
@@ -103,41 +105,6 @@ impl Real for f64 {
             _ => candle_core::bail!("a kernel's tensors differ in type"),
         }
     }
-}
-
-/// Runs `work` compiled for the widest vectors this CPU has.
-///
-/// `work` must be `#[inline(always)]`: left out of line, it is compiled for
-/// the narrowest. Only additions, products and comparisons vectorise here, never a fused
-/// multiply-add, so the numbers are those of any other CPU.
-#[inline]
-pub(crate) fn wide<R>(work: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw")]
-        fn avx512<R>(work: impl FnOnce() -> R) -> R {
-            work()
-        }
-        #[target_feature(enable = "avx2")]
-        fn avx2<R>(work: impl FnOnce() -> R) -> R {
-            work()
-        }
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512bw")
-        {
-            // Sound: the features were detected on this CPU just above.
-            #[allow(unsafe_code)]
-            return unsafe { avx512(work) };
-        }
-        if is_x86_feature_detected!("avx2") {
-            // Sound: as above.
-            #[allow(unsafe_code)]
-            return unsafe { avx2(work) };
-        }
-    }
-    work()
 }
 
 #[cfg(test)]
