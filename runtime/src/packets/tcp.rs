@@ -75,7 +75,7 @@ impl Connection {
 
     /// The next segment from side `from`: `modelled` flags, or those of a
     /// connection in order if the model has none, of `modelled_len` bytes, of which a
-    /// SYN has at most `most_options` of options.
+    /// SYN and what follows a FIN have at most `most_options` of options.
     #[inline]
     pub(super) fn segment(
         &mut self,
@@ -105,6 +105,12 @@ impl Connection {
             flags |= PSH;
         }
         let side = &mut self.sides[from];
+        if side.fin && flags == ACK && len.is_multiple_of(4) && payload as usize <= most_options {
+            // After its FIN a side only acknowledges: the bytes of a packet are those of the
+            // options that the trace had there, timestamps mostly (RFC 7323).
+            let (sequence, acknowledgement) = (side.next, self.sides[1 - from].next);
+            return Segment { flags, sequence, acknowledgement, len, options: payload as usize };
+        }
         let sequence = if side.fin && (payload > 0 || flags & FIN != 0) && flags & RST == 0 {
             // Nothing new can follow a FIN: this is sent again, up to the FIN.
             let again = flags & FIN != 0;
@@ -225,7 +231,8 @@ impl Connection {
     }
 
     /// Fills a SYN's options (RFC 9293, 2018, 7323). Timestamps are offered
-    /// but never accepted, since no later packet carries them; what is left is NOPs.
+    /// but never accepted, since no later packet carries them; what is left is NOPs, and so
+    /// are the options of other segments, which stand for what the trace had there.
     pub(super) fn write_options(
         &self,
         segment: &Segment,
@@ -238,6 +245,9 @@ impl Connection {
         let answer = segment.flags & ACK != 0;
         let len = out.len();
         out.fill(NOP);
+        if segment.flags & SYN == 0 {
+            return;
+        }
         let mut at = 0;
         let mut put = |option: &[u8]| {
             if let Some(room) = out.get_mut(at..at + option.len()) {

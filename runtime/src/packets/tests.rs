@@ -277,6 +277,28 @@ fn numbers_follow_the_payloads_of_both_sides() {
 }
 
 #[test]
+fn what_is_acknowledged_after_a_fin_carries_options_not_data() {
+    let mut conversation = Conversation::new(6, &FLAGGED);
+    let mut say = |len, direction, flags| conversation.tcp(&[len, direction, flags]);
+    say(140, 0, 0x18);
+    let end = say(52, 0, 0x11);
+    let more = say(540, 1, 0x18);
+    // Twelve bytes as of timestamps, the same again, and no options at all.
+    let acks = [52, 52, 40].map(|len| say(len, 0, 0x10));
+    for ack in acks {
+        assert_eq!((ack.flags, ack.payload, ack.repairs), (0x10, 0, Repairs::NONE));
+        assert_eq!(ack.sequence, end.sequence + 12 + 1);
+        assert_eq!(ack.acknowledgement, more.sequence + 500);
+    }
+    // Data is another thing: it is sent again, and counted.
+    let again = say(1500, 0, 0x10);
+    assert_eq!((again.payload, again.repairs), (1460, Repairs::TCP_ORDER));
+    assert_eq!(again.sequence, (end.sequence + 12).wrapping_sub(1460));
+    let pushed = say(52, 0, 0x18);
+    assert_eq!((pushed.payload, pushed.repairs), (12, Repairs::TCP_ORDER));
+}
+
+#[test]
 fn flags_that_the_model_lacks_follow_a_legal_order() {
     let mut conversation = Conversation::new(6, &[name::LEN, name::DIRECTION]);
     let flags: Vec<u8> = [[52, 0], [52, 1], [40, 0], [140, 0], [1500, 1], [40, 0]]
