@@ -30,7 +30,11 @@ fn one_command_fills_a_work_folder() {
     let last = json(lines.lines().last().expect("a line").as_bytes());
     assert_eq!(last["iteration"], told["iterations"]);
     assert_eq!(last["iteration"], last["iterations"]);
-    assert!(last["critic"].is_f64() && last["elapsed_s"].as_f64() > Some(0.0), "{last}");
+    assert!(last["nats"].is_f64() && last["critic"].is_null());
+    assert!(
+        last["nats_validation"].as_f64() > Some(0.0) && last["elapsed_s"].as_f64() > Some(0.0),
+        "{last}"
+    );
     let made_from = json(&read(folder.join("run/run.json")));
     assert_eq!(made_from["version"], 2);
     let canonical = |path: &Path| path.canonicalize().expect("it exists");

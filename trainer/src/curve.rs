@@ -37,6 +37,34 @@ pub struct Point {
     pub elapsed_s: f64,
     /// Samples (flows, or segments of them) by time since the line before.
     pub samples_per_s: f64,
+    /// What the learning rates are multiplied by, 1 unless training diverged before.
+    #[serde(default)]
+    pub rate: f64,
+    /// Of a DoppelGANger.
+    #[serde(flatten)]
+    pub adversarial: Option<Adversarial>,
+    /// Of an autoregressive model.
+    #[serde(flatten)]
+    pub likelihood: Option<Likelihood>,
+}
+
+/// How far the records' network of an autoregressive model has come, in nats (natural
+/// logarithms): what a record is told with beyond what was known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Likelihood {
+    /// The mean negative log-likelihood of a record, of the pass so far and with dropout.
+    pub nats: f32,
+    /// That of the flows that are not learned from, after the last pass, each flow by the
+    /// root of its length; `None` until the first pass is over. Where there are too few
+    /// flows for that, it is that of the pass.
+    pub nats_validation: Option<f32>,
+}
+
+/// How the networks of a DoppelGANger stand against one another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Adversarial {
     /// The critic's loss, see [`crate::train::Losses`].
     pub critic: f32,
     /// The attribute critic's loss; 0 without one.
@@ -62,9 +90,6 @@ pub struct Point {
     /// The same of its real samples.
     #[serde(default)]
     pub unique_real: f32,
-    /// What the learning rates are multiplied by, 1 unless training diverged before.
-    #[serde(default)]
-    pub rate: f64,
 }
 
 /// Writes a curve while training goes on.
@@ -192,11 +217,28 @@ mod tests {
             }
         }
         let points = read(&path).unwrap();
-        assert_eq!((points[0].iteration, points[0].critic), (1, 1.5));
+        assert_eq!((points[0].iteration, points[0].adversarial.unwrap().critic), (1, 1.5));
         assert!((2_000..10_000).contains(&points.len()), "{} lines", points.len());
         let of_first_minute = points.iter().filter(|point| point.elapsed_s < 60.0).count();
         assert!((200..600).contains(&of_first_minute), "{of_first_minute} lines");
         assert!((points[500].samples_per_s - 2500.0).abs() < 1.0);
+    }
+
+    #[test]
+    fn a_line_has_the_losses_of_its_model_class() {
+        let keys = |point: &Point| -> Vec<String> {
+            let line = serde_json::to_value(point).unwrap();
+            line.as_object().unwrap().keys().cloned().collect()
+        };
+        let of_critics = point(7, 1.0);
+        assert_eq!(of_critics.likelihood, None);
+        let likelihood = Some(Likelihood { nats: 3.25, nats_validation: None });
+        let of_records = Point { adversarial: None, likelihood, ..of_critics };
+        let has = |point, name: &str| keys(point).iter().any(|key| key == name);
+        assert!(has(&of_critics, "critic") && !has(&of_critics, "nats"));
+        assert!(has(&of_records, "nats") && !has(&of_records, "critic"));
+        let line = line(&of_records).unwrap();
+        assert_eq!(serde_json::from_slice::<Point>(&line).unwrap(), of_records);
     }
 
     #[test]

@@ -18,7 +18,7 @@
 //! let generator = Generator::from_config("config.json")?.max_time(Duration::from_secs(600));
 //! let training = generator.train("work")?;
 //! for point in curve::read(&training.work.metrics())? {
-//!     println!("{} {}", point.iteration, point.critic);
+//!     println!("{} {:?}", point.iteration, point.likelihood.map(|of| of.nats));
 //! }
 //! let report = generator.generate("work")?;
 //! println!("{} records of {} flows in {}", report.records, report.flows, report.target);
@@ -29,7 +29,7 @@
 //! let generator = Generator::from_inputs(["capture.pcap"], Default::default())?;
 //! generator.overwrite(true).epochs(40).train_and_generate_with(
 //!     "work",
-//!     |training| training.losses.critic.abs() < 1e6,
+//!     |training| training.likelihood.is_none_or(|of| of.nats < 1e6),
 //!     |generating| generating.records < 1_000_000,
 //! )?;
 //! # Ok(())

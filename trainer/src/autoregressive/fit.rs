@@ -141,8 +141,8 @@ pub(crate) struct RecordState {
 pub(crate) struct Losses {
     /// Nats a record, of the epoch so far.
     pub(crate) train: f64,
-    /// Of the flows that are not learned from, after the last epoch.
-    pub(crate) validation: f64,
+    /// Of the flows that are not learned from, after the last epoch, if one is over.
+    pub(crate) validation: Option<f64>,
 }
 
 /// Steps that small data are trained for, about; large ones see each flow a few times.
@@ -278,7 +278,7 @@ impl<'a> RecordTraining<'a> {
     fn end_epoch(&mut self) -> Result<()> {
         let averaged = self.averaged_values()?;
         let state = &mut self.state;
-        state.last.validation = match self.validation.is_empty() {
+        let validation = match self.validation.is_empty() {
             true => state.last.train,
             false => {
                 let now = self.network.values()?;
@@ -288,8 +288,9 @@ impl<'a> RecordTraining<'a> {
                 losses.iter().sum()
             }
         };
-        if state.best.is_none_or(|best| state.last.validation < best - 1e-4) {
-            state.best = Some(state.last.validation);
+        state.last.validation = Some(validation);
+        if state.best.is_none_or(|best| validation < best - 1e-4) {
+            state.best = Some(validation);
             self.best = Some(averaged);
             state.since = 0;
         } else {

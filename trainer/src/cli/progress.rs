@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{HumanCount, ProgressBar};
 
+use crate::curve::Likelihood;
 use crate::generate::Generating;
 use crate::terminal::progress_bar;
 use crate::units::Progress;
@@ -57,14 +58,21 @@ pub(super) fn show_training(bar: &ProgressBar, progress: &Progress, limit: Optio
         1 => String::new(),
         of => format!("{what} {} of {of}, ", number + 1),
     };
+    let losses = match progress.likelihood {
+        Some(Likelihood { nats, nats_validation: Some(validation), .. }) => {
+            format!("{nats:.3} nats a record, validation {validation:.3}")
+        }
+        Some(Likelihood { nats, .. }) => format!("{nats:.3} nats a record"),
+        None => {
+            format!("gap {:.3}, generator {:.3}", progress.losses.gap, progress.losses.generator)
+        }
+    };
     bar.set_message(format!(
-        "{}{}epoch {:.1}, {} flows/s, gap {:.3}, generator {:.3}, {} left",
+        "{}{}epoch {:.1}, {} flows/s, {losses}, {} left",
         which("model", progress.cell, progress.cells),
         which("chunk", progress.chunk, progress.chunks),
         progress.epochs,
         HumanCount((rate * progress.batch_size as f64) as u64),
-        progress.losses.gap,
-        progress.losses.generator,
         indicatif::HumanDuration(Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX)),
     ));
 }

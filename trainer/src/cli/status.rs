@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::curve::{Adversarial, Likelihood, Point};
 use crate::terminal::print;
 use crate::units::status::{self, State, Status, UnitStatus};
 use crate::{GeneratorError, WorkFolder};
@@ -57,9 +58,22 @@ fn table(status: &Status) -> String {
         status.iterations
     );
     let width = status.units.iter().map(|unit| unit.name.len()).max().unwrap_or(0).max(4);
+    let has_likelihood = |unit: &UnitStatus| unit.last.is_some_and(|l| l.likelihood.is_some());
+    let losses = match status.units.iter().any(has_likelihood) {
+        true => ["nats", "validation"],
+        false => ["gap", "gradients"],
+    };
     text += &format!(
         "{:width$}  {:8}{:>17}{:>9}{:>10}{:>9}{:>12}{:>9}{:>10}\n",
-        "unit", "state", "iterations", "epochs", "flows/s", "gap", "gradients", "left", "last seen"
+        "unit",
+        "state",
+        "iterations",
+        "epochs",
+        "flows/s",
+        losses[0],
+        losses[1],
+        "left",
+        "last seen"
     );
     for unit in &status.units {
         text += line(unit, width).trim_end();
@@ -76,16 +90,26 @@ fn line(unit: &UnitStatus, width: usize) -> String {
     let Some(last) = unit.last else { return start };
     let running = unit.state == State::Running;
     let of = |time_of: Option<f64>| time_of.filter(|_| running).map_or_else(String::new, time);
+    let [first, second] = losses(&last);
     format!(
-        "{start}{:>17}{:>9.1}{:>10.0}{:>9.3}{:>12}{:>9}{:>10}",
+        "{start}{:>17}{:>9.1}{:>10.0}{first:>9}{second:>12}{:>9}{:>10}",
         format!("{}/{}", last.iteration, unit.iterations),
         last.epochs,
         last.samples_per_s,
-        last.gap,
-        format!("{:.2} {:.2}", last.generator_gradient, last.critic_gradient),
         of(unit.left_s),
         of(unit.age_s),
     )
+}
+
+/// What the networks' losses say, in two cells.
+fn losses(last: &Point) -> [String; 2] {
+    if let Some(Likelihood { nats, nats_validation, .. }) = last.likelihood {
+        let validation = nats_validation.map_or(String::new(), |nats| format!("{nats:.3}"));
+        return [format!("{nats:.3}"), validation];
+    }
+    let Adversarial { gap, generator_gradient, critic_gradient, .. } =
+        last.adversarial.unwrap_or_default();
+    [format!("{gap:.3}"), format!("{generator_gradient:.2} {critic_gradient:.2}")]
 }
 
 /// A time in the unit that suits it.

@@ -14,7 +14,7 @@ use crate::arrays::Arrays;
 use crate::autoregressive::fit::{self, Losses, RecordState, RecordTraining};
 use crate::autoregressive::tokens::Flows;
 use crate::autoregressive::weights::{Weights, put_conditionals, take_conditionals};
-use crate::curve::{Curve, Point};
+use crate::curve::{Curve, Likelihood, Point};
 use crate::train::TrainError;
 use crate::work::{WorkError, WorkFolder};
 
@@ -175,6 +175,7 @@ fn variables_done(done: usize, of: usize) -> Trained {
         epochs: 0.0,
         batch_size: 0,
         losses: crate::train::Losses::default(),
+        likelihood: None,
         of_variables: Some((done, of)),
     }
 }
@@ -184,23 +185,17 @@ fn progress(records: &RecordTraining<'_>, losses: Losses) -> Trained {
         iteration: records.steps().min(records.length()),
         epochs: records.epochs_done(),
         batch_size: records.flows_a_step(),
-        losses: as_generator(losses),
+        losses: crate::train::Losses::default(),
+        likelihood: Some(likelihood(losses)),
         of_variables: None,
     }
 }
 
-/// The loss a record stands where a generator's does, and that of the flows that are not
-/// learned from where the gap does.
-fn as_generator(losses: Losses) -> crate::train::Losses {
-    crate::train::Losses {
-        generator: losses.train as f32,
-        gap: losses.validation as f32,
-        ..crate::train::Losses::default()
-    }
+fn likelihood(Losses { train, validation }: Losses) -> Likelihood {
+    Likelihood { nats: train as f32, nats_validation: validation.map(|nats| nats as f32) }
 }
 
 fn point(records: &RecordTraining<'_>, losses: Losses, elapsed: Duration) -> Point {
-    let losses = as_generator(losses);
     Point {
         iteration: records.steps().min(records.length()),
         iterations: records.length(),
@@ -209,16 +204,8 @@ fn point(records: &RecordTraining<'_>, losses: Losses, elapsed: Duration) -> Poi
         epochs: records.epochs_done(),
         elapsed_s: elapsed.as_secs_f64(),
         samples_per_s: 0.0,
-        critic: 0.0,
-        attribute_critic: 0.0,
-        generator: losses.generator,
-        gradient_penalty: 0.0,
-        attribute_gradient_penalty: 0.0,
-        gap: losses.gap,
-        generator_gradient: 0.0,
-        critic_gradient: 0.0,
-        unique: 0.0,
-        unique_real: 0.0,
         rate: 1.0,
+        adversarial: None,
+        likelihood: Some(likelihood(losses)),
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use candle_core::Device;
 
 use super::{Ended, Means, Plan, Standing, Step, Task, Trained, Unit, UnitError, run_unit};
-use crate::curve;
+use crate::curve::{self, Likelihood};
 use crate::generate::Generating;
 use crate::train::Losses;
 use crate::work::WorkFolder;
@@ -38,6 +38,8 @@ pub struct Progress {
     pub batch_size: usize,
     /// The losses of this iteration, see [`Trained::losses`].
     pub losses: Losses,
+    /// See [`Trained::likelihood`].
+    pub likelihood: Option<Likelihood>,
     /// See [`Trained::of_variables`].
     pub of_variables: Option<(usize, usize)>,
     /// Time since this sitting began to train.
@@ -280,6 +282,7 @@ fn trained_in_all(
         epochs: step.epochs,
         batch_size: step.batch_size,
         losses: step.losses,
+        likelihood: step.likelihood,
         of_variables: step.of_variables,
         elapsed: shared.begin.elapsed(),
     }

@@ -13,7 +13,7 @@ use super::plan::{GENERATOR, TRAINED};
 use super::score::{self, Scored};
 use super::{Ended, Facts, Means, Plan, Step, Unit, UnitError, Watch, autoregressive};
 use crate::config::Resolved;
-use crate::curve::{Curve, Point};
+use crate::curve::{Adversarial, Curve, Likelihood, Point};
 use crate::model::weights::GeneratorWeights;
 use crate::train::{Checkpoint, Losses, TrainError, Trainer};
 use crate::work::{WorkError, WorkFolder};
@@ -38,9 +38,10 @@ pub struct Trained {
     pub epochs: f64,
     /// Samples (flows, or segments of them) an iteration.
     pub batch_size: usize,
-    /// The iteration's losses. Of an autoregressive model, `generator` is the loss a record,
-    /// in nats, and `gap` that of the flows that are not learned from.
+    /// The iteration's losses, of a DoppelGANger.
     pub losses: Losses,
+    /// How far the records' network is, of an autoregressive model.
+    pub likelihood: Option<Likelihood>,
     /// Before an autoregressive model's iterations: of how many variables the networks are
     /// trained, and how many there are.
     pub of_variables: Option<(usize, usize)>,
@@ -371,8 +372,9 @@ impl Training<'_> {
             }
             let epochs = iteration as f64 / self.per_epoch as f64;
             let batch_size = self.config.model.batch_size;
-            let of_variables = None;
-            let trained = Trained { iteration, epochs, batch_size, losses, of_variables };
+            let (likelihood, of_variables) = (None, None);
+            let trained =
+                Trained { iteration, epochs, batch_size, losses, likelihood, of_variables };
             stopped = !watch(&Step::Trained(trained));
             if let Err(error) = self.pass_by(iteration, every, per_kept) {
                 match error {
@@ -574,17 +576,20 @@ impl Training<'_> {
             epochs: iteration as f64 / self.per_epoch as f64,
             elapsed_s: self.elapsed().as_secs_f64(),
             samples_per_s: 0.0,
-            critic: losses.critic,
-            attribute_critic: losses.attribute_critic,
-            generator: losses.generator,
-            gradient_penalty: losses.gradient_penalty,
-            attribute_gradient_penalty: losses.attribute_gradient_penalty,
-            gap: losses.gap,
-            generator_gradient,
-            critic_gradient,
-            unique,
-            unique_real,
             rate: self.trainer.rate(),
+            adversarial: Some(Adversarial {
+                critic: losses.critic,
+                attribute_critic: losses.attribute_critic,
+                generator: losses.generator,
+                gradient_penalty: losses.gradient_penalty,
+                attribute_gradient_penalty: losses.attribute_gradient_penalty,
+                gap: losses.gap,
+                generator_gradient,
+                critic_gradient,
+                unique,
+                unique_real,
+            }),
+            likelihood: None,
         };
         Ok(self.curve.write(point)?)
     }

@@ -6,7 +6,7 @@ use ns_model_format::schema::TraceKind;
 
 use super::figure::{Figure, Head, Section, cell};
 use super::svg::{self, Axis, BarRow, Line, Matrix, RatioRow, Side, tick};
-use crate::curve::Point;
+use crate::curve::{Adversarial, Likelihood, Point};
 use crate::evaluate::compare::{Comparison, quantile};
 use crate::evaluate::distance::Statistic;
 use crate::evaluate::measure::{Labels, Measure, Picture, called};
@@ -530,31 +530,121 @@ fn copies(evaluation: &Evaluation) -> Option<Figure> {
 
 fn curves(training: &[Point]) -> Option<Figure> {
     let last = training.last()?;
-    let line = |side, name: &str, of: fn(&Point) -> f32| Line {
-        side,
-        name: name.to_owned(),
-        points: training
-            .iter()
-            .map(|point| (point.iteration as f64, f64::from(of(point))))
-            .collect(),
+    match (last.adversarial, last.likelihood) {
+        (_, Some(of_last)) => Some(likelihoods(training, last, of_last)),
+        (Some(of_last), None) => Some(losses(training, last, of_last)),
+        (None, None) => None,
+    }
+}
+
+/// A line of what points have.
+fn over_time(
+    side: Side,
+    name: &str,
+    training: &[Point],
+    of: impl Fn(&Point) -> Option<f32>,
+) -> Line {
+    let point = |point: &Point| Some((point.iteration as f64, f64::from(of(point)?)));
+    Line { side, name: name.to_owned(), points: training.iter().filter_map(point).collect() }
+}
+
+/// Of a DoppelGANger.
+fn losses(training: &[Point], last: &Point, of_last: Adversarial) -> Figure {
+    let line = |side, name: &str, of: fn(Adversarial) -> f32| {
+        over_time(side, name, training, |point| point.adversarial.map(of))
     };
     let lines = [
-        line(Side::Real, "critic", |point| point.critic),
-        line(Side::Synthetic, "generator", |point| point.generator),
+        line(Side::Real, "critic", |losses| losses.critic),
+        line(Side::Synthetic, "generator", |losses| losses.generator),
     ];
     let words = format!(
         "Losses of critic and generator over {} iterations; at the end {:.3} and {:.3}. They are \
          Wasserstein losses: a level that stays says more than its height.",
-        last.iteration, last.critic, last.generator
+        last.iteration, of_last.critic, of_last.generator
     );
     let (x, y) = (Axis::new("iteration (generator updates)", false), Axis::new("loss", false));
     let title = "Training losses".to_owned();
     let head = Head { name: "training", title, section: Section::Training, words };
-    Some(Figure::of_lines(head, [x, y], &lines, ["network", "iteration", "loss"]))
+    Figure::of_lines(head, [x, y], &lines, ["network", "iteration", "loss"])
+}
+
+/// Of an autoregressive model.
+fn likelihoods(training: &[Point], last: &Point, of_last: Likelihood) -> Figure {
+    let line = |side, name: &str, of: fn(Likelihood) -> Option<f32>| {
+        over_time(side, name, training, |point| point.likelihood.and_then(of))
+    };
+    let lines = [
+        line(Side::Synthetic, "training", |likelihood| Some(likelihood.nats)),
+        line(Side::Real, "validation", |likelihood| likelihood.nats_validation),
+    ];
+    let least = lines[1].points.iter().copied().reduce(|a, b| if b.1 < a.1 { b } else { a });
+    let validation = match (of_last.nats_validation, least) {
+        (Some(at_end), Some((iteration, nats))) => format!(
+            "{at_end:.3} for flows that are not learned from, of which the least was {nats:.3}, \
+             after {iteration:.0} visits: the model is the average of its weights then"
+        ),
+        _ => "no pass was over, so flows that are not learned from were never looked at".to_owned(),
+    };
+    let words = format!(
+        "Negative log-likelihood of a record given those before it, in nats, over {} of at most {} \
+         visits of a batch; at the end {:.3} in training (with dropout), and {validation}. Less is \
+         better. The networks of the flows' variables have no curve.",
+        last.iteration, last.iterations, of_last.nats
+    );
+    let (x, y) = (Axis::new("visits of a batch", false), Axis::new("nats a record", false));
+    let title = "Negative log-likelihood of records".to_owned();
+    let head = Head { name: "training", title, section: Section::Training, words };
+    Figure::of_lines(head, [x, y], &lines, ["flows", "iteration", "nats"])
 }
 
 /// With a capital letter.
 pub(super) fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn points(losses: impl Fn(u64) -> String) -> Vec<Point> {
+        let line = |at: u64| {
+            let losses = losses(at);
+            let line = format!(
+                r#"{{ "iteration": {at}, "iterations": 90, "chunk": 0, "chunks": 1, "epochs": 0.5,
+                    "elapsed_s": 1.0, "samples_per_s": 1.0, {losses} }}"#
+            );
+            serde_json::from_str(&line).unwrap()
+        };
+        (1..=3).map(line).collect()
+    }
+
+    #[test]
+    fn a_curve_is_called_what_it_is() {
+        assert!(curves(&[]).is_none());
+        let validation = ["null", "2.25", "2.5"];
+        let nats = |at: u64| {
+            let validation = validation[at as usize - 1];
+            format!(r#""nats": {at}.5, "nats_validation": {validation}"#)
+        };
+        let figure = curves(&points(nats)).unwrap();
+        assert_eq!(figure.title, "Negative log-likelihood of records");
+        assert!(figure.words.contains("over 3 of at most 90 visits"), "{}", figure.words);
+        assert!(figure.words.contains("the least was 2.250, after 2 visits"), "{}", figure.words);
+        let csv = figure.csv();
+        assert!(csv.starts_with("flows,iteration,nats\n"), "{csv}");
+        assert_eq!(csv.matches("training,").count(), 3);
+        assert_eq!(csv.matches("validation,").count(), 2);
+        let before = curves(&points(nats)[..1]).unwrap();
+        assert!(before.words.contains("no pass was over"), "{}", before.words);
+        let critics = |at: u64| {
+            format!(
+                r#""critic": {at}.0, "generator": -1.0, "attribute_critic": 0.0,
+                    "gradient_penalty": 0.0, "attribute_gradient_penalty": 0.0"#
+            )
+        };
+        let figure = curves(&points(critics)).unwrap();
+        assert_eq!(figure.title, "Training losses");
+        assert!(figure.csv().contains("critic,3,3"), "{}", figure.csv());
+    }
 }
