@@ -255,6 +255,27 @@ fn stopped_while_its_variables_train_it_leaves_a_model_and_goes_on() {
     assert!(read(folder.join("run/model.ns")) == read(folder.join("whole/model.ns")));
 }
 
+#[test]
+fn a_training_that_the_time_ends_is_whole_and_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    // Less than it takes to read the flows.
+    let capture = capture();
+    let brief = on_the_capture(&capture, &["--work", "run", "--max-minutes", "0.0001"]);
+    let (_, said) = expect(0, folder, "ns-train", &brief);
+    assert!(said.contains("note: the time was up; it ended the networks of "), "{said}");
+    assert!(said.contains(" variables, and the records' network after 0.0 of at most "), "{said}");
+    let bundle = Bundle::open(&folder.join("run/model.ns")).expect("a bundle");
+    assert_eq!(bundle.manifest().provenance.events.len(), 1);
+    let rows = ["--bundle", "run/model.ns", "--flows", "50", "--pcap", "a.pcap"];
+    expect(0, folder, "ns-replay", &rows);
+    assert!(packets(&folder.join("a.pcap")).len() > 50);
+    // It is done, not stopped.
+    let (status, _) = expect(0, folder, "ns-train", &["status", "--work", "run", "--json"]);
+    let status: Value = serde_json::from_str(&status).expect("one document");
+    assert_eq!(status["state"], "done");
+}
+
 /// Trains one pass on a table whose flows are named by the fields in `metadata`, and
 /// generates; a row's cells by column.
 fn rows_like(

@@ -320,8 +320,9 @@ fn counts(flows: &Flows, width: usize, at: usize, size: usize, rows: &[usize]) -
     counts
 }
 
-/// Trains the network of a variable as long as `go_on` says yes, which it is asked now and
-/// then. Returns the best network so far, and whether it was trained to its end.
+/// Trains the network of a variable as long as `go_on` says yes, which it is asked every
+/// [`LOOK_EVERY`] steps. Returns the best network so far, and whether it was trained to its
+/// end.
 pub(crate) fn train(
     (variables, at): (&[Variable], usize),
     flows: &Flows,
@@ -353,7 +354,7 @@ pub(crate) fn train(
     let mut best = (f64::INFINITY, network.values()?);
     let (mut steps, mut since, mut looked) = (0, 0, 0);
     let (mut pass_number, mut whole) = (0, go_on());
-    'training: while whole {
+    while whole {
         let mut order = Stream::new(seed, Purpose::Shuffle, pass_number);
         order.shuffle(&mut train);
         pass_number += 1;
@@ -366,15 +367,17 @@ pub(crate) fn train(
             network.backward(&pass, &logits)?;
             adam.step(network.ops, network.parameters())?;
             steps += 1;
+            // A pass over large data takes long.
+            if steps % LOOK_EVERY == 0 && !go_on() {
+                whole = false;
+                break;
+            }
         }
-        if steps - looked < LOOK_EVERY && steps < MOST_STEPS {
+        // What ends is looked at too: it may be the best.
+        if whole && steps - looked < LOOK_EVERY && steps < MOST_STEPS {
             continue;
         }
         looked = steps;
-        if !go_on() {
-            whole = false;
-            break 'training;
-        }
         let mut loss = 0.0;
         let looked_at = if validation.is_empty() { &train } else { &validation };
         for rows in looked_at.chunks(EVALUATED) {
@@ -390,7 +393,7 @@ pub(crate) fn train(
             since += 1;
         }
         if since >= PATIENCE || steps >= MOST_STEPS {
-            break 'training;
+            break;
         }
     }
     network.set(&best.1)?;

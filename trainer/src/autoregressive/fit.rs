@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use candle_core::{Device, Result, Tensor};
 use ns_model_format::random::{Purpose, Stream};
@@ -40,20 +41,41 @@ pub(crate) fn divided(flows: usize, seed: u64) -> (Vec<usize>, Vec<usize>) {
     (order, validation)
 }
 
+/// The networks of all variables, and how their training ended.
+pub(crate) struct Conditionals {
+    pub(crate) weights: Vec<ConditionalWeights>,
+    /// Whether training was to go on to its end: else some networks are as they were then,
+    /// or know no more than how frequent tokens are.
+    pub(crate) whole: bool,
+    /// Networks that were ended by the time.
+    pub(crate) cut: usize,
+}
+
 /// Trains the networks of all variables, as many at once as there are threads. Told of
-/// how many are done, `watch` says whether to go on. Returns also whether it always did: else
-/// some networks are as they were then, or know no more than how frequent tokens are.
+/// how many are done, `watch` says whether to go on.
+///
+/// Each has a part of the `time`, if that is limited, by what a step costs: all variables
+/// know something then, and what one leaves is there for those after it.
 pub(crate) fn conditionals(
     chain: &Chain,
     flows: &Flows,
     (options, seed): (&Options, u64),
     (device, threads): (&Device, usize),
+    time: Option<Duration>,
     watch: &mut dyn FnMut(usize) -> bool,
-) -> Result<(Vec<ConditionalWeights>, bool)> {
+) -> Result<Conditionals> {
     let (train, validation) = divided(flows.len(), seed);
     let parts = Parts { train: &train, validation: &validation };
     let count = chain.variables.len() - 1;
     let (next, done, stop) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
+    let (begin, cut) = (Instant::now(), AtomicUsize::new(0));
+    let cost = |at: usize| (options.units + chain.variables[at].size) as f64;
+    let all: f64 = (1..=count).map(cost).sum();
+    // Those begun before a variable, the last of the chain first, leave it the rest.
+    let share = |at: usize| {
+        let before: f64 = (at + 1..=count).map(cost).sum();
+        ((before + threads as f64 * cost(at)) / all).min(1.0)
+    };
     type Trained = Option<Result<(ConditionalWeights, bool)>>;
     let results: Mutex<Vec<Trained>> = Mutex::new((0..count).map(|_| None).collect());
     // Only this thread asks; the others see what it was told.
@@ -66,10 +88,15 @@ pub(crate) fn conditionals(
             }
             let at = count - index;
             let seed = seed.wrapping_add(SEEDS.wrapping_mul(at as u64));
+            let part = |time: Duration| Duration::try_from_secs_f64(time.as_secs_f64() * share(at));
+            // What is no duration is too long to matter.
+            let time = time.and_then(|time| part(time).ok());
+            let mut late = false;
             let mut go_on = || {
                 let told = watch.as_mut().is_none_or(|watch| watch(done.load(Ordering::Relaxed)));
                 stop.fetch_or(!told, Ordering::Relaxed);
-                !stop.load(Ordering::Relaxed)
+                late = time.is_some_and(|time| begin.elapsed() >= time);
+                !late && !stop.load(Ordering::Relaxed)
             };
             let variables = (&chain.variables[..], at);
             let trained = on_threads(1, || {
@@ -78,6 +105,9 @@ pub(crate) fn conditionals(
             });
             stop.fetch_or(trained.is_err(), Ordering::Relaxed);
             done.fetch_add(1, Ordering::Relaxed);
+            if late && trained.as_ref().is_ok_and(|(_, to_its_end)| !to_its_end) {
+                cut.fetch_add(1, Ordering::Relaxed);
+            }
             results.lock().unwrap_or_else(PoisonError::into_inner)[at - 1] = Some(trained);
         }
     };
@@ -88,14 +118,9 @@ pub(crate) fn conditionals(
         work(Some(watch));
     });
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut all = Vec::with_capacity(count);
-    let mut whole = true;
-    for result in results.into_iter().flatten() {
-        let (weights, to_its_end) = result?;
-        whole &= to_its_end;
-        all.push(weights);
-    }
-    Ok((all, whole))
+    let weights = results.into_iter().flatten().map(|result| Ok(result?.0));
+    let weights = weights.collect::<Result<Vec<_>>>()?;
+    Ok(Conditionals { weights, whole: !stop.into_inner(), cut: cut.into_inner() })
 }
 
 /// The training of a record network.
@@ -229,6 +254,11 @@ impl<'a> RecordTraining<'a> {
     /// Steps that it takes, about.
     pub(crate) fn length(&self) -> u64 {
         self.epochs.saturating_mul(self.batches)
+    }
+
+    /// Passes over the flows, at most.
+    pub(crate) fn epochs(&self) -> u64 {
+        self.epochs
     }
 
     pub(crate) fn epochs_done(&self) -> f64 {

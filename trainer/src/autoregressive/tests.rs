@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use candle_core::Device;
 use ns_model_format::autoregressive::{Applies, Head, RecordSays, Says, Variable};
 use ns_model_format::codec::{TokenOptions, TokensCodec};
@@ -200,4 +202,32 @@ fn training_goes_on_from_a_checkpoint_to_the_same_weights() {
         second.step().unwrap();
     }
     assert_eq!(second.finish().unwrap(), whole.finish().unwrap());
+}
+
+#[test]
+fn variables_whose_time_is_up_are_calibrated_and_counted() {
+    let (chain, flows) = (chain(), flows(2000));
+    let options =
+        Options { units: 8, widths: WIDTHS, learning_rate: 1e-3, weight_decay: 0.05, epochs: None };
+    let trained = |time: Option<Duration>, go_on: bool| {
+        let mut asked = 0;
+        let mut watch = |_: usize| {
+            asked += 1;
+            go_on
+        };
+        let places = (&Device::Cpu, 2);
+        fit::conditionals(&chain, &flows, (&options, 1), places, time, &mut watch).unwrap()
+    };
+    let none = trained(Some(Duration::ZERO), true);
+    assert!(none.whole);
+    assert_eq!((none.weights.len(), none.cut), (3, 3));
+    // They know how frequent tokens are: kind 1 is three of ten.
+    let kind = conditional::softmax_of(&none.weights[0].out_bias);
+    assert!((kind[1] - 0.3).abs() < 0.05, "{kind:?}");
+    let all = trained(Some(Duration::MAX), true);
+    assert!(all.whole && all.cut == 0);
+    assert_eq!(all.weights, trained(None, true).weights);
+    // Stopping is another thing: what is left is to be trained.
+    let stopped = trained(None, false);
+    assert!(!stopped.whole && stopped.cut == 0 && stopped.weights.len() == 3);
 }

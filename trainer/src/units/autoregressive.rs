@@ -11,13 +11,15 @@ use super::plan::{GENERATOR, TRAINED};
 use super::train::{clean, digest, unit_folder};
 use super::{Ended, Facts, Means, Plan, Step, Trained, Unit, UnitError, Watch};
 use crate::arrays::Arrays;
-use crate::autoregressive::fit::{self, Losses, RecordState, RecordTraining};
+use crate::autoregressive::fit::{self, Conditionals, Losses, RecordState, RecordTraining};
 use crate::autoregressive::tokens::Flows;
 use crate::autoregressive::weights::{Weights, put_conditionals, take_conditionals};
 use crate::curve::{Curve, Likelihood, Point};
 use crate::train::TrainError;
 use crate::work::{WorkError, WorkFolder};
 
+/// Of a limited time the variables have so much at most; what they leave is the records'.
+const VARIABLES_SHARE: f64 = 0.5;
 /// The networks of the variables, trained.
 const VARIABLES: &str = "variables.safetensors";
 const CHECKPOINT: &str = "checkpoint.safetensors";
@@ -26,11 +28,14 @@ const SO_FAR: &str = "so-far.safetensors";
 
 /// What is known of a file beside its arrays.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct About {
     /// Of what the training depends on.
     digest: String,
     elapsed_s: f64,
     state: RecordState,
+    /// Networks of variables that the time ended.
+    cut: usize,
 }
 
 /// The best model there is: trained, or so far.
@@ -67,31 +72,37 @@ pub(super) fn run(
     let digest = digest(&planned.config, &facts, seed, unit.iterations);
     let begin = Instant::now();
     let checkpoint = read(&folder.join(CHECKPOINT), &digest)?;
-    let before = checkpoint.as_ref().map_or(0.0, |(_, about)| about.elapsed_s);
+    let variables = read(&folder.join(VARIABLES), &digest)?;
+    let last = checkpoint.as_ref().or(variables.as_ref());
+    let before = last.map_or(0.0, |(_, about)| about.elapsed_s);
     let before = Duration::try_from_secs_f64(before).unwrap_or_default();
     let elapsed = || before + begin.elapsed();
 
     let training = TrainError::from;
-    let (conditionals, whole) = match read(&folder.join(VARIABLES), &digest)? {
-        Some((mut arrays, _)) => (take_conditionals(&mut arrays), true),
+    let of = chain.variables.len() - 1;
+    let Conditionals { weights: conditionals, whole, cut } = match variables {
+        Some((mut arrays, About { cut, .. })) => {
+            Conditionals { weights: take_conditionals(&mut arrays), whole: true, cut }
+        }
         None => {
-            let of = chain.variables.len() - 1;
             let mut done = |done: usize| watch(&Step::Trained(variables_done(done, of)));
             let trained = fit::conditionals(
                 chain,
                 &flows,
                 (&options, seed),
                 (means.device, means.threads),
+                means.time.map(|time| time.mul_f64(VARIABLES_SHARE)),
                 &mut done,
             );
-            let (trained, whole) = trained.map_err(training)?;
-            if whole {
+            let trained = trained.map_err(training)?;
+            if trained.whole {
                 let mut arrays = Arrays::default();
-                put_conditionals(&trained, &mut arrays);
-                let about = About { digest: digest.clone(), ..About::default() };
+                put_conditionals(&trained.weights, &mut arrays);
+                let (digest, elapsed_s) = (digest.clone(), elapsed().as_secs_f64());
+                let about = About { digest, elapsed_s, cut: trained.cut, ..About::default() };
                 arrays.write(&folder.join(VARIABLES), &about)?;
             }
-            (trained, whole)
+            trained
         }
     };
 
@@ -109,7 +120,8 @@ pub(super) fn run(
         let (digest, elapsed_s) = (digest.clone(), elapsed().as_secs_f64());
         let mut arrays = Arrays::default();
         let state = records.checkpoint(&mut arrays).map_err(training)?;
-        Ok(arrays.write(&folder.join(CHECKPOINT), &About { digest, elapsed_s, state })?)
+        let about = About { digest, elapsed_s, state, cut };
+        Ok(arrays.write(&folder.join(CHECKPOINT), &about)?)
     };
     let mut stopped = !whole;
     while !records.is_over() && !stopped {
@@ -131,7 +143,12 @@ pub(super) fn run(
         }
     }
     let weights = Weights { conditionals, records: records.finish().map_err(training)? };
-    let made = Made { iterations: records.steps(), iteration: records.steps(), ..Made::default() };
+    let made = Made {
+        iterations: records.steps(),
+        iteration: records.steps(),
+        events: time_was_up(&records, (cut, of), stopped).into_iter().collect(),
+        ..Made::default()
+    };
     let mut arrays = Arrays::default();
     weights.put(&mut arrays);
     if stopped {
@@ -143,6 +160,7 @@ pub(super) fn run(
         state: records.checkpoint(&mut state).map_err(training)?,
         digest: digest.clone(),
         elapsed_s: elapsed().as_secs_f64(),
+        cut,
     };
     state.write(&folder.join(TRAINED), &about)?;
     arrays.write(&folder.join(GENERATOR), &made)?;
@@ -178,6 +196,21 @@ fn variables_done(done: usize, of: usize) -> Trained {
         likelihood: None,
         of_variables: Some((done, of)),
     }
+}
+
+/// What the time has cut short, in a sentence.
+fn time_was_up(
+    records: &RecordTraining<'_>,
+    (cut, of): (usize, usize),
+    stopped: bool,
+) -> Option<String> {
+    let variables = (cut > 0).then(|| format!("the networks of {cut} of {of} variables"));
+    let records = (!stopped && !records.is_over()).then(|| {
+        let (done, all) = (records.epochs_done(), records.epochs());
+        format!("the records' network after {done:.1} of at most {all} passes")
+    });
+    let ended: Vec<String> = variables.into_iter().chain(records).collect();
+    (!ended.is_empty()).then(|| format!("the time was up; it ended {}", ended.join(", and ")))
 }
 
 fn progress(records: &RecordTraining<'_>, losses: Losses) -> Trained {
