@@ -23,6 +23,8 @@ const MOST: usize = 1 << 14;
 const MOST_SETS: usize = 1 << 10;
 /// Combinations that lists may hold, each list taken with each other.
 const MOST_LISTED: usize = 1 << 22;
+/// Most pairs of tokens that are said not to go together, for two variables.
+pub const MOST_ABSENT: usize = 1 << 12;
 
 /// The bucket of a count: each up to 15, then two an octave.
 #[must_use]
@@ -96,6 +98,42 @@ pub struct Variable {
     /// The variables before it that it depends on: table `attributes.I.J` of each,
     /// `[size + 1, D]`, is added up.
     pub parents: Vec<usize>,
+    /// What it is not, given one of its parents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<Absent>,
+}
+
+/// Tokens that are not drawn given a token that was drawn before: although either is
+/// frequent enough, they were never seen together. Where this leaves none, it does not count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Absent {
+    /// What was drawn before: one of a variable's parents, or an earlier head.
+    pub before: usize,
+    /// Its token and one that does not go with it, ascending, at most [`MOST_ABSENT`].
+    pub pairs: Vec<[u32; 2]>,
+}
+
+impl Absent {
+    /// For each token before, of so many, those that do not go with it.
+    #[must_use]
+    pub fn lists(&self, size: usize) -> Vec<Vec<u32>> {
+        let mut lists = vec![Vec::new(); size];
+        for &[before, token] in &self.pairs {
+            if let Some(list) = lists.get_mut(before as usize) {
+                list.push(token);
+            }
+        }
+        lists
+    }
+
+    /// Whether the tokens are some of so many.
+    fn fits(&self, sizes: [usize; 2]) -> bool {
+        let known = |pair: &[u32; 2]| pair.iter().zip(sizes).all(|(&t, size)| (t as usize) < size);
+        self.pairs.len() <= MOST_ABSENT
+            && self.pairs.iter().all(known)
+            && self.pairs.is_sorted_by(|one, next| one < next)
+    }
 }
 
 /// When a variable applies.
@@ -193,6 +231,9 @@ pub struct Head {
     pub says: RecordSays,
     /// `u [E]` to `logits [size]`.
     pub file: String,
+    /// What they do not say, given those of an earlier head.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<Absent>,
 }
 
 /// What a head's tokens say.
@@ -212,10 +253,14 @@ pub enum RecordSays {
         first: Vec<Vec<u32>>,
         /// And that the others have.
         later: Vec<Vec<u32>>,
-        /// For each combination, those that a record after one of it has; none: any. Where
-        /// no combination is in both lists, this one does not count.
+        /// For each combination, those that the record after one of it has; none: it is
+        /// only ever a flow's last. Where no combination is left by all lists, this one
+        /// does not count.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         after: Vec<Vec<u32>>,
+        /// The same of any record after one of it, the next or a later one.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        since: Vec<Vec<u32>>,
     },
     /// A measurement field.
     Field {
@@ -360,6 +405,13 @@ impl Autoregressive {
             {
                 return fail("it depends on what is not before it");
             }
+            let absent = |absent: &Absent| {
+                variable.parents.contains(&absent.before)
+                    && absent.fits([self.attributes[absent.before].size, size])
+            };
+            if !variable.absent.iter().all(absent) {
+                return fail("it is said not to go with what it does not depend on");
+            }
             if let Some(told) = &variable.told {
                 let by = self.attributes[..at].get(told.variable).map(|by| &by.says);
                 let is_of = match (by, &variable.says) {
@@ -384,7 +436,7 @@ impl Autoregressive {
         for (at, head) in self.heads.iter().enumerate() {
             let fail = |reason: &str| Err(format!("head `{}`: {reason}", head.name));
             let size = match &head.says {
-                RecordSays::Joint { fields, combinations, given, first, later, after } => {
+                RecordSays::Joint { fields, combinations, given, first, later, after, since } => {
                     let mut sizes = Vec::new();
                     for &field in fields {
                         sizes.push(measurement(field)?);
@@ -404,7 +456,7 @@ impl Autoregressive {
                             None => return fail("it depends on a variable that there is not"),
                         },
                     };
-                    let lists = first.iter().chain(later).chain(after);
+                    let lists = first.iter().chain(later).chain(after).chain(since);
                     let known = |list: &Vec<u32>| {
                         list.is_sorted_by(|one, next| one < next)
                             && list.iter().all(|&at| (at as usize) < combinations.len())
@@ -415,8 +467,14 @@ impl Autoregressive {
                     if all > MOST_LISTED {
                         return fail("too many combinations");
                     }
-                    let each = after.is_empty() || after.len() == combinations.len();
-                    let fit = first.len() == rows && later.len() == rows && each;
+                    let each = |lists: &Vec<Vec<u32>>| {
+                        lists.is_empty() || lists.len() == combinations.len()
+                    };
+                    // What comes after what is kept as bits.
+                    let of_each = each(after)
+                        && each(since)
+                        && (since.is_empty() || combinations.len() <= MOST_SETS);
+                    let fit = first.len() == rows && later.len() == rows && of_each;
                     if !fit || !lists.into_iter().all(known) {
                         return fail("lists of combinations that do not fit");
                     }
@@ -437,6 +495,13 @@ impl Autoregressive {
             };
             if head.size != size || !(1..=MOST).contains(&size) {
                 return fail("another number of tokens than what it says has");
+            }
+            let absent = |absent: &Absent| {
+                let before = self.heads[..at].get(absent.before);
+                before.is_some_and(|before| absent.fits([before.size, size]))
+            };
+            if !head.absent.iter().all(absent) {
+                return fail("it is said not to go with what is not before it");
             }
         }
         if !matches!(self.heads[self.heads.len() - 1].says, RecordSays::Gap { .. }) {

@@ -11,7 +11,7 @@ use crate::layout::FoldedLayout;
 use crate::schema::Schema;
 
 /// The format version that this crate writes. It reads this and all before.
-pub const FORMAT_VERSION: u32 = 5;
+pub const FORMAT_VERSION: u32 = 6;
 
 /// The contents of `manifest.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

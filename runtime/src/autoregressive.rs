@@ -10,6 +10,7 @@
 mod alike;
 mod chain;
 mod graphs;
+mod joint;
 mod records;
 mod sample;
 mod tables;
@@ -69,12 +70,13 @@ pub(crate) struct Widths {
     head: usize,
     heads: usize,
     joints: usize,
+    joint_progress: usize,
     repeats: usize,
     constants: usize,
 }
 
 /// What is kept of a flow's time.
-const CLOCK: usize = 4;
+const CLOCK: usize = 5;
 
 impl Widths {
     pub(crate) fn of(model: &Autoregressive) -> Widths {
@@ -82,7 +84,8 @@ impl Widths {
             lstm: 4 * model.hidden,
             head: model.head,
             heads: model.heads.len(),
-            joints: model.heads.iter().filter(|head| records::is_joint(head)).count(),
+            joints: model.heads.iter().filter(|head| joint::is_joint(head)).count(),
+            joint_progress: model.heads.iter().map(joint::progress).sum(),
             repeats: model.heads.iter().filter(|head| records::repeats(head)).count(),
             constants: model.constants().count(),
         }
@@ -110,10 +113,20 @@ impl Widths {
 
     /// What is kept of a flow beside the LSTM's states: one more than each head's token,
     /// the next record's index, the time since the first as seconds and microseconds, the
-    /// microseconds of the gaps as drawn, for each joint head which of its support there were, as bits, and for each head that
-    /// repeats token and place of the value before.
+    /// microseconds of the gaps as drawn and of the longest of them, what each joint head keeps ([`joint::progress`]),
+    /// and for each head that repeats token and place of the value before.
     pub(crate) fn progress(self) -> usize {
-        self.clock() + CLOCK + self.joints + 2 * self.repeats
+        self.repeats_from() + 2 * self.repeats
+    }
+
+    /// Where in it what joint heads keep begins.
+    fn joints_from(self) -> usize {
+        self.clock() + CLOCK
+    }
+
+    /// Where in it what repeating heads keep begins.
+    fn repeats_from(self) -> usize {
+        self.joints_from() + self.joint_progress
     }
 
     /// Where in it the next record's index is.

@@ -7,7 +7,7 @@ use ns_model_format::autoregressive::{Applies, RecordSays, Says, Variable};
 use ns_model_format::codec::TokensCodec;
 
 use super::alike::Alike;
-use super::sample::Sampler;
+use super::sample::{Masked, Sampler};
 use super::tables::Tables;
 use super::{Dense, Widths};
 use crate::error::RuntimeError;
@@ -31,6 +31,8 @@ struct Link<G> {
     at_least_us: Vec<f64>,
     /// An earlier variable, and for each of its tokens what this one may be; empty if all.
     among: Option<(usize, Vec<Vec<u32>>)>,
+    /// An earlier variable, and what this one is not with each of its tokens.
+    absent: Vec<(usize, Vec<Vec<u32>>)>,
 }
 
 /// What a count of records may be for each set of what they are, or the other way around:
@@ -80,6 +82,7 @@ pub(super) struct Chain<G> {
     joints: Vec<[Option<usize>; 2]>,
     constants: Vec<usize>,
     sampler: Sampler,
+    masked: Masked,
     /// The rows that draw.
     alike: Alike,
     /// Their tokens.
@@ -153,6 +156,11 @@ impl<G: Dense> Chain<G> {
                 (0..variable.size as u32).map(|token| tokens.number_at(token, 0.0)).collect()
             }),
             among: among(model, at),
+            absent: variable
+                .absent
+                .iter()
+                .map(|of| (of.before, of.lists(model.attributes[of.before].size)))
+                .collect(),
         };
         let count = variables().find_map(|(at, variable)| match &variable.says {
             Says::Count { tokens } => Some((at, tokens.clone())),
@@ -184,6 +192,7 @@ impl<G: Dense> Chain<G> {
                 .collect(),
             constants: model.constants().map(|(_, _, variable)| variable).collect(),
             sampler: Sampler::default(),
+            masked: Masked::default(),
             alike: Alike::default(),
             drawn: Vec::new(),
             allowed: Vec::new(),
@@ -211,9 +220,19 @@ impl<G: Dense> Chain<G> {
             }
         }
         for at in 1..count {
-            let Chain { links, tables, alike, drawn, sampler, allowed, span_us, .. } = self;
-            let Link { size, applies, parents, graph, forced, told, pairs, at_least_us, among } =
-                &mut links[at];
+            let Chain { links, tables, alike, drawn, sampler, masked, allowed, span_us, .. } = self;
+            let Link {
+                size,
+                applies,
+                parents,
+                graph,
+                forced,
+                told,
+                pairs,
+                at_least_us,
+                among,
+                absent,
+            } = &mut links[at];
             alike.clear();
             let conditions = condition.chunks_exact(wide_row);
             for (index, (row, condition)) in out.chunks_exact_mut(width).zip(conditions).enumerate()
@@ -263,6 +282,12 @@ impl<G: Dense> Chain<G> {
                     #[inline(always)]
                     || {
                         for (group, logits) in (logits.first..).zip(logits.iter()) {
+                            // Flows of a group have the same tokens before.
+                            let first = &out[firsts[group] * width..][..count];
+                            let without = absent
+                                .iter()
+                                .filter_map(|(before, lists)| lists.get(first[*before] as usize));
+                            let (all, logits) = (logits, masked.without(logits, without));
                             let mut is_weighed = false;
                             while let Some(&(_, row)) =
                                 members.get(drawn.len()).filter(|(of, _)| *of as usize == group)
@@ -282,6 +307,9 @@ impl<G: Dense> Chain<G> {
                                 let allowed = among.unwrap_or(allowed);
                                 if !allowed.is_empty() {
                                     is_weighed = false;
+                                    let is_left = |t: &u32| logits[*t as usize] > f32::MIN;
+                                    let logits =
+                                        if allowed.iter().any(is_left) { logits } else { all };
                                     let token = sampler.draw(logits, Some(&allowed[..]), uniform);
                                     drawn.push(token as f32);
                                     continue;

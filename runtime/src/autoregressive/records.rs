@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use ns_model_format::Schema;
 use ns_model_format::autoregressive::Autoregressive;
-use ns_model_format::autoregressive::{Head, RecordSays, Says, budget_bucket, count_bucket};
+use ns_model_format::autoregressive::{Head, RecordSays, budget_bucket, count_bucket};
 use ns_model_format::codec::{Codec, TokensCodec};
 use ns_model_format::schema::packet_field;
 
-use super::sample::Sampler;
+use super::joint::{self, Joint};
+use super::sample::{Masked, Sampler};
 use super::tables::Tables;
 use super::{CLOCK, Dense, Recurrent, Widths};
 use crate::error::RuntimeError;
@@ -17,130 +18,20 @@ use crate::kernels::{sum, wide};
 use crate::program::{Rows, RowsMut};
 use crate::stages::{Stage, timed};
 
-/// Gaps from this record on are steered, by so much at most.
+/// Gaps from this record on are steered, by so much at most; by more where a flow would not
+/// end before the span.
 const STEERED_FROM: u32 = 16;
 const MOST_STEERED: f64 = 2.0;
+const MOST_PRESSED: f64 = 16.0;
 /// Place within a bin of what has no draw of its own.
 const MIDDLE: f32 = 0.5;
 /// Values of a record's row before its measurements: the gap in microseconds, and
 /// whether another record follows.
 pub(crate) const BEFORE_TOKENS: usize = 2;
 
-/// Whether a head says several fields at once.
-pub(super) fn is_joint(head: &Head) -> bool {
-    matches!(head.says, RecordSays::Joint { .. })
-}
-
 /// Whether a head's last token says that the value is that of the record before.
 pub(super) fn repeats(head: &Head) -> bool {
     matches!(head.says, RecordSays::Field { repeats: true, .. })
-}
-
-/// A joint head's combinations.
-#[derive(Clone, Debug)]
-struct Joint {
-    /// Where its given token is in a row of gates; that of its support follows.
-    given: usize,
-    /// Where in the progress it is noted which of the support there were.
-    seen: usize,
-    combinations: Vec<Vec<u32>>,
-    first: Vec<Vec<u32>>,
-    /// For each given token: for each combination before, or one list for all.
-    later: Vec<Vec<Vec<u32>>>,
-    /// The kind of each combination, and which kinds a flow has, by its support's token.
-    kinds: Vec<u32>,
-    sets: Vec<Vec<u32>>,
-}
-
-impl Joint {
-    fn new(
-        (at, widths, index): (usize, Widths, usize),
-        model: &Autoregressive,
-        combinations: &[Vec<u32>],
-        [first, later, after]: [&[Vec<u32>]; 3],
-    ) -> Joint {
-        let support = model.support(at).map(|variable| &model.attributes[variable].says);
-        let (kinds, sets) = match support {
-            Some(Says::Support { kinds, sets, .. }) => (kinds.clone(), sets.clone()),
-            _ => (Vec::new(), Vec::new()),
-        };
-        Joint {
-            given: widths.given() + 2 * index,
-            seen: widths.clock() + CLOCK + index,
-            combinations: combinations.to_vec(),
-            first: first.to_vec(),
-            later: Joint::later(later, after),
-            kinds,
-            sets,
-        }
-    }
-
-    /// The tokens there are; `None` for all. `left` records are to come, this one too.
-    fn allowed<'a>(
-        &'a self,
-        gates: &[f32],
-        (before, seen): (Option<usize>, u32),
-        left: u32,
-        some: &'a mut Vec<u32>,
-    ) -> Option<&'a [u32]> {
-        let given = gates[self.given] as usize;
-        let list = match before {
-            None => self.first.get(given),
-            Some(before) => {
-                let lists = self.later.get(given);
-                lists.and_then(|lists| lists.get(before).or_else(|| lists.first()))
-            }
-        };
-        let list = list.filter(|list| !list.is_empty());
-        let Some(set) = self.sets.get(gates[self.given + 1] as usize) else {
-            return list.map(Vec::as_slice);
-        };
-        // What has not been yet has to be when there is no more room for anything else.
-        let unseen = set.len() as u32 - seen.count_ones().min(set.len() as u32);
-        for must in [unseen >= left, false] {
-            let fits = |token: &u32| {
-                let bit = self.bit(set, *token);
-                bit.is_some_and(|bit| !must || seen >> bit & 1 == 0)
-            };
-            some.clear();
-            match list {
-                Some(list) => some.extend(list.iter().copied().filter(fits)),
-                None => some.extend((0..self.combinations.len() as u32).filter(fits)),
-            }
-            if !some.is_empty() {
-                return Some(some);
-            }
-        }
-        list.map(Vec::as_slice)
-    }
-
-    /// Where in a set the kind of a combination is.
-    fn bit(&self, set: &[u32], token: u32) -> Option<usize> {
-        let kind = self.kinds.get(token as usize)?;
-        set.iter().position(|of| of == kind)
-    }
-
-    /// Notes that a token was drawn.
-    fn note(&self, token: u32, gates: &[f32], progress: &mut [f32]) {
-        let set = self.sets.get(gates[self.given + 1] as usize);
-        if let Some(bit) = set.and_then(|set| self.bit(set, token)) {
-            progress[self.seen] = (progress[self.seen] as u32 | 1 << bit) as f32;
-        }
-    }
-
-    /// What is in both lists, unless nothing is.
-    fn later(later: &[Vec<u32>], after: &[Vec<u32>]) -> Vec<Vec<Vec<u32>>> {
-        let both = |list: &Vec<u32>, after: &Vec<u32>| -> Vec<u32> {
-            let both: Vec<u32> =
-                list.iter().copied().filter(|at| after.binary_search(at).is_ok()).collect();
-            if both.is_empty() { list.clone() } else { both }
-        };
-        let of_given = |list: &Vec<u32>| match after.is_empty() {
-            true => vec![list.clone()],
-            false => after.iter().map(|after| both(list, after)).collect(),
-        };
-        later.iter().map(of_given).collect()
-    }
 }
 
 struct RecordHead<G> {
@@ -149,6 +40,8 @@ struct RecordHead<G> {
     joint: Option<Joint>,
     /// Where in the progress the value before is, if one more token repeats it.
     repeats: Option<usize>,
+    /// An earlier head, and what this one does not say after each of its tokens.
+    absent: Vec<(usize, Vec<Vec<u32>>)>,
 }
 
 /// Where a measurement's token comes from.
@@ -183,6 +76,7 @@ pub(super) struct Records<G, S> {
     /// `[rows, heads]`.
     tokens: Vec<u32>,
     sampler: Sampler,
+    masked: Masked,
     some: Vec<u32>,
     out: Vec<f32>,
 }
@@ -196,20 +90,26 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
         graphs: Vec<G>,
     ) -> Records<G, S> {
         let widths = Widths::of(model);
-        let mut joints = 0..;
-        let mut repeating = (widths.clock() + CLOCK + widths.joints..).step_by(2);
+        let (mut joints, mut places) = (0.., widths.joints_from());
+        let mut repeating = (widths.repeats_from()..).step_by(2);
         let head = |(at, (head, graph)): (usize, (&Head, G))| RecordHead {
             size: head.size,
             graph,
             joint: match &head.says {
-                RecordSays::Joint { combinations, first, later, after, .. } => {
-                    let index = joints.next().unwrap_or(0);
-                    let lists = [&first[..], later, after];
-                    Some(Joint::new((at, widths, index), model, combinations, lists))
+                RecordSays::Joint { .. } => {
+                    let given = widths.given() + 2 * joints.next().unwrap_or(0);
+                    let from = places;
+                    places += joint::progress(head);
+                    Some(Joint::new(model, at, given, from))
                 }
                 _ => None,
             },
             repeats: repeats(head).then(|| repeating.next()).flatten(),
+            absent: head
+                .absent
+                .iter()
+                .map(|absent| (absent.before, absent.lists(model.heads[absent.before].size)))
+                .collect(),
         };
         let gap = model.heads.iter().find_map(|head| match &head.says {
             RecordSays::Gap { tokens } => Some(tokens.clone()),
@@ -237,6 +137,7 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
             all: Vec::new(),
             tokens: Vec::new(),
             sampler: Sampler::default(),
+            masked: Masked::default(),
             some: Vec::new(),
             out: Vec::new(),
         }
@@ -314,7 +215,9 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
 
     /// Draws one head's token for every row.
     fn draw(&mut self, at: usize, gates: &[f32], noise: &[f32]) -> Result<(), RuntimeError> {
-        let Records { widths, tables, heads, buckets, all, sampler, some, progress, .. } = self;
+        let Records {
+            widths, tables, heads, buckets, all, sampler, masked, some, progress, ..
+        } = self;
         let gap_from_us = &self.gap_from_us;
         let (count, part) = (heads.len(), at * widths.head..(at + 1) * widths.head);
         let tokens = Cell::from_mut(&mut self.tokens[..]).as_slice_of_cells();
@@ -341,7 +244,7 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                 },
             );
         };
-        let RecordHead { graph, joint, repeats, .. } = &mut heads[at];
+        let RecordHead { graph, joint, repeats, absent, .. } = &mut heads[at];
         let progress = progress.chunks_exact(widths.progress());
         let noise = noise.chunks_exact(2 * count);
         let mut rows = tokens.chunks_exact(count).zip(gates()).zip(progress).zip(noise);
@@ -355,11 +258,15 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                         let before = (index > 0).then(|| (progress[at] as usize).saturating_sub(1));
                         let allowed = joint.as_ref().and_then(|joint| {
                             let left = widths.plan(gates).0.saturating_sub(index);
-                            joint.allowed(gates, (before, progress[joint.seen] as u32), left, some)
+                            joint.allowed(gates, before, progress, left, some)
                         });
                         // A first record has none before it.
                         let there = logits.len() - usize::from(repeats.is_some() && index == 0);
-                        let mut token = sampler.draw(&logits[..there], allowed, noise[2 * at]);
+                        let without = absent.iter().filter_map(|(before, lists)| {
+                            lists.get(tokens[*before].get() as usize)
+                        });
+                        let logits = masked.without(&logits[..there], without);
+                        let mut token = sampler.draw(logits, allowed, noise[2 * at]);
                         // No gap ends after the span.
                         if at + 1 == count && index > 0 && token < gap_from_us.len() {
                             let clock = &progress[widths.clock()..];
@@ -403,10 +310,13 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                 let within = f64::from(noise[2 * count - 1]);
                 let drawn_us = self.gap.number_at(tokens[count - 1], within).max(0.0);
                 let is_exact = self.gap.is_exact(tokens[count - 1]);
-                let factor = if is_exact { 1.0 } else { steer(widths.plan(gates), clock) };
-                let left_us = (widths.left_us(gates) - elapsed_us(clock)).max(0.0);
+                let plan = widths.plan(gates);
+                let span_us = widths.left_us(gates);
+                let factor = if is_exact { 1.0 } else { steer(plan, span_us, clock) };
+                let left_us = (span_us - elapsed_us(clock)).max(0.0);
                 gap_us = (factor * drawn_us).min(left_us);
                 clock[3] += drawn_us as f32;
+                clock[4] = clock[4].max(drawn_us as f32);
             }
             let (records, _) = widths.plan(gates);
             clock[0] += 1.0;
@@ -464,15 +374,22 @@ fn elapsed_us(clock: &[f32]) -> f64 {
 }
 
 /// What a gap is multiplied by, so that a long flow takes about as long as planned: the mean
-/// that is left to each gap over the mean of those drawn, within limits.
-fn steer((records, plan_us): (u32, f64), clock: &[f32]) -> f64 {
+/// that is left to each gap over the mean of those drawn, within limits. What is left of the
+/// span leaves no choice: a flow is pressed into it, rather than that its end comes all at
+/// once. The longest gap does not count there: there need not be another.
+fn steer((records, plan_us): (u32, f64), span_us: f64, clock: &[f32]) -> f64 {
     let index = clock[0] as u32;
-    let mean_us = f64::from(clock[3]) / f64::from(index.max(2) - 1);
-    if index < STEERED_FROM || mean_us <= 0.0 || plan_us <= 0.0 {
+    let [sum_us, longest_us] = [clock[3], clock[4]].map(f64::from);
+    if index < STEERED_FROM || sum_us <= 0.0 || plan_us <= 0.0 {
         return 1.0;
     }
     let left = f64::from(records.saturating_sub(index).max(1));
-    ((plan_us - elapsed_us(clock)) / left / mean_us).clamp(1.0 / MOST_STEERED, MOST_STEERED)
+    let left_us = |until_us: f64| (until_us - elapsed_us(clock)).max(0.0) / left;
+    let mean_us = sum_us / f64::from(index - 1);
+    let rest_us = (sum_us - longest_us) / f64::from(index - 2);
+    let planned = (left_us(plan_us) / mean_us).clamp(1.0 / MOST_STEERED, MOST_STEERED);
+    let fits = if rest_us > 0.0 { left_us(span_us) / rest_us } else { 1.0 };
+    if fits < planned { planned.min(fits.max(1.0 / MOST_PRESSED)) } else { planned }
 }
 
 impl Widths {
@@ -540,29 +457,40 @@ fn direction(
 mod tests {
     use super::*;
 
+    /// How long a flow takes whose gaps are drawn so, beside what is planned.
+    fn takes_us(plan: (u32, f64), span_us: f64, gap_us: impl Fn(u32) -> f64) -> f64 {
+        let mut clock = [1.0_f32, 0.0, 0.0, 0.0, 0.0];
+        for at in 1..plan.0 {
+            let us = f64::from(clock[2]) + steer(plan, span_us, &clock) * gap_us(at);
+            clock[0] += 1.0;
+            clock[1] += (us / 1e6).floor() as f32;
+            clock[2] = (us % 1e6) as f32;
+            clock[3] += gap_us(at) as f32;
+            clock[4] = clock[4].max(gap_us(at) as f32);
+        }
+        f64::from(clock[1]) * 1e6 + f64::from(clock[2])
+    }
+
     #[test]
     fn long_flows_take_about_as_long_as_planned() {
+        let uneven = |mean_us: f64| move |at: u32| mean_us * (0.5 + f64::from(at % 11) / 10.0);
         // Gaps of 150 us on average where 100 are planned; in the end of 30.
         for (drawn_us, planned_us) in [(150.0, 100.0), (30.0, 100.0), (100.0, 100.0)] {
-            let records = 1_000;
-            let plan = (records, planned_us * f64::from(records - 1));
-            let mut clock = [1.0_f32, 0.0, 0.0, 0.0];
-            for at in 1..records {
-                let gap_us = drawn_us * (0.5 + f64::from(at % 11) / 10.0);
-                let us = f64::from(clock[2]) + steer(plan, &clock) * gap_us;
-                clock[0] += 1.0;
-                clock[1] += (us / 1e6).floor() as f32;
-                clock[2] = (us % 1e6) as f32;
-                clock[3] += gap_us as f32;
-            }
-            let took_us = f64::from(clock[1]) * 1e6 + f64::from(clock[2]);
+            let plan = (1_000, planned_us * 999.0);
+            let took_us = takes_us(plan, 1e9, uneven(drawn_us));
             let least = if drawn_us < 50.0 { 0.55 } else { 0.98 };
             assert!((least..1.02).contains(&(took_us / plan.1)), "{drawn_us}: {took_us}");
         }
+        // Of 800, which only the end of the span keeps from taking four times as long.
+        let plan = (1_000, 1e5);
+        for (span_us, expected) in [(1e9, 4.0..4.5), (2e5, 1.98..2.02), (1.2e5, 1.19..1.21)] {
+            let took_us = takes_us(plan, span_us, uneven(800.0));
+            assert!(expected.contains(&(took_us / plan.1)), "{span_us}: {took_us}");
+        }
         // The first records are as drawn, and so are flows without time.
-        assert_eq!(steer((100, 1.0), &[15.0, 0.0, 9e5, 9e5]), 1.0);
-        assert_eq!(steer((100, 0.0), &[50.0, 0.0, 0.0, 0.0]), 1.0);
-        assert_eq!(steer((100, 0.0), &[50.0, 0.0, 9.0, 9.0]), 1.0);
-        assert_eq!(steer((100, 5.0), &[50.0, 0.0, 9.0, 9.0]), 0.5);
+        assert_eq!(steer((100, 1.0), 9.0, &[15.0, 0.0, 9e5, 9e5, 9e5]), 1.0);
+        assert_eq!(steer((100, 0.0), 9.0, &[50.0, 0.0, 0.0, 0.0, 0.0]), 1.0);
+        assert_eq!(steer((100, 5.0), 9.0, &[50.0, 0.0, 9.0, 9.0, 9.0]), 1.0 / MOST_STEERED);
+        assert_eq!(steer((100, 5.0), 9.0, &[50.0, 0.0, 9.0, 9.0, 1.0]), 1.0 / MOST_PRESSED);
     }
 }

@@ -102,6 +102,33 @@ impl Sampler {
     }
 }
 
+/// Logits without those of tokens that do not go with what was drawn before.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Masked(Vec<f32>);
+
+impl Masked {
+    /// The logits, those of some tokens minus infinity; as they are if there are no such
+    /// tokens, or none would be left.
+    #[inline(always)]
+    pub(crate) fn without<'a>(
+        &'a mut self,
+        logits: &'a [f32],
+        lists: impl Iterator<Item = &'a Vec<u32>>,
+    ) -> &'a [f32] {
+        self.0.clear();
+        for &token in lists.flatten() {
+            if self.0.is_empty() {
+                self.0.extend_from_slice(logits);
+            }
+            if let Some(logit) = self.0.get_mut(token as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+        let is_left = |logit: &f32| *logit > f32::NEG_INFINITY;
+        if self.0.iter().any(is_left) { &self.0 } else { logits }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use ns_model_format::random::{Purpose, Stream};
@@ -140,6 +167,17 @@ mod tests {
         assert_eq!([0.0, 1.0].map(|u| sampler.draw(&logits, None, u)), [1, 2]);
         let long: Vec<f32> = (0..100).map(|t| if t == 50 { 3.0 } else { minus }).collect();
         assert_eq!([0.0, 0.5, 1.0].map(|u| sampler.draw(&long, None, u)), [50; 3]);
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_left_out_unless_nothing_is_left() {
+        let mut masked = Masked::default();
+        let logits = [1.0, 2.0, 3.0];
+        let minus = f32::NEG_INFINITY;
+        let lists = [vec![1], vec![], vec![1, 9]];
+        assert_eq!(masked.without(&logits, lists.iter()), [1.0, minus, 3.0]);
+        assert_eq!(masked.without(&logits, [vec![]].iter()), logits);
+        assert_eq!(masked.without(&logits, [vec![0, 1], vec![2]].iter()), logits);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ns_model_format::autoregressive::{Applies, Head, RecordSays, Says, Told, Variable};
+use ns_model_format::autoregressive::{Absent, Applies, Head, RecordSays, Says, Told, Variable};
 use ns_model_format::schema::packet_field::PROTO;
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,12 @@ pub(crate) fn is_chain(chain: &Chain) -> bool {
     let depends = |(at, variable): (usize, &Variable)| {
         let applies = variable.applies.iter().map(|applies| applies.variable);
         let told = variable.told.iter().map(|told| told.variable);
+        let absent = |absent: &Absent| {
+            let fits = |pair: &[u32; 2]| (pair[1] as usize) < variable.size;
+            variable.parents.contains(&absent.before) && absent.pairs.iter().all(fits)
+        };
         variable.size > 0
+            && variable.absent.iter().all(absent)
             && variable.parents.iter().copied().chain(applies).chain(told).all(|before| before < at)
     };
     !chain.variables.is_empty()
@@ -59,11 +64,20 @@ pub(super) fn is_few_and_whole(variable: &Variable) -> bool {
 }
 
 pub(super) fn variable(name: String, size: usize, says: Says) -> Variable {
-    Variable { name, size, says, applies: None, told: None, file: None, parents: Vec::new() }
+    Variable {
+        name,
+        size,
+        says,
+        applies: None,
+        told: None,
+        file: None,
+        parents: Vec::new(),
+        absent: Vec::new(),
+    }
 }
 
 pub(super) fn head(name: String, size: usize, says: RecordSays) -> Head {
-    Head { name, size, says, file: String::new() }
+    Head { name, size, says, file: String::new(), absent: Vec::new() }
 }
 
 /// The chain: the start, then what is easily told before what is not.

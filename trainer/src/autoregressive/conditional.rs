@@ -240,11 +240,24 @@ impl Network {
         let prior = softmax_of(&bias);
         wanted.iter_mut().zip(&prior).for_each(|(count, p)| *count += 0.2 * p);
         let all: f32 = wanted.iter().sum();
+        let absent: Vec<(usize, Vec<Vec<u32>>)> = variables[at]
+            .absent
+            .iter()
+            .map(|of| (of.before, of.lists(variables[of.before].size)))
+            .collect();
         for _ in 0..ROUNDS {
             let mut mean = vec![0.0_f64; size];
             for rows in rows.chunks(EVALUATED) {
                 let (_, logits) = self.forward(flows, width, rows, None)?;
-                add_probabilities(&logits, &mut mean)?;
+                for (mut logits, row) in logits.to_vec2::<f32>()?.into_iter().zip(rows) {
+                    // No flow that is learned from has what it is not.
+                    for (before, lists) in &absent {
+                        let token = flows.attributes[row * width + before] as usize;
+                        let never = lists.get(token).into_iter().flatten();
+                        never.for_each(|&never| logits[never as usize] = f32::NEG_INFINITY);
+                    }
+                    add_softmax(&logits, &mut mean);
+                }
             }
             for ((bias, wanted), mean) in bias.iter_mut().zip(&wanted).zip(&mean) {
                 *bias += correction(f64::from(wanted / all), mean / rows.len() as f64);
@@ -302,11 +315,13 @@ pub(super) fn softmax_of(logits: &[f32]) -> Vec<f32> {
 
 /// Adds the probabilities of every row.
 pub(super) fn add_probabilities(logits: &Tensor, sums: &mut [f64]) -> Result<()> {
-    for row in logits.to_vec2::<f32>()? {
-        let probabilities = softmax_of(&row);
-        sums.iter_mut().zip(probabilities).for_each(|(sum, p)| *sum += f64::from(p));
-    }
+    logits.to_vec2::<f32>()?.iter().for_each(|row| add_softmax(row, sums));
     Ok(())
+}
+
+fn add_softmax(logits: &[f32], sums: &mut [f64]) {
+    let probabilities = softmax_of(logits);
+    sums.iter_mut().zip(probabilities).for_each(|(sum, p)| *sum += f64::from(p));
 }
 
 /// How many flows have each token.

@@ -195,10 +195,17 @@ pub(super) fn joint_head(
     let mut first = vec![vec![false; combinations.len()]; rows];
     let mut later = first.clone();
     let mut after = vec![vec![false; combinations.len()]; combinations.len()];
+    let mut since = after.clone();
+    let mut had: Vec<usize> = Vec::new();
     for (flow, range) in records.flows().enumerate() {
         let row = given.map_or(0, |at| attributes[flow * variables.len() + at] as usize);
+        had.clear();
         for (at, record) in range.enumerate() {
             let token = tokens[record] as usize;
+            had.iter().for_each(|&earlier| since[earlier][token] = true);
+            if !had.contains(&token) {
+                had.push(token);
+            }
             let lists = if at == 0 { &mut first } else { &mut later };
             lists[row][token] = true;
             if at > 0 {
@@ -212,9 +219,10 @@ pub(super) fn joint_head(
     let lists = |all: Vec<Vec<bool>>| all.into_iter().map(list).collect::<Vec<Vec<u32>>>();
     let name = fields.iter().map(|&at| measured[at].field.name.as_str()).collect::<Vec<_>>();
     let size = combinations.len();
-    let (first, later, after) = (lists(first), lists(later), lists(after));
+    let (first, later) = (lists(first), lists(later));
+    let (after, since) = (lists(after), lists(since));
     let (fields, combinations) = (fields.to_vec(), combinations.clone());
-    let says = RecordSays::Joint { fields, combinations, given, first, later, after };
+    let says = RecordSays::Joint { fields, combinations, given, first, later, after, since };
     head(name.join(" "), size, says)
 }
 

@@ -5,6 +5,7 @@
 //! how many are left and how much of the planned time. See
 //! [`ns_model_format::autoregressive`] for what is drawn.
 
+mod absent;
 pub(crate) mod chain;
 pub(crate) mod conditional;
 mod config;

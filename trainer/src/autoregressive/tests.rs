@@ -28,12 +28,14 @@ fn chain() -> Chain {
         told: None,
         file: (!parents.is_empty()).then(|| format!("{name}.onnx")),
         parents,
+        absent: Vec::new(),
     };
     let head = |name: &str, size: usize, says: RecordSays| Head {
         name: name.to_owned(),
         size,
         says,
         file: format!("{name}.onnx"),
+        absent: Vec::new(),
     };
     let durations = bins(5);
     let gaps = bins(5);
@@ -59,6 +61,7 @@ fn chain() -> Chain {
                     first: all(4),
                     later: all(4),
                     after: Vec::new(),
+                    since: Vec::new(),
                 },
             ),
             head("length", 6, RecordSays::Field { field: 1, repeats: false }),

@@ -8,6 +8,7 @@ use ns_model_format::codec::{Codec, CodecError, TokenOptions, TokensCodec};
 use ns_model_format::schema::packet_field::DIRECTION;
 use ns_model_format::{Column, ColumnData, Field, FieldKind, Schema};
 
+use super::absent;
 use super::chain::{Chain, FEW, head, in_order, variable};
 use super::joint::{Joined, divide, joint_head, pair, support};
 use super::measured::{
@@ -307,7 +308,10 @@ pub(crate) fn encode(
         places.zip(of_head).for_each(|(place, &token)| *place = token);
     }
     let since_us = since_us.into_iter().map(|since| since as f32).collect();
-    Ok((Chain { variables, heads }, Flows { attributes, ends, records, since_us }))
+    let flows = Flows { attributes, ends, records, since_us };
+    let mut chain = Chain { variables, heads };
+    absent::note(&mut chain, &flows);
+    Ok((chain, flows))
 }
 
 /// Less than a microsecond is one, but for none.

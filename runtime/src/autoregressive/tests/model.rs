@@ -64,6 +64,7 @@ pub(super) fn paired_bundle() -> Bundle {
             told: None,
             file: Some("none".to_owned()),
             parents: vec![0],
+            absent: Vec::new(),
         };
         let says = Says::Pair { fields: [0, 1], pairs: PAIRS.to_vec() };
         model.attributes.insert(PAIR, variable("kind address", PAIRS.len() + 1, says));
@@ -102,6 +103,7 @@ fn bundle_with(edit: impl FnOnce(&mut Autoregressive)) -> Bundle {
         told: None,
         file: (!parents.is_empty()).then(|| "none".to_owned()),
         parents: parents.to_vec(),
+        absent: Vec::new(),
     };
     let octet = |place, parents: &[usize]| Variable {
         applies: Some(Applies { variable: ADDRESS, token: 2, equal: true }),
@@ -127,7 +129,7 @@ fn bundle_with(edit: impl FnOnce(&mut Autoregressive)) -> Bundle {
     ];
     let head = |name: &str, size, says| {
         let (name, file) = (name.to_owned(), "none".to_owned());
-        Head { name, size, says, file }
+        Head { name, size, says, file, absent: Vec::new() }
     };
     let joint = RecordSays::Joint {
         fields: vec![0, 1],
@@ -136,6 +138,7 @@ fn bundle_with(edit: impl FnOnce(&mut Autoregressive)) -> Bundle {
         first: vec![vec![0, 1], vec![2], vec![], vec![]],
         later: vec![vec![4, 5], vec![6, 7], vec![], vec![]],
         after: Vec::new(),
+        since: Vec::new(),
     };
     let heads = vec![
         head("flags", 8, joint),

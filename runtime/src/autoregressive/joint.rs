@@ -1,0 +1,213 @@
+//! Which of a joint head's combinations a record can have: what flows of its kind have, in
+//! an order in which flows have them.
+
+use ns_model_format::autoregressive::{Autoregressive, Head, RecordSays, Says};
+
+/// Bits that a float32 keeps, which is what is kept of a flow.
+const BITS: usize = f32::MANTISSA_DIGITS as usize;
+
+/// Whether a head says several fields at once.
+pub(super) fn is_joint(head: &Head) -> bool {
+    matches!(head.says, RecordSays::Joint { .. })
+}
+
+/// What is kept of a flow for a head: as bits, which of its support there were, and which
+/// combinations cannot come any more.
+pub(super) fn progress(head: &Head) -> usize {
+    match &head.says {
+        RecordSays::Joint { since, .. } => 1 + since.len().div_ceil(BITS),
+        _ => 0,
+    }
+}
+
+/// A joint head's combinations.
+#[derive(Clone, Debug)]
+pub(super) struct Joint {
+    /// Where its given token is in a row of gates; that of its support follows.
+    given: usize,
+    /// Where in the progress its own begins.
+    from: usize,
+    pub(super) combinations: Vec<Vec<u32>>,
+    first: Vec<Vec<u32>>,
+    /// For each given token: for each combination before, or one list for all.
+    later: Vec<Vec<Vec<u32>>>,
+    /// Whether a combination is only ever a flow's last.
+    is_last: Vec<bool>,
+    /// For each combination, those that cannot come after it, as bits of [`Self::words`]
+    /// numbers each.
+    over: Vec<u32>,
+    words: usize,
+    /// The kind of each combination, and which kinds a flow has, by its support's token.
+    kinds: Vec<u32>,
+    sets: Vec<Vec<u32>>,
+    /// For each set and combination, the kinds of the set that can come after it, as bits.
+    reach: Vec<Vec<u32>>,
+}
+
+/// What a combination must be to be drawn, from what flows are like to what is possible.
+#[derive(Clone, Copy)]
+struct Rules {
+    /// Nothing before it keeps it from coming, and a record can come after it if one does.
+    orderly: bool,
+    /// It leaves open what of the flow's set has not been yet.
+    keeps: bool,
+    /// It is of what has not been yet, if there is no room for anything else.
+    must: bool,
+}
+
+const RULES: [Rules; 5] = [
+    Rules { orderly: true, keeps: true, must: true },
+    Rules { orderly: true, keeps: false, must: true },
+    Rules { orderly: true, keeps: false, must: false },
+    Rules { orderly: false, keeps: false, must: true },
+    Rules { orderly: false, keeps: false, must: false },
+];
+
+impl Joint {
+    /// Of the model's head `at`; `given` is where in the gates its tokens are, `from` where
+    /// in the progress what it keeps.
+    pub(super) fn new(model: &Autoregressive, at: usize, given: usize, from: usize) -> Joint {
+        let support = model.support(at).map(|variable| &model.attributes[variable].says);
+        let (kinds, sets) = match support {
+            Some(Says::Support { kinds, sets, .. }) => (kinds.clone(), sets.clone()),
+            _ => (Vec::new(), Vec::new()),
+        };
+        let none: [Vec<Vec<u32>>; 5] = Default::default();
+        let [combinations, first, later, after, since] = match &model.heads[at].says {
+            RecordSays::Joint { combinations, first, later, after, since, .. } => {
+                [combinations, first, later, after, since]
+            }
+            _ => none.each_ref(),
+        };
+        let count = combinations.len();
+        let words = since.len().div_ceil(BITS);
+        let mut over = vec![0; since.len() * words];
+        for (possible, over) in since.iter().zip(over.chunks_exact_mut(words.max(1))) {
+            for token in (0..count).filter(|&t| possible.binary_search(&(t as u32)).is_err()) {
+                over[token / BITS] |= 1 << (token % BITS);
+            }
+        }
+        let reach = |set: &Vec<u32>| -> Vec<u32> {
+            let bit = |&token: &u32| {
+                let kind = kinds.get(token as usize)?;
+                set.iter().position(|of| of == kind)
+            };
+            let bits = |list: &Vec<u32>| list.iter().filter_map(bit).fold(0, |all, b| all | 1 << b);
+            since.iter().map(bits).collect()
+        };
+        Joint {
+            given,
+            from,
+            combinations: combinations.clone(),
+            first: first.clone(),
+            later: successors(later, after),
+            is_last: after.iter().map(Vec::is_empty).collect(),
+            over,
+            words,
+            reach: sets.iter().map(reach).collect(),
+            kinds,
+            sets,
+        }
+    }
+
+    /// The tokens there are; `None` for all. `left` records are to come, this one too.
+    pub(super) fn allowed<'a>(
+        &'a self,
+        gates: &[f32],
+        before: Option<usize>,
+        progress: &[f32],
+        left: u32,
+        some: &'a mut Vec<u32>,
+    ) -> Option<&'a [u32]> {
+        let given = gates[self.given] as usize;
+        let list = match before {
+            None => self.first.get(given),
+            Some(before) => {
+                let lists = self.later.get(given);
+                lists.and_then(|lists| lists.get(before).or_else(|| lists.first()))
+            }
+        };
+        let list = list.filter(|list| !list.is_empty());
+        let support = gates[self.given + 1] as usize;
+        let [seen, over @ ..] = &progress[self.from..=self.from + self.words] else {
+            return list.map(Vec::as_slice);
+        };
+        let is_over = |at: usize| {
+            over.get(at / BITS).is_some_and(|word| *word as u32 >> (at % BITS) & 1 == 1)
+        };
+        let set = self.sets.get(support).zip(self.reach.get(support));
+        let set = set.map(|(set, reach)| (&set[..], &reach[..], *seen as u32));
+        // A set of which nothing may come does not count.
+        for set in [set, None] {
+            for rules in RULES.iter().filter(|rules| set.is_some() || !(rules.keeps || rules.must))
+            {
+                let fits = |token: &u32| {
+                    let at = *token as usize;
+                    let ends = left > 1 && self.is_last.get(at) == Some(&true);
+                    !(rules.orderly && (ends || is_over(at)))
+                        && set.is_none_or(|set| self.is_of(set, at, left, *rules))
+                };
+                some.clear();
+                match list {
+                    Some(list) => some.extend(list.iter().copied().filter(fits)),
+                    None => some.extend((0..self.combinations.len() as u32).filter(fits)),
+                }
+                if !some.is_empty() {
+                    return Some(some);
+                }
+            }
+        }
+        list.map(Vec::as_slice)
+    }
+
+    /// Whether a combination is of a set, and what the rules say of that.
+    fn is_of(
+        &self,
+        (set, reach, seen): (&[u32], &[u32], u32),
+        at: usize,
+        left: u32,
+        rules: Rules,
+    ) -> bool {
+        let Some(bit) = self.bit(set, at as u32) else { return false };
+        let all = ((1_u64 << set.len()) - 1) as u32;
+        let unseen = all & !seen;
+        // What has not been yet has to be when there is no more room for anything else.
+        let must = rules.must && unseen.count_ones() >= left;
+        let after = unseen & !(1 << bit);
+        let open = reach.get(at).copied().unwrap_or(u32::MAX);
+        (!must || after != unseen) && (!rules.keeps || after & !open == 0)
+    }
+
+    /// Where in a set the kind of a combination is.
+    fn bit(&self, set: &[u32], token: u32) -> Option<usize> {
+        let kind = self.kinds.get(token as usize)?;
+        set.iter().position(|of| of == kind)
+    }
+
+    /// Notes that a token was drawn.
+    pub(super) fn note(&self, token: u32, gates: &[f32], progress: &mut [f32]) {
+        let set = self.sets.get(gates[self.given + 1] as usize);
+        if let Some(bit) = set.and_then(|set| self.bit(set, token)) {
+            progress[self.from] = (progress[self.from] as u32 | 1 << bit) as f32;
+        }
+        let over = self.over.chunks_exact(self.words.max(1)).nth(token as usize);
+        for (kept, over) in progress[self.from + 1..].iter_mut().zip(over.unwrap_or(&[])) {
+            *kept = (*kept as u32 | over) as f32;
+        }
+    }
+}
+
+/// For each given token, for each combination before, what is in both lists, unless nothing
+/// is; one list of each where nothing is known of what is before.
+fn successors(later: &[Vec<u32>], after: &[Vec<u32>]) -> Vec<Vec<Vec<u32>>> {
+    let both = |list: &Vec<u32>, after: &Vec<u32>| -> Vec<u32> {
+        let both: Vec<u32> =
+            list.iter().copied().filter(|at| after.binary_search(at).is_ok()).collect();
+        if both.is_empty() { list.clone() } else { both }
+    };
+    let of_given = |list: &Vec<u32>| match after.is_empty() {
+        true => vec![list.clone()],
+        false => after.iter().map(|after| both(list, after)).collect(),
+    };
+    later.iter().map(of_given).collect()
+}
