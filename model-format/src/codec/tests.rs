@@ -305,6 +305,23 @@ fn text_has_frequent_words_and_a_vocabulary_for_the_rest() {
 }
 
 #[test]
+fn bits_beside_frequent_values_say_what_was_never_seen() {
+    let seen = Column::ints("ip", vec![10, 10, 11, 11, 12]);
+    let options =
+        |fallback| FitOptions { k: Some(64), fallback, n_bits: Some(32), ..FitOptions::default() };
+    let codec = fitted("topk", &seen, options(Some("bit")));
+    // 12 was seen once.
+    assert!(codec.describe().starts_with("topk 2, else"), "{}", codec.describe());
+    let given = Column::ints("ip", vec![12, 10, 3_232_235_777]);
+    assert_eq!(round_trip(&codec, &given), values(&given));
+    // Without any that was seen once, too.
+    let codec = fitted("topk", &seen.pick(&[0, 1, 2, 3]), options(Some("bit")));
+    assert_eq!(round_trip(&codec, &given), values(&given));
+    let codec = fitted("topk", &seen, options(None));
+    assert_eq!(codec.describe(), "topk all 3");
+}
+
+#[test]
 fn the_most_frequent_are_kept_however_rare_they_are() {
     let column = Column::texts("device", (0..100).map(|device| format!("d{device}")));
     let spaces =

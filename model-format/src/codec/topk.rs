@@ -73,9 +73,14 @@ impl Encoder for TopkCodec {
         values
             .sort_by_key(|(choice, count)| (*choice != Choice::Missing, std::cmp::Reverse(*count)));
         let distinct = values.len();
-        let count = k.min(distinct);
+        // Bits that are asked for can say any value. They take those seen once, and are there in
+        // any case: then values that were never seen come out, and can be given.
+        let says_any = options.fallback == Some("bit");
+        let is_own = |(choice, count): &&(Choice, u64)| *count > 1 || *choice == Choice::Missing;
+        let most = if says_any { values.iter().filter(is_own).count().max(1) } else { distinct };
+        let count = k.min(most);
         let top: Vec<Choice> = values.into_iter().take(count).map(|(choice, _)| choice).collect();
-        if count == distinct {
+        if count == distinct && !says_any {
             return Ok(TopkCodec { top, rest: None });
         }
         let fallback = match (options.fallback, &column.data) {
@@ -88,10 +93,16 @@ impl Encoder for TopkCodec {
                 )));
             }
         };
-        let others: Vec<usize> = {
+        let mut others: Vec<usize> = {
             let lookup = Lookup::new(column, &top);
             (0..column.len()).filter(|&row| lookup.place(row).is_none()).collect()
         };
+        if others.is_empty() {
+            others = (0..column.len()).filter(|&row| !column.is_missing(row)).collect();
+        }
+        if others.is_empty() {
+            return Ok(TopkCodec { top, rest: None });
+        }
         let options = FitOptions { choices: None, fallback: None, ..*options };
         let rest = Codec::fit(fallback, &column.pick(&others), options)?;
         TopkCodec::check_rest(&rest).map_err(option)?;
