@@ -296,6 +296,10 @@ impl Manifest {
             let reason = format!("flows span {found} chunks; the model has {expected}");
             return Err(at("schema.spanning")(reason));
         }
+        if self.schema.distinct.is_some() && chunks.count() > 1 {
+            let reason = "`distinct` is for one chunk".to_owned();
+            return Err(at("schema.distinct")(reason));
+        }
         self.file_exists(&self.model.weights).map_err(at("model.weights"))?;
         for (index, chunk) in self.model.chunks.iter().enumerate() {
             let place = format!("model.chunks[{index}]");
@@ -312,6 +316,11 @@ impl Manifest {
         let schema = &self.schema;
         if schema.self_norm || schema.segmentation.is_some() || schema.spanning.is_some() {
             return Err(fail("flows are cut, or on scales of their own".to_owned()));
+        }
+        if schema.distinct.is_some() {
+            return Err(fail(
+                "no two flows are alike in any case: `distinct` is for others".to_owned(),
+            ));
         }
         self.file_exists(&self.model.weights).map_err(fail)?;
         model

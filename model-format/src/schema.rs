@@ -377,6 +377,11 @@ pub struct Schema {
     /// and half the difference of its largest and smallest encoded value.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub self_norm: bool,
+    /// If no two flows that start within one span are to have the same attributes, the one
+    /// of these that is drawn again first. Not for an autoregressive model, of which no two
+    /// are alike in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distinct: Option<String>,
     /// How long flows were cut, if any were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segmentation: Option<Segmentation>,
@@ -518,6 +523,11 @@ impl Schema {
         names.sort();
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(format!("two fields are named `{}`", pair[0]));
+        }
+        if let Some(name) = &self.distinct
+            && self.attributes.iter().all(|field| field.name != *name)
+        {
+            return Err(format!("distinct: no attribute is named `{name}`"));
         }
         match &self.segmentation {
             Some(cut)

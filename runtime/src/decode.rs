@@ -17,6 +17,9 @@ pub(crate) struct AttributeDecoder {
     scales: Vec<(usize, usize)>,
     /// What a difference in each of the fields' columns weighs, see [`Self::distance`].
     weights: Vec<f32>,
+    /// Columns of the field that is drawn again first, and of fields that are `categorical`.
+    told: Vec<usize>,
+    kinds: Vec<usize>,
     vector: Vec<f32>,
     /// How to read a row of tokens; then there is nothing of the above.
     tokens: Option<FlowTokens>,
@@ -62,7 +65,23 @@ impl AttributeDecoder {
                 (folded.offset, if segment.dim == 1 { 0 } else { dim })
             })
             .collect();
+        let all = columns.columns(0);
+        let columns_of = |is_of: &dyn Fn(&Field) -> bool| {
+            let mut from = 0;
+            let mut found = Vec::new();
+            for field in &schema.attributes {
+                let to = from + field.folded_dim();
+                found.extend_from_slice(if is_of(field) { &all[from..to] } else { &[] });
+                from = to;
+            }
+            found
+        };
         AttributeDecoder {
+            told: columns_of(&|field| schema.distinct.as_ref() == Some(&field.name)),
+            kinds: columns_of(&|field| {
+                matches!(field.codec, Codec::Categorical(_))
+                    && schema.distinct.as_ref() != Some(&field.name)
+            }),
             columns: columns.columns(0),
             codecs: schema.attributes.iter().map(|f| (f.folded_dim(), f.codec.clone())).collect(),
             discrete,
@@ -91,6 +110,8 @@ impl AttributeDecoder {
             discrete: Vec::new(),
             scales: Vec::new(),
             weights: Vec::new(),
+            told: Vec::new(),
+            kinds: Vec::new(),
             vector: Vec::new(),
             tokens: Some(FlowTokens {
                 variables: model.attributes.len(),
@@ -115,6 +136,18 @@ impl AttributeDecoder {
         for (&value, &column) in folded.iter().zip(&self.columns) {
             row[column] = value;
         }
+    }
+
+    /// Makes a row what another is, but for the field that is drawn again first; not if they
+    /// are of different kinds: then one's value may be none that the other can have.
+    pub(crate) fn keep_but_told(&self, kept: &[f32], row: &mut [f32]) -> bool {
+        if self.kinds.iter().any(|&column| kept[column] != row[column]) {
+            return false;
+        }
+        let told: Vec<f32> = self.told.iter().map(|&column| row[column]).collect();
+        row.copy_from_slice(kept);
+        self.told.iter().zip(told).for_each(|(&column, value)| row[column] = value);
+        true
     }
 
     /// How much a row's attribute fields differ from folded ones: every field

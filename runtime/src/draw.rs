@@ -95,10 +95,11 @@ impl DrawPlan {
     }
 
     /// Whether what a flow becomes depends on those before it, so that one draws
-    /// for all workers: where tokens are drawn, no two flows are to be alike.
-    pub(crate) fn is_in_common(&self, forms: &[Form]) -> bool {
+    /// for all workers: where tokens are drawn, or the bundle says so, no two flows are to be alike.
+    pub(crate) fn is_in_common(&self, schema: &Schema, forms: &[Form]) -> bool {
         let fields = forms.first().and_then(Form::tokens).map(|model| forced_places(model).len());
-        fields.is_some_and(|fields| fields > 0) && !matches!(self.means, Means::Given(_))
+        let is_distinct = fields.map_or(schema.distinct.is_some(), |fields| fields > 0);
+        is_distinct && !matches!(self.means, Means::Given(_))
     }
 
     /// The flows given, if they are.
@@ -371,6 +372,7 @@ impl Drawer {
             (0..keys.len()).filter(|&flow| !distinct.claim(hashes[flow])).collect();
         let mut redraws = vec![0; keys.len()];
         let (mut draws, mut mixed) = (0, 0);
+        let has_last_field = !self.last_field.is_empty();
         let kept = self.attempts.clone();
         // Tries that conditions took count; those for one IP version do not.
         let last_try = |flow: usize| if chooses { most_tries } else { kept[flow] + most_tries };
@@ -386,11 +388,10 @@ impl Drawer {
                 for attempt in self.attempts[flow] + 1..=self.attempts[flow] + each {
                     // All else of the flow stays as it was drawn: flows that are alike are
                     // of frequent kinds, and would become rarer if all were drawn again.
-                    match !chooses && redraws[flow] < OF_LAST_FIELD {
-                        true => {
-                            self.push_noise_of_last_field(keys[flow].flow, kept[flow], attempt);
-                        }
-                        false => self.push_noise(keys[flow].flow, attempt),
+                    if !chooses && has_last_field && redraws[flow] < OF_LAST_FIELD {
+                        self.push_noise_of_last_field(keys[flow].flow, kept[flow], attempt);
+                    } else {
+                        self.push_noise(keys[flow].flow, attempt);
                     }
                     let from = flow * condition_dim;
                     self.condition.extend_from_slice(&condition[from..from + condition_dim]);
@@ -400,14 +401,23 @@ impl Drawer {
             timed(Stage::Again, || {
                 networks.attributes(count, &self.noise, &self.condition, &mut self.rows)
             })?;
-            let mut flows = self.rows.chunks_exact(width * each as usize);
+            let mut flows = self.rows.chunks_exact_mut(width * each as usize);
             let attempts = &mut self.attempts;
             pending.retain(|&flow| {
-                for row in flows.next().unwrap_or_default().chunks_exact(width) {
+                for row in flows.next().unwrap_or_default().chunks_exact_mut(width) {
+                    decoder.make_discrete(row);
                     attempts[flow] += 1;
                     draws += 1;
                     if attempts[flow] >= last_try(flow) {
                         return false;
+                    }
+                    // Noise has no part that is a field's: its columns are taken over.
+                    if !chooses
+                        && !has_last_field
+                        && attempts[flow] <= kept[flow] + OF_LAST_FIELD
+                        && !decoder.keep_but_told(&rows[flow * width..][..width], row)
+                    {
+                        continue;
                     }
                     let values = decoder.decode(row);
                     if !selection.is_of_one_version(&values) {

@@ -249,7 +249,7 @@ pub(crate) fn start<N: Networks, R: Render>(
         Arrivals::new(process.clone(), options.seed, options.flow_rate, worker, end)
             .of_given(plan.given())
     };
-    let common = plan.is_in_common(&forms).then(|| {
+    let common = plan.is_in_common(&manifest.schema, &forms).then(|| {
         let distinct = Distinct::new(process.span_ns());
         Arc::new(Common::new(arrivals((0, 1)), options.part, networks.len(), distinct))
     });

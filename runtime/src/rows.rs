@@ -155,6 +155,7 @@ mod tests {
                 Codec::Categorical(CategoricalCodec::fit(&words, None).unwrap()),
             )],
             self_norm: false,
+            distinct: None,
             segmentation: None,
             spanning: None,
             word2vec: Default::default(),

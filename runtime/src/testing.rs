@@ -67,6 +67,7 @@ pub(crate) fn chunked_bundle(
             codec: Codec::Bit(BitCodec::new("bits", 4).unwrap()),
         }],
         self_norm: false,
+        distinct: None,
         segmentation,
         spanning: tags.map(|tags| Spanning { chunks: chunks as u32, tags }),
         word2vec: BTreeMap::new(),

@@ -37,6 +37,7 @@ fn bundle(kind: TraceKind, path: &Path) {
         attributes: vec![field("proto")],
         measurements: vec![field("pkt_len")],
         self_norm: false,
+        distinct: None,
         segmentation: None,
         spanning: None,
         word2vec: BTreeMap::new(),

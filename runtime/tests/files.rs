@@ -42,6 +42,7 @@ fn schema() -> Schema {
         attributes: attributes.map(field).into(),
         measurements: vec![field(name::LEN)],
         self_norm: false,
+        distinct: None,
         segmentation: None,
         spanning: None,
         word2vec: Default::default(),

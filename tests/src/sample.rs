@@ -124,6 +124,7 @@ fn packet_schema(model: SampleModel) -> Schema {
         attributes,
         measurements,
         self_norm: model.self_norm,
+        distinct: None,
         segmentation: None,
         spanning: None,
         word2vec: BTreeMap::new(),

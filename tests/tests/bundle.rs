@@ -106,8 +106,8 @@ fn with_manifest(change: impl Fn(&mut serde_json::Value)) -> Vec<u8> {
 
 #[test]
 fn a_newer_format_is_named() {
-    let text = refused(&with_manifest(|manifest| manifest["format"] = 6.into()));
-    assert_eq!(text, "bundle format 6 is newer than the newest known, 5");
+    let text = refused(&with_manifest(|manifest| manifest["format"] = 7.into()));
+    assert_eq!(text, "bundle format 7 is newer than the newest known, 6");
     let text = refused(&with_manifest(|manifest| manifest["format"] = "1".into()));
     assert!(text.starts_with("manifest.json: format: "), "{text}");
 }

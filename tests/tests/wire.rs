@@ -148,6 +148,7 @@ fn schema() -> Schema {
         attributes: attributes.map(field).into(),
         measurements: [name::LEN, name::DIRECTION].map(field).into(),
         self_norm: false,
+        distinct: None,
         segmentation: None,
         spanning: None,
         word2vec: Default::default(),

@@ -1,11 +1,13 @@
 //! From a [`Trace`] to the fitted schema, the samples, and the timeline.
 
+use std::collections::HashMap;
+
 use ns_model_format::arrival::ArrivalProcess;
 use ns_model_format::chunks::HandedOver;
 use ns_model_format::codec::{CodecError, WordSpaces};
 use ns_model_format::manifest::Timeline;
 use ns_model_format::schema::{Spanning, TimeEncoding, Timestamp};
-use ns_model_format::{Column, Schema};
+use ns_model_format::{Column, Schema, Value};
 
 use crate::autoregressive::chain::Chain;
 use crate::autoregressive::tokens::{Flows, encode};
@@ -142,6 +144,11 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
         attributes,
         measurements,
         self_norm: config.self_norm,
+        distinct: match by_tokens || cut.chunks.count() > 1 {
+            // Workers with networks a chunk each draw their own flows.
+            true => None,
+            false => tells_flows_apart(trace, config, &firsts)?,
+        },
         segmentation: cut.segmentation(config.max_flow_len),
         spanning: cut
             .spans()
@@ -183,6 +190,42 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
     };
     let handed_over = cut.handed_over(trace, segmentation);
     Ok(Dataset { chunks, tokens, handed_over, notes: notes(&cut, config), schema, timeline })
+}
+
+/// Of a trace in which no two flows have the same metadata, the field of the most values.
+fn tells_flows_apart(
+    trace: &Trace,
+    config: &Resolved,
+    firsts: &[usize],
+) -> Result<Option<String>, CodecError> {
+    let (mut kinds, mut count_of_kinds) = (vec![0; firsts.len()], 0);
+    let mut most = (0, None);
+    for field in &config.metadata {
+        let column = configured(trace, field)?.pick(firsts).column;
+        count_of_kinds = tell_apart(&mut kinds, &column);
+        let mut values = vec![0; firsts.len()];
+        let count = tell_apart(&mut values, &column);
+        most = most.max((count, Some(&field.column)));
+    }
+    Ok(most.1.filter(|_| count_of_kinds == firsts.len()).cloned())
+}
+
+/// Numbers kinds of flows anew: those that were of one kind stay so if their cells are
+/// equal. Returns how many kinds there are.
+fn tell_apart(kinds: &mut [u32], column: &Column) -> usize {
+    let mut numbers = HashMap::new();
+    for (row, kind) in kinds.iter_mut().enumerate() {
+        let cell = match column.value(row) {
+            Value::Int(number) => (0, number as u128),
+            Value::Float(number) => (1, u128::from(number.to_bits())),
+            Value::Text(id) => (2, u128::from(id)),
+            Value::Wide(number) => (3, number.into()),
+            _ => (4, 0),
+        };
+        let next = numbers.len() as u32;
+        *kind = *numbers.entry((*kind, cell)).or_insert(next);
+    }
+    numbers.len()
 }
 
 /// What was done otherwise than configured.

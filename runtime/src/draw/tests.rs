@@ -188,3 +188,47 @@ fn given_attributes_and_conditions_on_them_exclude_one_another() {
     let records = GenerateOptions { conditions: vec!["bits!=3".parse().unwrap()], ..both };
     records.check_against(&bundle).unwrap();
 }
+
+/// The same bundle with another schema.
+fn with_schema(bundle: &Bundle, change: impl Fn(&mut ns_model_format::Schema)) -> Bundle {
+    let mut manifest = bundle.manifest().clone();
+    change(&mut manifest.schema);
+    Bundle::new(manifest, BTreeMap::from([("none".to_owned(), Vec::new())])).unwrap()
+}
+
+#[test]
+fn flows_of_a_bundle_that_says_so_are_drawn_until_no_two_are_alike() {
+    let alike = bundle(TimeEncoding::Interarrival, None);
+    let distinct = with_schema(&alike, |schema| schema.distinct = Some("kind".to_owned()));
+    let kinds = |bundle: &Bundle| {
+        (0..20)
+            .map(|seed| {
+                let options = GenerateOptions { seed, flows: Some(3), ..options(&[]) };
+                let (events, _) = run_all_ways(bundle, &options);
+                let kind = |event: &Event<(Vec<Value>, Vec<Value>)>| match event.item.0[0] {
+                    Value::Int(kind) => kind,
+                    _ => 0,
+                };
+                events.iter().map(kind).collect::<BTreeSet<i64>>().len()
+            })
+            .collect::<Vec<_>>()
+    };
+    // Of three kinds that are as likely, three flows have all once in nine times.
+    assert!(kinds(&alike).iter().filter(|&&kinds| kinds == 3).count() < 10);
+    assert!(kinds(&distinct).iter().filter(|&&kinds| kinds == 3).count() >= 19);
+    // There are no more kinds than three: more flows are as they come.
+    assert_eq!(flows(&run_all_ways(&distinct, &options(&[])).0).len(), 200);
+    // A condition is met, and its tries bound those for this too.
+    let (events, stats) = run_all_ways(&distinct, &options(&["kind=20-30"]));
+    assert!(events.iter().all(|event| event.item.0 != [Value::Int(10)]));
+    assert_eq!(stats.flows_drawn, 200);
+}
+
+#[test]
+fn a_bundle_of_several_chunks_cannot_ask_for_distinct_flows() {
+    let chunks = crate::testing::chunked_bundle(TimeEncoding::Interarrival, None, None, &[0, 9]);
+    let mut manifest = chunks.manifest().clone();
+    manifest.schema.distinct = Some("kind".to_owned());
+    let error = Bundle::new(manifest, BTreeMap::from([("none".to_owned(), Vec::new())]));
+    assert!(error.unwrap_err().to_string().contains("`distinct` is for one chunk"));
+}

@@ -35,6 +35,7 @@ fn schema(conversations: bool, measurements: &[&str]) -> Schema {
         attributes: ATTRIBUTES.map(field).into(),
         measurements: measurements.iter().map(|name| field(name)).collect(),
         self_norm: false,
+        distinct: None,
         segmentation: None,
         spanning: None,
         word2vec: Default::default(),

@@ -65,6 +65,19 @@ fn long_flows_are_cut_into_tagged_segments() {
 }
 
 #[test]
+fn where_no_two_flows_are_alike_the_field_that_tells_them_apart_is_named() {
+    let rows = "0,1,tcp,5\n10,2,tcp,5\n20,1,udp,5\n30,3,udp,5\n2000000,1,tcp,5";
+    let distinct = |config: &str| build_from(rows, config).expect("good rows").schema.distinct;
+    assert_eq!(distinct(CONFIG).as_deref(), Some("host"));
+    // The last row is then a flow of its own, with the attributes of the first.
+    assert_eq!(distinct(&CONFIG.replace("\"max", "\"idle_timeout\": 1, \"max")), None);
+    let chunks = r#""netflow", "n_chunks": 2"#;
+    let rows = "0,1,tcp,5\n10,2,tcp,5\n20,0,udp,5\n30,3,udp,5";
+    let chunked = build_from(rows, &CONFIG.replace(r#""netflow""#, chunks)).expect("good rows");
+    assert_eq!((chunked.chunks.len(), chunked.schema.distinct), (2, None));
+}
+
+#[test]
 fn flows_that_fit_are_not_cut() {
     let dataset = build_from("0,1,tcp,5\n10,2,tcp,5\n20,1,tcp,5", CONFIG).expect("good rows");
     assert_eq!(dataset.schema.segmentation, None);
