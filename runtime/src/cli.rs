@@ -6,10 +6,15 @@ use std::time::Duration;
 use clap::{ArgGroup, Parser};
 
 use crate::condition::Condition;
+use crate::pace::Pacing;
 use crate::packets::Mac;
-use crate::sink::{DEFAULT_SNAPLEN, Oversize, Target};
+use crate::prefix::{Mapping, Prefix};
+use crate::sink::{DEFAULT_SNAPLEN, OnDown, Oversize, Target};
 
+mod live;
 mod run;
+mod serve;
+mod wire;
 
 pub use run::main;
 
@@ -23,6 +28,8 @@ Examples:
   ns-replay --bundle model.ns --pcap given.pcap --attributes flows.csv
   ns-replay --bundle model.ns --iface eth0 --dry-run
   ns-replay --bundle model.ns --iface eth0 --speed 2 --duration 1h
+  ns-replay --bundle model.ns --iface eth0 --iface eth1 --map 0.0.0.0/0=10.0.0.0/8 --pps 10000
+  ns-replay --bundle model.ns --iface eth0 --allow-net 10.0.0.0/8 --metrics 127.0.0.1:9100
 
 Exit codes:
   0 done, 1 failed, 2 wrong usage or input, 3 no permission, 4 interface, 5 packets dropped,
@@ -33,15 +40,16 @@ Exit codes:
 #[command(name = "ns-replay", version, after_help = EXAMPLES)]
 #[command(group(ArgGroup::new("target").required(true)
     .args(["iface", "pcap", "csv", "null", "describe"])))]
-#[command(group(ArgGroup::new("pace").args(["speed", "pps", "topspeed"])))]
+#[command(group(ArgGroup::new("pace").args(["speed", "pps", "mbps", "topspeed"])))]
 pub struct Cli {
     /// The trained model
     #[arg(long, value_name = "FILE")]
     pub bundle: PathBuf,
 
-    /// Send on a network interface, in real time and without end unless said otherwise
+    /// Send on a network interface, in real time and without end unless said otherwise; given
+    /// twice, the side that begins a conversation sends on the first, the other on the second
     #[arg(long, value_name = "NAME")]
-    pub iface: Option<String>,
+    pub iface: Vec<String>,
     /// Write a PCAP, one trained span long unless said otherwise; `-` is standard output
     #[arg(long, value_name = "FILE", value_parser = parse_target)]
     pub pcap: Option<Target>,
@@ -62,7 +70,7 @@ pub struct Cli {
     #[arg(long, value_name = "N", help_heading = "How much")]
     pub packets: Option<u64>,
     /// Stop after so much time, such as `90s` or `1h 30min`: of the trace, or of the clock with
-    /// `--pps` and `--topspeed` on an interface
+    /// `--pps`, `--mbps` and `--topspeed` on an interface
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[arg(help_heading = "How much")]
     pub duration: Option<Duration>,
@@ -117,12 +125,35 @@ pub struct Cli {
     /// Source Ethernet address; by default the interface's
     #[arg(long, value_name = "MAC", value_parser = parse_mac, help_heading = "Packets")]
     pub src_mac: Option<Mac>,
-    /// Destination Ethernet address [default: 02:00:00:00:00:02]
+    /// Destination Ethernet address [default: 02:00:00:00:00:02; of two interfaces the other's]
     #[arg(long, value_name = "MAC", value_parser = parse_mac, help_heading = "Packets")]
     pub dst_mac: Option<Mac>,
+    /// Move the addresses of one network into another, such as `0.0.0.0/0=10.0.0.0/8`; may be
+    /// repeated, the first that knows an address moves it
+    #[arg(long, value_name = "FROM=TO", help_heading = "Packets")]
+    pub map: Vec<Mapping>,
+
+    /// Packets may only go to this network: one to elsewhere is not sent, and ends the run. May be
+    /// repeated
+    #[arg(long, value_name = "PREFIX", help_heading = "On the wire", requires = "iface")]
+    pub allow_net: Vec<Prefix>,
+    /// Tag frames for this VLAN
+    #[arg(long, value_name = "ID", help_heading = "On the wire", requires = "iface")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=4094))]
+    pub vlan: Option<u16>,
     /// What becomes of packets above the interface's MTU
-    #[arg(long, value_name = "WHAT", value_enum, default_value_t, help_heading = "Packets")]
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t, help_heading = "On the wire")]
     pub oversize: Oversize,
+    /// What becomes of the run while an interface is down, gone or without a carrier
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t, help_heading = "On the wire")]
+    pub on_down: OnDown,
+    /// Tell monitoring how the run is: Prometheus's text at http://ADDR/metrics
+    #[arg(long, value_name = "IP:PORT", help_heading = "On the wire", requires = "iface")]
+    pub metrics: Option<std::net::SocketAddr>,
+    /// Make a Unix socket that takes a command a line: `status`, `pause`, `resume`,
+    /// `speed FACTOR`, `pps N`, `mbps N`, `topspeed`; only this user may write to it
+    #[arg(long, value_name = "PATH", help_heading = "On the wire", requires = "iface")]
+    pub control: Option<PathBuf>,
 
     /// So many times faster than real time
     #[arg(long, value_name = "FACTOR", value_parser = parse_rate, help_heading = "Pace")]
@@ -130,14 +161,21 @@ pub struct Cli {
     /// So many packets a second, evenly
     #[arg(long, value_name = "N", value_parser = parse_rate, help_heading = "Pace")]
     pub pps: Option<f64>,
+    /// So many million bits of frames a second, evenly
+    #[arg(long, value_name = "N", value_parser = parse_rate, help_heading = "Pace")]
+    pub mbps: Option<f64>,
     /// As fast as possible; files are written so unless said otherwise
     #[arg(long, help_heading = "Pace")]
     pub topspeed: bool,
+    /// How the sender waits for the next packet
+    #[arg(long, value_name = "HOW", value_enum, default_value_t, help_heading = "Pace")]
+    pub pacing: Pacing,
 
     /// Check everything and say what would be done, but do not do it
     #[arg(long, help_heading = "Reports")]
     pub dry_run: bool,
-    /// Report as one JSON document on standard output
+    /// Report as one JSON document on standard output; on an interface as lines, one a second
+    /// and the report
     #[arg(long, help_heading = "Reports")]
     pub json: bool,
     /// Report nothing but errors
@@ -149,6 +187,13 @@ pub struct Cli {
     /// No progress on a terminal
     #[arg(long, help_heading = "Reports")]
     pub no_progress: bool,
+}
+
+impl Cli {
+    /// Whether packets go onto interfaces.
+    fn is_on_wire(&self) -> bool {
+        !self.iface.is_empty()
+    }
 }
 
 fn parse_target(text: &str) -> Result<Target, String> {
@@ -211,7 +256,7 @@ mod tests {
             Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
             count += 1;
         }
-        assert_eq!(count, 8);
+        assert_eq!(count, 10);
     }
 
     #[test]

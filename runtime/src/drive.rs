@@ -1,36 +1,80 @@
 //! From generated records to a sink: unpaced in one thread, paced in two.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender as Channel, TryRecvError, bounded};
 
-use crate::pace::{Lateness, Pace, Schedule, make_timers_exact, now_ns, sleep_towards};
+use crate::pace::{Cause, Lateness, Pace, Pacing, Schedule, Waiter, make_timers_exact, now_ns};
 use crate::render::Event;
-use crate::sink::{Item, Sent, Sink, SinkError};
+use crate::sink::{InterfaceReport, Item, Sent, Sink, SinkError};
 use crate::stats::Ending;
 
 /// Most records handed on at once.
 const BATCH: usize = 256;
-/// Batches that wait between generator and sender.
-const BATCHES_AHEAD: usize = 64;
+/// Records that wait between generator and sender, unless said otherwise.
+const AHEAD: usize = 16_384;
 /// Longest that a written record stays in our buffer.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
-/// Longest wait before a request to stop is seen.
+/// Longest wait before a request is seen.
 const POLL: Duration = Duration::from_millis(50);
+/// How often a sink that waits for its link is asked.
+const ASK_EVERY: Duration = Duration::from_millis(10);
 
-/// A request from outside to stop, and what is shown of a run meanwhile.
+/// Requests from outside while a run goes on, and what is shown of it meanwhile.
 #[derive(Debug, Default)]
 pub struct Control {
     /// 0, or the number of the signal that asks to stop.
-    pub stop: std::sync::Arc<AtomicUsize>,
-    /// Records written so far.
-    pub records: AtomicU64,
-    /// Bytes written so far.
-    pub bytes: AtomicU64,
+    pub stop: Arc<AtomicUsize>,
+    paused: AtomicBool,
+    has_new_pace: AtomicBool,
+    new_pace: Mutex<Option<Pace>>,
+    progress: Mutex<Progress>,
+}
+
+/// What a run has done so far.
+#[derive(Debug, Default)]
+struct Progress {
+    sent: Sent,
+    lateness: Lateness,
 }
 
 impl Control {
+    /// Holds records back until [`Control::resume`]; the time until then does not count.
+    pub fn pause(&self) {
+        self.paused.store(true, Ordering::Relaxed);
+    }
+
+    /// Goes on after [`Control::pause`].
+    pub fn resume(&self) {
+        self.paused.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether records are held back.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
+    /// Goes on at another pace.
+    pub fn set_pace(&self, pace: Pace) {
+        *self.new_pace.lock().unwrap_or_else(PoisonError::into_inner) = Some(pace);
+        self.has_new_pace.store(true, Ordering::Release);
+    }
+
+    /// What the sink has done so far.
+    #[must_use]
+    pub fn sent(&self) -> Sent {
+        self.progress().sent
+    }
+
+    /// How late paced records went out since this was asked last, `fresh` taking its place:
+    /// the sender waits no longer than that takes.
+    pub fn take_lateness(&self, fresh: Lateness) -> Lateness {
+        std::mem::replace(&mut self.progress().lateness, fresh)
+    }
+
     fn ending(&self) -> Option<Ending> {
         match self.stop.load(Ordering::Relaxed) as i32 {
             0 => None,
@@ -39,9 +83,33 @@ impl Control {
         }
     }
 
-    fn show(&self, sent: &Sent) {
-        self.records.store(sent.records, Ordering::Relaxed);
-        self.bytes.store(sent.bytes, Ordering::Relaxed);
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_new_pace(&self) -> Option<Pace> {
+        if !self.has_new_pace.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.has_new_pace.store(false, Ordering::Relaxed);
+        self.new_pace.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// How fast records go out, and how exactly.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// How fast.
+    pub pace: Pace,
+    /// How the sender waits.
+    pub pacing: Pacing,
+    /// Records that the generator may be ahead of the sender.
+    pub ahead: usize,
+}
+
+impl From<Pace> for Timing {
+    fn from(pace: Pace) -> Timing {
+        Timing { pace, pacing: Pacing::default(), ahead: AHEAD }
     }
 }
 
@@ -76,32 +144,37 @@ pub struct Driven {
     pub span_ns: u64,
     /// Time that it took.
     pub wall: Duration,
-    /// How late paced records went out.
+    /// How late paced records went out, since [`Control::take_lateness`] was asked last.
     pub lateness: Lateness,
+    /// What went to interfaces, and what they have counted themselves.
+    pub interfaces: Vec<InterfaceReport>,
 }
 
 /// Writes records to the sink until they end, a limit is reached, or a stop
 /// is asked for; then finishes the sink, so that a file is whole whenever its
-/// sink could be written. With [`Pace::TopSpeed`] `events` are pulled as fast
-/// as the sink takes them; else they are generated ahead in this thread while
+/// sink could be written. In one thread `events` are pulled as fast
+/// as the sink takes them; in two they are generated ahead in this thread while
 /// another sends.
 ///
 /// What was done comes back whether or not it failed.
 pub fn drive<T: Item, E>(
     events: impl Iterator<Item = Result<Event<T>, E>>,
     sink: &mut dyn Sink<T>,
-    pace: Pace,
+    timing: impl Into<Timing>,
     threaded: bool,
     limits: Limits,
     control: &Control,
 ) -> (Driven, Result<(), DriveError<E>>) {
+    let Timing { pace, pacing, ahead } = timing.into();
     let begin = Instant::now();
     let mut sender = Sender {
         sink,
         control,
-        pace,
-        schedule: None,
-        lateness: Lateness::default(),
+        schedule: Schedule::new(pace, now_ns()),
+        waiter: Waiter::new(pacing),
+        cause: Cause::Woken,
+        arrived_ns: 0,
+        written_ns: (0, 0),
         deadline: limits.wall.map(|wall| begin + wall),
         flushed: begin,
         first_ns: None,
@@ -109,7 +182,11 @@ pub fn drive<T: Item, E>(
     };
     let limit = usize::try_from(limits.records.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
     let events = events.take(limit);
-    let result = if threaded { sender.in_two_threads(events) } else { sender.in_one(events) };
+    let result = if threaded {
+        sender.in_two_threads(events, ahead.div_ceil(BATCH))
+    } else {
+        sender.in_one(events)
+    };
     // After a failure nothing is finished: an unfinished file is removed when
     // the sink goes, so that no half trace has the name of a whole one.
     let result = match result {
@@ -125,13 +202,14 @@ pub fn drive<T: Item, E>(
     if let Err(DriveError::Sink(SinkError::Full { records, .. })) = &result {
         sent.records = *records;
     }
-    control.show(&sent);
+    control.progress().sent = sent;
     let driven = Driven {
         ending: *result.as_ref().unwrap_or(&Ending::Failed),
         sent,
         span_ns: sender.last_ns.saturating_sub(sender.first_ns.unwrap_or(0)),
         wall: begin.elapsed(),
-        lateness: sender.lateness,
+        lateness: control.take_lateness(Lateness::default()),
+        interfaces: sender.sink.interfaces(),
     };
     (driven, result.map(|_| ()))
 }
@@ -139,9 +217,14 @@ pub fn drive<T: Item, E>(
 struct Sender<'a, T> {
     sink: &'a mut dyn Sink<T>,
     control: &'a Control,
-    pace: Pace,
-    schedule: Option<Schedule>,
-    lateness: Lateness,
+    schedule: Schedule,
+    waiter: Waiter,
+    /// Why what goes out now is as late as it is.
+    cause: Cause,
+    /// When the batch came, if it was waited for.
+    arrived_ns: u64,
+    /// When the last write began and ended.
+    written_ns: (u64, u64),
     deadline: Option<Instant>,
     flushed: Instant,
     first_ns: Option<u64>,
@@ -178,10 +261,13 @@ impl<T: Item> Sender<'_, T> {
     fn in_two_threads<E>(
         &mut self,
         events: impl Iterator<Item = Result<Event<T>, E>>,
+        batches_ahead: usize,
     ) -> Result<Ending, DriveError<E>> {
-        let (ahead, batches) = bounded::<Vec<Event<T>>>(BATCHES_AHEAD);
+        let (ahead, batches) = bounded::<Vec<Event<T>>>(batches_ahead.max(1));
+        // Batches come back to be filled again.
+        let (back, spares) = bounded::<Vec<Event<T>>>(batches_ahead.max(1));
         std::thread::scope(|scope| {
-            let sender = scope.spawn(move || self.receive(batches));
+            let sender = scope.spawn(move || self.receive(&batches, &back));
             let mut batch = Vec::new();
             let mut size = 1;
             let mut failed = None;
@@ -195,7 +281,8 @@ impl<T: Item> Sender<'_, T> {
                 }
                 if batch.len() >= size {
                     size = (size * 2).min(BATCH);
-                    let full = std::mem::replace(&mut batch, Vec::with_capacity(size));
+                    let spare = spares.try_recv().unwrap_or_default();
+                    let full = std::mem::replace(&mut batch, spare);
                     // The sender has ended, for a reason that it gives.
                     if ahead.send(full).is_err() {
                         break;
@@ -216,18 +303,39 @@ impl<T: Item> Sender<'_, T> {
         })
     }
 
-    fn receive(&mut self, batches: Receiver<Vec<Event<T>>>) -> Result<Ending, SinkError> {
+    fn receive(
+        &mut self,
+        batches: &Receiver<Vec<Event<T>>>,
+        back: &Channel<Vec<Event<T>>>,
+    ) -> Result<Ending, SinkError> {
         make_timers_exact();
+        // The first record is due when it comes: until then nothing is late.
+        let mut begun = false;
         loop {
-            match batches.recv_timeout(POLL) {
-                Ok(batch) => {
+            let mut received = batches.try_recv().map_err(|error| match error {
+                TryRecvError::Empty => RecvTimeoutError::Timeout,
+                TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+            });
+            self.arrived_ns = 0;
+            if matches!(received, Err(RecvTimeoutError::Timeout)) {
+                received = batches.recv_timeout(POLL);
+                self.arrived_ns = now_ns();
+            }
+            match received {
+                Ok(mut batch) => {
+                    if !begun && !batch.is_empty() {
+                        begun = true;
+                        self.schedule.begin(now_ns());
+                    }
                     if let Some(ending) = self.send_all(&batch)? {
                         return Ok(ending);
                     }
+                    batch.clear();
+                    // Nobody takes them once all is generated.
+                    let _ = back.try_send(batch);
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    self.flush_if_due()?;
-                    if let Some(ending) = self.must_end() {
+                    if let Some(ending) = self.attend()? {
                         return Ok(ending);
                     }
                 }
@@ -239,58 +347,121 @@ impl<T: Item> Sender<'_, T> {
     /// Sends a batch, each record when it is due; what is due by then goes
     /// out together. Returns why to stop, if so.
     fn send_all(&mut self, batch: &[Event<T>]) -> Result<Option<Ending>, SinkError> {
-        if let Some(ending) = self.must_end() {
-            return Ok(Some(ending));
-        }
-        if self.pace == Pace::TopSpeed {
-            self.write(batch)?;
-            self.flush_if_due()?;
-            return Ok(None);
-        }
         let mut rest = batch;
-        // The due time of the first record of `rest`, if it is known already.
-        let mut known = None;
         while let Some(first) = rest.first() {
-            let due = known.take().or_else(|| self.due(first)).unwrap_or(0);
-            let mut now = now_ns();
-            while now < due {
-                self.flush_if_due()?;
-                if let Some(ending) = self.must_end() {
-                    return Ok(Some(ending));
-                }
-                now = sleep_towards(due);
+            if let Some(ending) = self.attend()? {
+                return Ok(Some(ending));
             }
-            self.lateness.record(now - due);
             let mut count = 1;
-            for event in &rest[1..] {
-                let due = self.due(event).unwrap_or(0);
-                if due > now {
-                    known = Some(due);
-                    break;
+            match self.schedule.due(first.time_ns) {
+                None => count = rest.len(),
+                Some(due) => {
+                    let mut now = now_ns();
+                    self.cause = self.cause_of(due, now);
+                    let mut due = due;
+                    while now < due {
+                        now = self.waiter.wait(due);
+                        if now < due {
+                            if let Some(ending) = self.attend()? {
+                                return Ok(Some(ending));
+                            }
+                            // It may have another pace by now.
+                            due = self.schedule.due(first.time_ns).unwrap_or(0);
+                        }
+                    }
+                    let mut progress = self.control.progress();
+                    progress.lateness.record(self.cause, now - due);
+                    self.schedule.advance(first.item.bytes());
+                    for event in &rest[1..] {
+                        let due = self.schedule.due(event.time_ns).unwrap_or(0);
+                        if due > now {
+                            break;
+                        }
+                        progress.lateness.record(self.cause, now - due);
+                        self.schedule.advance(event.item.bytes());
+                        count += 1;
+                    }
                 }
-                self.lateness.record(now - due);
-                count += 1;
             }
-            self.write(&rest[..count])?;
+            if let Some(ending) = self.write(&rest[..count])? {
+                return Ok(Some(ending));
+            }
             rest = &rest[count..];
         }
-        self.flush_if_due()?;
         Ok(None)
     }
 
-    fn due(&mut self, event: &Event<T>) -> Option<u64> {
-        let pace = self.pace;
-        self.schedule.get_or_insert_with(|| Schedule::new(pace, now_ns())).next(event.time_ns)
+    /// Why a record that is due at `due` goes out after it.
+    fn cause_of(&self, due: u64, now: u64) -> Cause {
+        if due > now {
+            Cause::Woken
+        } else if due < self.arrived_ns {
+            Cause::Starved
+        } else if (self.written_ns.0..=self.written_ns.1).contains(&due) {
+            Cause::Blocked
+        } else {
+            // Those before it were late already.
+            self.cause
+        }
     }
 
-    fn write(&mut self, events: &[Event<T>]) -> Result<(), SinkError> {
+    fn write(&mut self, events: &[Event<T>]) -> Result<Option<Ending>, SinkError> {
         if let (Some(first), Some(last)) = (events.first(), events.last()) {
             self.first_ns.get_or_insert(first.time_ns);
             self.last_ns = last.time_ns;
         }
-        self.sink.write(events)?;
-        self.control.show(&self.sink.sent());
-        Ok(())
+        let mut rest = events;
+        loop {
+            let begin = now_ns();
+            let result = self.sink.write(rest);
+            self.written_ns = (begin, now_ns());
+            self.control.progress().sent = self.sink.sent();
+            match result {
+                Ok(()) => return Ok(None),
+                Err(SinkError::NotReady { unsent, .. }) => {
+                    rest = &rest[rest.len().saturating_sub(unsent)..];
+                    let ending = self.hold(|sender| Ok(!sender.sink.ready()?))?;
+                    if ending.is_some() {
+                        return Ok(ending);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends nothing as long as it must wait; the time until then does not count. Returns why
+    /// to stop, if so.
+    fn hold(
+        &mut self,
+        mut must_wait: impl FnMut(&mut Self) -> Result<bool, SinkError>,
+    ) -> Result<Option<Ending>, SinkError> {
+        let begin = now_ns();
+        while must_wait(self)? {
+            if let Some(ending) = self.must_end() {
+                return Ok(Some(ending));
+            }
+            std::thread::sleep(ASK_EVERY);
+            self.flush_if_due()?;
+        }
+        self.schedule.shift(now_ns() - begin);
+        Ok(None)
+    }
+
+    /// Does what is asked from outside, and what is due beside sending. Returns why to stop,
+    /// if so.
+    fn attend(&mut self) -> Result<Option<Ending>, SinkError> {
+        self.flush_if_due()?;
+        if self.control.is_paused() {
+            let ending = self.hold(|sender| Ok(sender.control.is_paused()))?;
+            if ending.is_some() {
+                return Ok(ending);
+            }
+        }
+        if let Some(pace) = self.control.take_new_pace() {
+            self.schedule.set_pace(pace, now_ns());
+        }
+        Ok(self.must_end())
     }
 
     fn flush_if_due(&mut self) -> Result<(), SinkError> {

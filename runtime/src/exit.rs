@@ -1,7 +1,7 @@
 //! The exit codes of `ns-replay`.
 
 use crate::error::RuntimeError;
-use crate::sink::SinkError;
+use crate::sink::{LinkState, SinkError};
 use crate::stats::Ending;
 
 /// An exit code; the same number always means the same.
@@ -39,9 +39,11 @@ impl Exit {
             SinkError::Closed => Exit::Done,
             SinkError::Output { .. } | SinkError::Full { .. } => Exit::Output,
             SinkError::Permission { .. } => Exit::Permission,
+            SinkError::Refused { .. } => Exit::Usage,
             SinkError::NoInterface { .. }
             | SinkError::NotEthernet { .. }
             | SinkError::Down { .. }
+            | SinkError::NotReady { .. }
             | SinkError::Oversize { .. }
             | SinkError::Interface { .. } => Exit::Interface,
         }
@@ -88,12 +90,16 @@ pub fn sink_hint(error: &SinkError) -> Option<String> {
             "`sudo setcap cap_net_raw=ep $(command -v ns-replay)` allows it without root"
                 .to_owned(),
         ),
-        SinkError::Down { name, state: "is down" } => {
+        SinkError::Down { name, state: LinkState::Down } => {
             Some(format!("`ip link set {name} up` brings it up"))
         }
         SinkError::Oversize { name, bytes, .. } => Some(format!(
             "`ip link set {name} mtu {bytes}` makes room; `--oversize skip` leaves such packets \
              out, `--oversize truncate` shortens them"
+        )),
+        SinkError::Refused { destination, .. } => Some(format!(
+            "`--map {}=PREFIX` moves all addresses into a network that is allowed",
+            if destination.is_ipv4() { "0.0.0.0/0" } else { "::/0" }
         )),
         _ => None,
     }

@@ -58,6 +58,7 @@ pub mod networks;
 mod onnx_check;
 pub mod pace;
 pub mod packets;
+pub mod prefix;
 mod program;
 pub mod render;
 mod rolling;

@@ -1,20 +1,29 @@
-//! When each record is due, and waiting until then.
+//! When each record is due, waiting until then, and how late it went out.
 //!
 //! The schedule is absolute: every due time follows from the beginning, so no
-//! error adds up. The last stretch before it is spun, because a sleep alone
-//! wakes late by what the timer and the scheduler need.
+//! error adds up.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// How early the sleep ends; the rest is spun.
-const SPIN_NS: u64 = 60_000;
-/// Longest single sleep, so that a request to stop is seen in time.
-const LONGEST_SLEEP_NS: u64 = 50_000_000;
-/// Rates are kept in thousandths, to be exact in whole numbers.
-const MILLI: f64 = 1000.0;
+/// How early a sleep ends at first; the rest is spun.
+const FIRST_MARGIN_NS: u64 = 60_000;
+/// Bounds of what is learned of that.
+const MARGINS_NS: (u64, u64) = (1_000, 200_000);
+/// What is learned is the 98th percentile of how late sleeps end: it grows by 49 steps after
+/// one that ended later, and shrinks by one after any other.
+const MARGIN_STEP_NS: u64 = 40;
+const MARGIN_GROWTH: u64 = 49;
+/// Room for reading the clock and beginning to spin.
+const SPARE_NS: u64 = 1_000;
+/// Longest single wait, so that a request to stop is seen in time.
+const LONGEST_WAIT_NS: u64 = 50_000_000;
+/// Rates are kept in billionths, to be exact in whole numbers.
+const NANO: f64 = 1e9;
+/// Later than this is told by its cause.
+const LATE_NS: u64 = 100_000;
 
 /// How fast records go out.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,49 +34,108 @@ pub enum Pace {
     Speed(f64),
     /// So many a second, evenly.
     PacketsPerSecond(f64),
+    /// So many million bits of frames a second, evenly.
+    MegabitsPerSecond(f64),
+}
+
+impl Pace {
+    /// How many times faster than one nanosecond of the trace a nanosecond, one record a
+    /// second, or a million bits a second.
+    fn rate(self) -> Option<f64> {
+        match self {
+            Pace::TopSpeed => None,
+            Pace::Speed(rate) | Pace::PacketsPerSecond(rate) | Pace::MegabitsPerSecond(rate) => {
+                Some(rate)
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Pace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Pace::TopSpeed => f.write_str("as fast as possible"),
+            Pace::Speed(1.0) => f.write_str("real time"),
+            Pace::Speed(speed) => write!(f, "{speed} times real time"),
+            Pace::PacketsPerSecond(rate) => write!(f, "{rate} packets/s"),
+            Pace::MegabitsPerSecond(rate) => write!(f, "{rate} Mbit/s"),
+        }
+    }
 }
 
 /// When each record is due.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    begin_ns: u128,
-    first_ns: Option<u64>,
-    index: u128,
     pace: Pace,
+    /// What was due then: a position, in nanoseconds at rate 1.
+    anchor_ns: u128,
+    anchor: Option<u128>,
+    /// The position of the next record where it does not lie in the trace's time.
+    work: u128,
 }
 
 impl Schedule {
     /// The first record is due at `begin_ns`, in [`now_ns`]'s time.
     #[must_use]
     pub fn new(pace: Pace, begin_ns: u64) -> Schedule {
-        Schedule { begin_ns: u128::from(begin_ns), first_ns: None, index: 0, pace }
+        Schedule { pace, anchor_ns: begin_ns.into(), anchor: None, work: 0 }
+    }
+
+    /// The first record is due then after all, if none was asked for yet.
+    pub fn begin(&mut self, begin_ns: u64) {
+        if self.anchor.is_none() {
+            self.anchor_ns = begin_ns.into();
+        }
     }
 
     /// When the next record, of time `time_ns`, is due; `None` for at once.
     #[inline]
-    pub fn next(&mut self, time_ns: u64) -> Option<u64> {
-        let offset = match self.pace {
-            Pace::TopSpeed => return None,
-            Pace::Speed(speed) => {
-                let first = *self.first_ns.get_or_insert(time_ns);
-                let elapsed = u128::from(time_ns.saturating_sub(first));
-                elapsed * MILLI as u128 / milli(speed)
-            }
-            Pace::PacketsPerSecond(rate) => {
-                let offset = self.index * (1e9 * MILLI) as u128 / milli(rate);
-                self.index += 1;
-                offset
-            }
+    pub fn due(&mut self, time_ns: u64) -> Option<u64> {
+        let rate = self.pace.rate()?;
+        let position = match self.pace {
+            Pace::Speed(_) => time_ns.into(),
+            _ => self.work,
         };
-        Some(u64::try_from(self.begin_ns + offset).unwrap_or(u64::MAX))
+        let elapsed = position.saturating_sub(*self.anchor.get_or_insert(position));
+        let offset = elapsed * NANO as u128 / exact(rate);
+        Some(u64::try_from(self.anchor_ns + offset).unwrap_or(u64::MAX))
+    }
+
+    /// Goes on to the record after one of so many bytes.
+    #[inline]
+    pub fn advance(&mut self, bytes: usize) {
+        match self.pace {
+            Pace::PacketsPerSecond(_) => self.work += 1_000_000_000,
+            Pace::MegabitsPerSecond(_) => self.work += 8_000 * bytes as u128,
+            Pace::TopSpeed | Pace::Speed(_) => {}
+        }
+    }
+
+    /// Goes on at another pace from `now_ns` on.
+    pub fn set_pace(&mut self, pace: Pace, now_ns: u64) {
+        let now = u128::from(now_ns);
+        // From one speed to another the trace's time goes on; else the next record is due now.
+        self.anchor = match (self.pace, pace, self.anchor) {
+            (Pace::Speed(speed), Pace::Speed(_), Some(anchor)) => {
+                let elapsed = now.saturating_sub(self.anchor_ns);
+                Some(anchor + elapsed * exact(speed) / NANO as u128)
+            }
+            _ => None,
+        };
+        (self.pace, self.anchor_ns, self.work) = (pace, now, 0);
+    }
+
+    /// Everything that is still to come is due so much later.
+    pub fn shift(&mut self, by_ns: u64) {
+        self.anchor_ns += u128::from(by_ns);
     }
 }
 
-fn milli(rate: f64) -> u128 {
-    ((rate * MILLI).round() as u128).max(1)
+fn exact(rate: f64) -> u128 {
+    ((rate * NANO).round() as u128).max(1)
 }
 
-/// Nanoseconds of the monotonic clock, the one that [`sleep_towards`] sleeps by.
+/// Nanoseconds of the monotonic clock, the one that a [`Waiter`] sleeps by.
 #[inline]
 #[must_use]
 pub fn now_ns() -> u64 {
@@ -90,43 +158,107 @@ pub fn make_timers_exact() {
     }
 }
 
-/// Waits for a due time, at most 50 ms; returns the time, which
-/// is before `due_ns` if there is more to wait.
-pub fn sleep_towards(due_ns: u64) -> u64 {
-    let now = now_ns();
-    let wake = due_ns.saturating_sub(SPIN_NS).min(now + LONGEST_SLEEP_NS);
-    if wake > now {
-        let until = libc::timespec {
-            tv_sec: (wake / 1_000_000_000) as libc::time_t,
-            tv_nsec: (wake % 1_000_000_000) as libc::c_long,
-        };
-        #[allow(unsafe_code)]
-        // SAFETY: one timespec, which lives through the call; no remainder is
-        // asked for. Woken early by a signal, the caller comes again.
-        unsafe {
-            libc::clock_nanosleep(
-                libc::CLOCK_MONOTONIC,
-                libc::TIMER_ABSTIME,
-                &raw const until,
-                std::ptr::null_mut(),
-            );
-        }
+/// How a sender waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Pacing {
+    /// Sleeps until shortly before, as early as this machine's timers need, then spins.
+    #[default]
+    Precise,
+    /// Sleeps until then: the least work, late by what timers need.
+    Relaxed,
+    /// Spins all the time: takes a whole core.
+    Spin,
+}
+
+/// Waits until records are due.
+#[derive(Clone, Debug)]
+pub struct Waiter {
+    pacing: Pacing,
+    /// How much later than asked for most sleeps end, as learned.
+    margin_ns: u64,
+}
+
+impl Waiter {
+    /// One that has learned nothing yet.
+    #[must_use]
+    pub fn new(pacing: Pacing) -> Waiter {
+        Waiter { pacing, margin_ns: FIRST_MARGIN_NS }
     }
-    let mut now = now_ns();
-    if due_ns.saturating_sub(now) <= SPIN_NS {
-        while now < due_ns {
+
+    /// Waits for a due time, at most 50 ms; returns the time, which
+    /// is before `due_ns` if there is more to wait.
+    pub fn wait(&mut self, due_ns: u64) -> u64 {
+        let begin = now_ns();
+        let end = due_ns.min(begin + LONGEST_WAIT_NS);
+        let mut now = begin;
+        match self.pacing {
+            Pacing::Spin => {}
+            Pacing::Relaxed => {
+                if now < end {
+                    now = sleep_until(end);
+                }
+                return now;
+            }
+            Pacing::Precise => {
+                let wake = end.saturating_sub(self.margin_ns + SPARE_NS);
+                if now < wake {
+                    now = sleep_until(wake);
+                    self.learn(now.saturating_sub(wake));
+                }
+            }
+        }
+        while now < end {
             std::hint::spin_loop();
             now = now_ns();
         }
+        now
     }
-    now
+
+    fn learn(&mut self, late_ns: u64) {
+        let margin = if late_ns > self.margin_ns {
+            self.margin_ns + MARGIN_GROWTH * MARGIN_STEP_NS
+        } else {
+            self.margin_ns - MARGIN_STEP_NS
+        };
+        self.margin_ns = margin.clamp(MARGINS_NS.0, MARGINS_NS.1);
+    }
 }
 
-/// How late records went out.
-#[derive(Clone, Debug)]
-pub struct Lateness(Option<Histogram<u64>>);
+fn sleep_until(wake_ns: u64) -> u64 {
+    let until = libc::timespec {
+        tv_sec: (wake_ns / 1_000_000_000) as libc::time_t,
+        tv_nsec: (wake_ns % 1_000_000_000) as libc::c_long,
+    };
+    #[allow(unsafe_code)]
+    // SAFETY: one timespec, which lives through the call; no remainder is
+    // asked for. Woken early by a signal, the caller comes again.
+    unsafe {
+        libc::clock_nanosleep(
+            libc::CLOCK_MONOTONIC,
+            libc::TIMER_ABSTIME,
+            &raw const until,
+            std::ptr::null_mut(),
+        );
+    }
+    now_ns()
+}
 
-/// [`Lateness`] in numbers, in microseconds.
+/// Why a record went out late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It was generated too late.
+    Starved,
+    /// The sink was still busy with those before.
+    Blocked,
+    /// The system woke the sender late.
+    Woken,
+}
+
+/// How late records went out, by cause.
+#[derive(Clone, Debug)]
+pub struct Lateness([Option<Histogram<u64>>; 3]);
+
+/// [`Lateness`] in numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LatenessSummary {
     /// Half of all records were at most this late.
@@ -137,35 +269,75 @@ pub struct LatenessSummary {
     pub p999_us: f64,
     /// The latest.
     pub max_us: f64,
+    /// Records more than 100 us late because they were generated too late.
+    pub starved: u64,
+    /// Records more than 100 us late because the sink was still busy.
+    pub blocked: u64,
+    /// Records more than 100 us late because the sender was woken late.
+    pub woken_late: u64,
 }
 
 impl Default for Lateness {
     fn default() -> Lateness {
         // An hour in three digits; these bounds are always accepted.
-        Lateness(Histogram::new_with_bounds(1, 3_600_000_000_000, 3).ok())
+        Lateness([(); 3].map(|()| Histogram::new_with_bounds(1, 3_600_000_000_000, 3).ok()))
     }
 }
 
 impl Lateness {
     /// Counts a record.
     #[inline]
-    pub fn record(&mut self, late_ns: u64) {
-        if let Some(histogram) = &mut self.0 {
+    pub fn record(&mut self, cause: Cause, late_ns: u64) {
+        if let Some(histogram) = &mut self.0[cause as usize] {
             histogram.saturating_record(late_ns);
         }
+    }
+
+    /// Counts all that another has counted.
+    pub fn add(&mut self, other: &Lateness) {
+        for (to, from) in self.0.iter_mut().zip(&other.0) {
+            if let (Some(to), Some(from)) = (to, from) {
+                // Both have the same bounds, so it always fits.
+                let _ = to.add(from);
+            }
+        }
+    }
+
+    fn all(&self) -> Option<Histogram<u64>> {
+        let mut parts = self.0.iter().flatten();
+        let mut all = parts.next()?.clone();
+        // As above.
+        parts.for_each(|part| _ = all.add(part));
+        Some(all)
     }
 
     /// The numbers, `None` if nothing was paced.
     #[must_use]
     pub fn summary(&self) -> Option<LatenessSummary> {
-        let histogram = self.0.as_ref().filter(|histogram| !histogram.is_empty())?;
-        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        let all = self.all().filter(|histogram| !histogram.is_empty())?;
+        let at = |quantile| all.value_at_quantile(quantile) as f64 / 1e3;
+        let late = |cause: Cause| {
+            let histogram = self.0[cause as usize].as_ref();
+            histogram.map_or(0, |histogram| histogram.count_between(LATE_NS + 1, u64::MAX))
+        };
         Some(LatenessSummary {
             median_us: at(0.5),
             p99_us: at(0.99),
             p999_us: at(0.999),
-            max_us: histogram.max() as f64 / 1e3,
+            max_us: all.max() as f64 / 1e3,
+            starved: late(Cause::Starved),
+            blocked: late(Cause::Blocked),
+            woken_late: late(Cause::Woken),
         })
+    }
+
+    /// For each bound, how many records were at most so late, to the histogram's three
+    /// digits; then how many there are, and the sum of their lateness.
+    #[must_use]
+    pub fn cumulative(&self, bounds_ns: &[u64]) -> (Vec<u64>, u64, f64) {
+        let Some(all) = self.all() else { return (vec![0; bounds_ns.len()], 0, 0.0) };
+        let counts = bounds_ns.iter().map(|&bound| all.count_between(0, bound)).collect();
+        (counts, all.len(), all.mean() * all.len() as f64)
     }
 }
 
@@ -190,24 +362,86 @@ mod tests {
     #[test]
     fn due_times_do_not_drift() {
         let mut real = Schedule::new(Pace::Speed(1.0), 1000);
-        assert_eq!(real.next(70), Some(1000));
-        assert_eq!(real.next(u64::MAX / 2), Some(1000 + u64::MAX / 2 - 70));
+        assert_eq!(real.due(70), Some(1000));
+        assert_eq!(real.due(u64::MAX / 2), Some(1000 + u64::MAX / 2 - 70));
         let mut double = Schedule::new(Pace::Speed(2.0), 0);
-        assert_eq!((double.next(0), double.next(3_000_000_001)), (Some(0), Some(1_500_000_000)));
+        assert_eq!((double.due(0), double.due(3_000_000_001)), (Some(0), Some(1_500_000_000)));
         let mut even = Schedule::new(Pace::PacketsPerSecond(3.0), 0);
-        let due: Vec<_> = (0..4).map(|_| even.next(0)).collect();
+        let mut next = |schedule: &mut Schedule, bytes| {
+            let due = schedule.due(0);
+            schedule.advance(bytes);
+            due
+        };
+        let due: Vec<_> = (0..4).map(|_| next(&mut even, 60)).collect();
         assert_eq!(due, [Some(0), Some(333_333_333), Some(666_666_666), Some(1_000_000_000)]);
-        assert_eq!(Schedule::new(Pace::TopSpeed, 0).next(5), None);
+        let mut bits = Schedule::new(Pace::MegabitsPerSecond(2.5), 7);
+        let due: Vec<_> = [1250, 125, 9].map(|bytes| next(&mut bits, bytes)).into();
+        assert_eq!(due, [Some(7), Some(4_000_007), Some(4_400_007)]);
+        assert_eq!(Schedule::new(Pace::TopSpeed, 0).due(5), None);
+        // The slowest rate that can be asked for is exact as well.
+        let mut slow = Schedule::new(Pace::PacketsPerSecond(0.0015), 0);
+        assert_eq!((next(&mut slow, 0), slow.due(0)), (Some(0), Some(666_666_666_666)));
+    }
+
+    #[test]
+    fn another_pace_goes_on_where_the_last_one_was() {
+        let mut schedule = Schedule::new(Pace::Speed(1.0), 1_000);
+        assert_eq!((schedule.due(0), schedule.due(500)), (Some(1_000), Some(1_500)));
+        // At 1200 the trace is at 200; twice as fast it is at 500 after 150 more.
+        schedule.set_pace(Pace::Speed(2.0), 1_200);
+        assert_eq!(schedule.due(500), Some(1_350));
+        schedule.shift(10_000);
+        assert_eq!(schedule.due(500), Some(11_350));
+        schedule.set_pace(Pace::PacketsPerSecond(1e6), 20_000);
+        assert_eq!(schedule.due(500), Some(20_000));
+        schedule.advance(60);
+        assert_eq!(schedule.due(500), Some(21_000));
+        schedule.set_pace(Pace::TopSpeed, 30_000);
+        assert_eq!(schedule.due(500), None);
     }
 
     #[test]
     fn a_wait_never_ends_early() {
         make_timers_exact();
-        for wait in [0, 1_000, 100_000, 2_000_000] {
-            let due = now_ns() + wait;
-            assert!(sleep_towards(due) >= due);
+        for pacing in [Pacing::Precise, Pacing::Relaxed, Pacing::Spin] {
+            let mut waiter = Waiter::new(pacing);
+            for wait in [0, 1_000, 100_000, 2_000_000] {
+                let due = now_ns() + wait;
+                assert!(waiter.wait(due) >= due);
+            }
+            let due = now_ns() + 1000 * LONGEST_WAIT_NS;
+            assert!(waiter.wait(due) < due, "long waits are cut");
         }
-        let due = now_ns() + 10 * LONGEST_SLEEP_NS;
-        assert!(sleep_towards(due) < due, "long waits are cut");
+    }
+
+    #[test]
+    fn the_margin_follows_how_late_sleeps_end() {
+        let mut waiter = Waiter::new(Pacing::Precise);
+        (0..10_000).for_each(|_| waiter.learn(0));
+        assert_eq!(waiter.margin_ns, MARGINS_NS.0);
+        // One sleep in twenty ends 30 us late: too many to pass over.
+        (0..10_000).for_each(|number| waiter.learn(if number % 20 == 0 { 30_000 } else { 3_000 }));
+        assert!((28_000..33_000).contains(&waiter.margin_ns), "{}", waiter.margin_ns);
+        (0..10_000).for_each(|_| waiter.learn(u64::MAX));
+        assert_eq!(waiter.margin_ns, MARGINS_NS.1);
+    }
+
+    #[test]
+    fn lateness_is_told_by_cause() {
+        let mut lateness = Lateness::default();
+        assert_eq!(lateness.summary(), None);
+        (0..90).for_each(|_| lateness.record(Cause::Woken, 500));
+        (0..6).for_each(|_| lateness.record(Cause::Starved, 5_000_000));
+        let mut more = Lateness::default();
+        (0..3).for_each(|_| more.record(Cause::Blocked, 200_000));
+        more.record(Cause::Woken, 150_000);
+        lateness.add(&more);
+        let summary = lateness.summary().unwrap();
+        assert_eq!((summary.starved, summary.blocked, summary.woken_late), (6, 3, 1));
+        assert!((0.49..0.51).contains(&summary.median_us), "{summary:?}");
+        assert!((4_990.0..5_010.0).contains(&summary.max_us), "{summary:?}");
+        let (counts, all, sum) = lateness.cumulative(&[1_000, 1_000_000]);
+        assert_eq!((counts, all), (vec![90, 94], 100));
+        assert!((30e6..31e6).contains(&sum), "{sum}");
     }
 }

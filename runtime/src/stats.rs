@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::counters::GenerationStats;
 use crate::drive::Driven;
 use crate::pace::{LatenessSummary, show_duration};
-use crate::sink::Sent;
+use crate::sink::{InterfaceReport, Sent};
 
 /// Why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -54,6 +54,8 @@ pub struct Report {
     pub bits_per_s: f64,
     /// Records that the interface did not take in time.
     pub dropped: u64,
+    /// Packets that were due while the interface was down, and left out.
+    pub down_skipped: u64,
     /// Packets above the MTU that were left out.
     pub oversize_skipped: u64,
     /// Packets above the MTU that were shortened.
@@ -67,6 +69,9 @@ pub struct Report {
     pub selection: Option<SelectionReport>,
     /// How late packets went out, if they were paced.
     pub lateness: Option<LatenessSummary>,
+    /// What went to interfaces, and what they have counted themselves.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<InterfaceReport>,
 }
 
 /// What conditions on flows and records did.
@@ -134,13 +139,27 @@ impl Report {
             records_per_s: rate(records as f64),
             bits_per_s: rate(bytes as f64 * 8.0),
             dropped,
+            down_skipped: driven.sent.down_skipped,
             oversize_skipped: driven.sent.oversize_skipped,
             oversize_truncated: driven.sent.oversize_truncated,
             repaired: driven.sent.repaired.iter().collect(),
             mixed_versions: 0,
             selection: None,
             lateness: driven.lateness.summary(),
+            interfaces: driven.interfaces.clone(),
         }
+    }
+
+    /// Packets that were due and did not go out, nor were left out on purpose.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        // What an interface says that it dropped may be others', if it sent all of ours.
+        let ours = |interface: &InterfaceReport| {
+            let missing = interface.counted.map(|counted| interface.sent.saturating_sub(counted));
+            interface.lost.min(missing.unwrap_or(0))
+        };
+        let by_interfaces: u64 = self.interfaces.iter().map(ours).sum();
+        self.dropped + self.down_skipped + by_interfaces
     }
 
     /// Whether conditions left something undone: a flow that none of its draws
@@ -181,9 +200,24 @@ impl Report {
                 "late by {:.1} us (median), {:.1} us (99%), {:.1} us (99.9%), {:.1} us (most)",
                 late.median_us, late.p99_us, late.p999_us, late.max_us
             );
+            let causes = [
+                (late.starved, "generated too late"),
+                (late.blocked, "behind others that the interface was slow to take"),
+                (late.woken_late, "because the system woke the sender late"),
+            ];
+            let causes = causes.into_iter().filter(|(count, _)| *count > 0);
+            let causes: Vec<String> =
+                causes.map(|(count, why)| format!("{} {why}", grouped(count))).collect();
+            if !causes.is_empty() {
+                let _ = writeln!(text, "more than 100 us late: {}", causes.join(", "));
+            }
+        }
+        for interface in &self.interfaces {
+            text.push_str(&reconciled(interface));
         }
         let counts = [
             (self.dropped, "dropped: the interface did not take them in time"),
+            (self.down_skipped, "left out: the interface was down"),
             (self.oversize_skipped, "skipped: longer than the MTU"),
             (self.oversize_truncated, "shortened to the MTU"),
         ];
@@ -203,6 +237,28 @@ impl Report {
         let _ = writeln!(text, "seed {}", self.seed);
         text
     }
+}
+
+/// What was sent beside what the interface has counted.
+fn reconciled(interface: &InterfaceReport) -> String {
+    let InterfaceReport { name, sent, counted, lost } = interface;
+    let mut text = format!("interface `{name}` took {}", grouped(*sent));
+    match *counted {
+        None => text += ", its counters began anew meanwhile",
+        Some(counted) if counted == *sent => text += " and counted as many",
+        Some(counted) if counted > *sent => {
+            let others = grouped(counted - sent);
+            text += &format!(" and counted {}: {others} from elsewhere", grouped(counted));
+        }
+        Some(counted) => {
+            let missing = grouped(sent - counted);
+            text += &format!(" and counted {}: {missing} lost after that", grouped(counted));
+        }
+    }
+    if *lost > 0 {
+        text += &format!(", {} of them dropped or failed, it says", grouped(*lost));
+    }
+    text + "\n"
 }
 
 fn is_zero(number: &u64) -> bool {

@@ -1,11 +1,11 @@
 //! From a parsed command line to an exit code.
 
 use std::hash::{BuildHasher, Hasher};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -15,33 +15,43 @@ use ns_model_format::schema::TraceKind;
 use serde::Serialize;
 
 use super::Cli;
+use super::live::{JsonLine, Live, Monitor, Terminal, print_line};
+use super::serve::Server;
+use super::wire::{self, WirePlan};
 use crate::describe::{Description, show_time};
-use crate::drive::{Control, DriveError, Driven, Limits, drive};
+use crate::drive::{Control, DriveError, Driven, Limits, Timing, drive};
 use crate::error::RuntimeError;
 use crate::exit::{Exit, sink_hint};
 use crate::generate::{GenerateOptions, Generator, StatsReader};
 use crate::given::GivenFlows;
 use crate::pace::{Pace, show_duration};
 use crate::packets::{DEFAULT_DESTINATION, DEFAULT_SOURCE, PacketOptions, PacketRender, Payload};
+use crate::prefix::AddressMap;
 use crate::render::Render;
 use crate::rows::RowRender;
-use crate::sink::{
-    CsvSink, Interface, InterfaceSink, Item, NullSink, PcapSink, Sink, SinkError, Target,
-};
-use crate::stats::{Ending, Report, SelectionReport, grouped, scaled};
+use crate::sink::{CsvSink, Item, NullSink, PcapSink, Sink, SinkError, Target};
+use crate::stats::{Ending, Report, SelectionReport, grouped};
 
 /// Records that may wait for their turn in a worker.
 const QUEUE_CAP: usize = 1 << 18;
 
+/// The generator is to be ahead of the sender by so many seconds of what is usual, ...
+const SECONDS_AHEAD: f64 = 4.0 * 0.2;
+/// ... within these numbers of records.
+const LEAST_AHEAD: usize = 1 << 14;
+const MOST_AHEAD: usize = 1 << 18;
+/// Bytes of a frame where it matters how many packets are in a million bits.
+const USUAL_BYTES: f64 = 500.0;
+
 /// An error with what the program ends with, and what can be done about it.
-struct Failure {
+pub(super) struct Failure {
     exit: Exit,
     error: anyhow::Error,
     hint: Option<String>,
 }
 
 impl Failure {
-    fn usage(error: impl Into<anyhow::Error>, hint: Option<&str>) -> Failure {
+    pub(super) fn usage(error: impl Into<anyhow::Error>, hint: Option<&str>) -> Failure {
         Failure { exit: Exit::Usage, error: error.into(), hint: hint.map(str::to_owned) }
     }
 }
@@ -103,14 +113,10 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
     }
     let plan = Plan::new(cli, bundle)?;
     if plan.is_packets && cli.csv.is_none() {
-        let mut options = plan.packets.clone();
-        if let Some(name) = &cli.iface {
-            let interface = Interface::find(name)?;
-            options.source = cli.src_mac.unwrap_or(interface.mac);
-            // Opened even for a dry run, which is to tell what would fail.
-            let mut sink = InterfaceSink::open(interface, options.payload.clone(), cli.oversize)?;
-            return plan.play(options, &mut sink);
+        if cli.is_on_wire() {
+            return wire::run(plan);
         }
+        let options = plan.packets.clone();
         if let Some(target) = &cli.pcap {
             if cli.dry_run {
                 return plan.play(options, &mut NullSink::new());
@@ -121,7 +127,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         }
         return plan.play(options, &mut NullSink::new());
     }
-    if cli.pcap.is_some() || cli.iface.is_some() {
+    if cli.pcap.is_some() || cli.is_on_wire() {
         let error = PacketRender::new(&plan.bundle.manifest().schema, PacketOptions::default())
             .err()
             .map_or_else(|| anyhow::anyhow!("no packets"), anyhow::Error::from);
@@ -138,16 +144,17 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
 }
 
 /// Everything that is decided before a run begins.
-struct Plan<'a> {
-    cli: &'a Cli,
-    bundle: Arc<Bundle>,
+pub(super) struct Plan<'a> {
+    pub(super) cli: &'a Cli,
+    pub(super) bundle: Arc<Bundle>,
     is_packets: bool,
     seed: u64,
     origin_ns: i64,
     pace: Pace,
-    packets: PacketOptions,
-    generate: GenerateOptions,
-    limits: Limits,
+    pub(super) packets: PacketOptions,
+    pub(super) generate: GenerateOptions,
+    pub(super) limits: Limits,
+    pub(super) terminal: Terminal,
 }
 
 /// What `--dry-run` says.
@@ -162,6 +169,8 @@ struct DryRun {
     flows_per_s: f64,
     records_per_s: f64,
     seed: u64,
+    #[serde(flatten)]
+    wire: Option<WirePlan>,
 }
 
 impl<'a> Plan<'a> {
@@ -175,23 +184,24 @@ impl<'a> Plan<'a> {
                 .context("cannot use `--payload`")
                 .map_err(|error| Failure::usage(error, None))?,
         };
-        let pace = match (cli.speed, cli.pps) {
-            (Some(speed), _) => Pace::Speed(speed),
-            (_, Some(rate)) => Pace::PacketsPerSecond(rate),
-            _ if cli.iface.is_some() && !cli.topspeed => Pace::Speed(1.0),
+        let pace = match (cli.speed, cli.pps, cli.mbps) {
+            (Some(speed), _, _) => Pace::Speed(speed),
+            (_, Some(rate), _) => Pace::PacketsPerSecond(rate),
+            (_, _, Some(rate)) => Pace::MegabitsPerSecond(rate),
+            _ if cli.is_on_wire() && !cli.topspeed => Pace::Speed(1.0),
             _ => Pace::TopSpeed,
         };
         // Where the trace's time is not the clock's, an interface is used for
         // so long by the clock.
-        let by_clock = cli.iface.is_some() && !matches!(pace, Pace::Speed(_));
+        let by_clock = cli.is_on_wire() && !matches!(pace, Pace::Speed(_));
         let mut duration = cli.duration;
-        if let (Some(time), Pace::Speed(speed), true) = (duration, pace, cli.iface.is_some()) {
+        if let (Some(time), Pace::Speed(speed), true) = (duration, pace, cli.is_on_wire()) {
             duration = Duration::try_from_secs_f64(time.as_secs_f64() * speed).ok();
         }
         let duration_ns = duration
             .filter(|_| !by_clock)
             .map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-        let endless = cli.forever || cli.packets.is_some() || cli.iface.is_some();
+        let endless = cli.forever || cli.packets.is_some() || cli.is_on_wire();
         let attributes = read_attributes(cli, &bundle)?;
         let given_origin = attributes.as_ref().and_then(|given| given.origin_ns());
         let generate = GenerateOptions {
@@ -213,6 +223,7 @@ impl<'a> Plan<'a> {
             source: cli.src_mac.unwrap_or(DEFAULT_SOURCE),
             destination: cli.dst_mac.unwrap_or(DEFAULT_DESTINATION),
             payload,
+            map: AddressMap(cli.map.clone()),
         };
         generate.check_against(&bundle)?;
         let manifest = bundle.manifest();
@@ -225,11 +236,12 @@ impl<'a> Plan<'a> {
             packets,
             generate,
             limits: Limits { records: cli.packets, wall: cli.duration.filter(|_| by_clock) },
+            terminal: Terminal::new(cli),
             bundle: Arc::new(bundle),
         })
     }
 
-    fn play(
+    pub(super) fn play(
         self,
         options: PacketOptions,
         sink: &mut dyn Sink<crate::packets::Frame>,
@@ -246,11 +258,11 @@ impl<'a> Plan<'a> {
     {
         let cli = self.cli;
         if cli.dry_run {
-            return self.dry_run();
+            return self.dry_run(None);
         }
         if cli.verbose {
             eprint!("{}", self.describe_run().to_text());
-        } else if !cli.quiet && cli.iface.is_some() {
+        } else if !cli.quiet && cli.is_on_wire() {
             // An endless run reports at its end; its seed should be known before.
             eprintln!("sending to {}, seed {}", self.target(), self.seed);
         }
@@ -263,11 +275,48 @@ impl<'a> Plan<'a> {
         let events =
             Generator::open(Arc::clone(&self.bundle), self.generate.clone())?.stream(render)?;
         let stats = events.stats_reader();
-        let progress = Progress::start(cli, &control, self.noun());
-        let threaded = cli.iface.is_some() || self.pace != Pace::TopSpeed;
-        let (driven, result) = drive(events, sink, self.pace, threaded, self.limits, &control);
-        progress.stop();
+        let live = Arc::new(Live::new(control.clone()));
+        let servers = self.serve(&live)?;
+        let lines = cli.json && cli.is_on_wire();
+        let monitor = Monitor::start(&live, &self.terminal, lines, self.noun());
+        let threaded = cli.is_on_wire() || self.pace != Pace::TopSpeed;
+        let timing = Timing { pace: self.pace, pacing: cli.pacing, ahead: self.ahead() };
+        let (mut driven, result) = drive(events, sink, timing, threaded, self.limits, &control);
+        driven.lateness.add(&monitor.stop());
+        drop(servers);
         self.report(driven, result, &stats)
+    }
+
+    /// Records that the generator may be ahead.
+    fn ahead(&self) -> usize {
+        let timeline = &self.bundle.manifest().timeline;
+        let density =
+            timeline.records as f64 / (timeline.arrivals.span_ns() as f64 / 1e9).max(1e-9);
+        let rate = match self.pace {
+            Pace::TopSpeed => 0.0,
+            Pace::Speed(speed) => density * speed * self.generate.flow_rate,
+            Pace::PacketsPerSecond(rate) => rate,
+            Pace::MegabitsPerSecond(rate) => rate * 1e6 / (8.0 * USUAL_BYTES),
+        };
+        ((SECONDS_AHEAD * rate) as usize).clamp(LEAST_AHEAD, MOST_AHEAD)
+    }
+
+    /// Answers whoever may ask how the run is.
+    fn serve(&self, live: &Arc<Live>) -> Result<Vec<Server>, Failure> {
+        let mut servers = Vec::new();
+        if let Some(address) = self.cli.metrics {
+            let server = Server::metrics(address, live.clone())
+                .with_context(|| format!("cannot listen at `{address}` for `--metrics`"))
+                .map_err(|error| Failure::usage(error, None))?;
+            servers.push(server);
+        }
+        if let Some(path) = &self.cli.control {
+            let server = Server::control(path, live.clone())
+                .with_context(|| format!("cannot make the socket `{}`", path.display()))
+                .map_err(|error| Failure::usage(error, None))?;
+            servers.push(server);
+        }
+        Ok(servers)
     }
 
     fn report(
@@ -286,11 +335,13 @@ impl<'a> Plan<'a> {
         if !cli.quiet && driven.ending != Ending::Closed {
             eprint!("{}", report.to_text());
         }
-        if cli.json {
+        if cli.json && cli.is_on_wire() {
+            print_line(&JsonLine { event: "report", of: &report });
+        } else if cli.json {
             print(true, &report, String::new)?;
         }
         result?;
-        Ok(Exit::of_ending(driven.ending, driven.sent.dropped, report.conditions_unmet()))
+        Ok(Exit::of_ending(driven.ending, report.lost(), report.conditions_unmet()))
     }
 
     fn noun(&self) -> &'static str {
@@ -299,8 +350,9 @@ impl<'a> Plan<'a> {
 
     fn target(&self) -> String {
         let cli = self.cli;
-        match (&cli.iface, cli.pcap.as_ref().or(cli.csv.as_ref())) {
-            (Some(name), _) => format!("interface `{name}`"),
+        match (&cli.iface[..], cli.pcap.as_ref().or(cli.csv.as_ref())) {
+            ([name], _) => format!("interface `{name}`"),
+            ([one, other], _) => format!("interfaces `{one}` and `{other}`"),
             (_, Some(Target::Stdout)) => Target::Stdout.to_string(),
             (_, Some(target)) => format!("`{target}`"),
             _ => "nowhere".to_owned(),
@@ -336,21 +388,17 @@ impl<'a> Plan<'a> {
             target: self.target(),
             how_much: how_much.join(", at most "),
             which,
-            pace: match self.pace {
-                Pace::TopSpeed => "as fast as possible".to_owned(),
-                Pace::Speed(1.0) => "real time".to_owned(),
-                Pace::Speed(speed) => format!("{speed} times real time"),
-                Pace::PacketsPerSecond(rate) => format!("{rate} {}/s", self.noun()),
-            },
+            pace: self.pace.to_string().replace("packets", self.noun()),
             begins: show_time(self.origin_ns),
             flows_per_s: timeline.flows as f64 / span_s.max(1e-9),
             records_per_s: timeline.records as f64 / span_s.max(1e-9),
             seed: self.seed,
+            wire: None,
         }
     }
 
-    fn dry_run(&self) -> Result<Exit, Failure> {
-        let dry_run = self.describe_run();
+    pub(super) fn dry_run(&self, wire: Option<WirePlan>) -> Result<Exit, Failure> {
+        let dry_run = DryRun { wire, ..self.describe_run() };
         print(self.cli.json, &dry_run, || dry_run.to_text())
     }
 }
@@ -359,7 +407,7 @@ impl DryRun {
     fn to_text(&self) -> String {
         format!(
             "from     `{}`\nto       {}\nhow much {}\nwhich    {}\npace     {}\nbegins   {}\ndensity  {:.1} \
-             flows/s, {:.1} records/s as trained\nseed     {}\n",
+             flows/s, {:.1} records/s as trained\n{}seed     {}\n",
             self.bundle,
             self.target,
             self.how_much,
@@ -368,6 +416,7 @@ impl DryRun {
             self.begins,
             self.flows_per_s,
             self.records_per_s,
+            self.wire.as_ref().map_or_else(String::new, WirePlan::to_text),
             self.seed,
         )
     }
@@ -432,53 +481,4 @@ fn listen(control: &Control) -> std::io::Result<()> {
 /// Numbers up to 2^53, which every reader of JSON keeps.
 fn random_seed() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish() >> 11
-}
-
-/// A line on the terminal while a run goes on.
-struct Progress {
-    stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Progress {
-    fn start(cli: &Cli, control: &Arc<Control>, noun: &'static str) -> Progress {
-        let stop = Arc::new(AtomicBool::new(false));
-        let shown = !cli.quiet && !cli.no_progress && std::io::stderr().is_terminal();
-        let thread = shown.then(|| {
-            let (stop, control) = (Arc::clone(&stop), Arc::clone(control));
-            std::thread::spawn(move || show_progress(&stop, &control, noun))
-        });
-        Progress { stop, thread }
-    }
-
-    fn stop(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread {
-            thread.thread().unpark();
-            // Nothing of the run hangs on what was shown of it.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn show_progress(stop: &AtomicBool, control: &Control, noun: &str) {
-    let bar = indicatif::ProgressBar::new_spinner();
-    let begin = std::time::Instant::now();
-    let mut before = (begin, 0, 0);
-    while !stop.load(Ordering::Relaxed) {
-        std::thread::park_timeout(Duration::from_millis(500));
-        let now = std::time::Instant::now();
-        let records = control.records.load(Ordering::Relaxed);
-        let bytes = control.bytes.load(Ordering::Relaxed);
-        let seconds = (now - before.0).as_secs_f64().max(1e-3);
-        bar.set_message(format!(
-            "{} {noun}, {}/s, {}bit/s",
-            grouped(records),
-            scaled((records - before.1) as f64 / seconds),
-            scaled((bytes - before.2) as f64 * 8.0 / seconds),
-        ));
-        bar.tick();
-        before = (now, records, bytes);
-    }
-    bar.finish_and_clear();
 }

@@ -31,6 +31,8 @@ pub struct Frame {
     pub(super) block: u8,
     pub(super) repairs: Repairs,
     pub(super) ip_len: u16,
+    /// Which side of the conversation sends it.
+    pub(super) side: u8,
 }
 
 impl Frame {
@@ -47,6 +49,27 @@ impl Frame {
     #[allow(clippy::len_without_is_empty, reason = "a frame is never empty")]
     pub fn len(&self) -> usize {
         ETHERNET_BYTES + usize::from(self.ip_len)
+    }
+
+    /// Which side of its conversation sends it: 0 the one that sent first, 1 the other.
+    #[inline]
+    #[must_use]
+    pub fn side(&self) -> usize {
+        self.side.into()
+    }
+
+    /// Whether it is an IPv6 packet, and its destination, that of IPv4 in the lower 32 bits.
+    #[inline]
+    #[must_use]
+    pub fn destination(&self) -> (bool, u128) {
+        let field = |at: usize, len: usize| {
+            let bytes = &self.header.as_flattened()[at..at + len];
+            bytes.iter().fold(0, |number, &byte| number << 8 | u128::from(byte))
+        };
+        match self.is_v6() {
+            true => (true, field(IP + 24, 16)),
+            false => (false, field(IP + 16, 4)),
+        }
     }
 
     /// What had to be changed of the modelled values.

@@ -25,6 +25,7 @@ use ns_model_format::random::{Purpose, Stream};
 use ns_model_format::schema::TraceKind;
 use ns_model_format::{Schema, Value};
 
+use crate::prefix::AddressMap;
 use crate::render::Render;
 use checksum::{words, words_of_u128};
 use fields::{Fields, Values};
@@ -84,6 +85,8 @@ pub struct PacketOptions {
     pub destination: Mac,
     /// What follows the headers.
     pub payload: Payload,
+    /// Where the model's addresses go.
+    pub map: AddressMap,
 }
 
 impl Default for PacketOptions {
@@ -93,6 +96,7 @@ impl Default for PacketOptions {
             source: DEFAULT_SOURCE,
             destination: DEFAULT_DESTINATION,
             payload: Payload::default(),
+            map: AddressMap::default(),
         }
     }
 }
@@ -170,6 +174,7 @@ impl PacketRender {
             (None, false) => 0x0a00_0001 + side as u128,
             (None, true) => (0xfd00 << 112) + 1 + side as u128,
         });
+        let ips = ips.map(|address| self.options.map.apply(is_v6, address));
         let ports = [port(fields.src_port, &mut repairs), port(fields.dst_port, &mut repairs)];
         let modelled = fields.proto.protocol(values, &mut repairs).unwrap_or(UDP);
         let protocol = match modelled {
@@ -432,6 +437,7 @@ impl Render for PacketRender {
             block: tuple.block,
             repairs,
             ip_len,
+            side: from as u8,
         }
     }
 }

@@ -1,19 +1,27 @@
-//! A network interface, through a raw packet socket.
+//! One network interface or two, through raw packet sockets.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::raw::{self, MOST_AT_ONCE, RawSocket};
+use serde::Serialize;
+
+use super::link::{Counters, Interface, LinkState, Watch};
+use super::raw::{MOST_AT_ONCE, RawSocket};
 use super::{Item, Sent, Sink, SinkError};
-use crate::packets::{ETHERNET_BYTES, Frame, Mac, Payload};
+use crate::pace::show_duration;
+use crate::packets::{ETHERNET_BYTES, Frame, Payload};
+use crate::prefix::{Prefix, address_of};
 use crate::render::Event;
 
 /// How long a frame may wait for a full queue before it counts as dropped.
 const DEADLINE: Duration = Duration::from_millis(100);
 /// How long once the queue has been full for that long.
 const STUCK: Duration = Duration::from_millis(1);
-
-const NO_CARRIER: &str = "has no carrier";
+/// How long what was taken may need to leave the system at the end of a run.
+const DRAIN: Duration = Duration::from_secs(1);
+/// Destination and source; a tag comes after them (IEEE 802.1Q).
+const ADDRESS_BYTES: usize = 12;
 
 /// What becomes of packets above the MTU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -27,198 +35,367 @@ pub enum Oversize {
     Truncate,
 }
 
-/// An interface that frames can go out on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
-    /// Its name.
+/// What becomes of a run while an interface is down, gone, or has no carrier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnDown {
+    /// Wait until it is up again, then go on where the run stopped.
+    #[default]
+    Wait,
+    /// Leave out, and count, what is due meanwhile.
+    Skip,
+    /// Stop with an error.
+    Abort,
+}
+
+/// Where a sink's few lines for people go.
+#[derive(Clone)]
+pub struct Log(pub Arc<dyn Fn(&str) + Send + Sync>);
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Log")
+    }
+}
+
+impl Default for Log {
+    /// Nowhere.
+    fn default() -> Log {
+        Log(Arc::new(|_| {}))
+    }
+}
+
+/// How frames are sent.
+#[derive(Clone, Debug, Default)]
+pub struct WireOptions {
+    /// The payload that the frames are rendered with.
+    pub payload: Payload,
+    /// What becomes of packets above the MTU.
+    pub oversize: Oversize,
+    /// What becomes of the run while an interface is down.
+    pub on_down: OnDown,
+    /// The number of the VLAN that frames are tagged for, 1 to 4094.
+    pub vlan: Option<u16>,
+    /// The only networks that packets may go to; any if there is none.
+    pub allow: Vec<Prefix>,
+    /// Told when an interface goes down and when it is up again.
+    pub log: Log,
+}
+
+/// What went to an interface, and what it has counted itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InterfaceReport {
+    /// The interface.
     pub name: String,
-    /// Its number.
-    pub index: u32,
-    /// Its Ethernet address.
-    pub mac: Mac,
-    /// The longest IP packet it takes.
-    pub mtu: usize,
+    /// Packets that it took from here.
+    pub sent: u64,
+    /// Packets that it counted as sent meanwhile, others' too; `None` if it was made anew.
+    pub counted: Option<u64>,
+    /// Packets that it counted as dropped or failed.
+    pub lost: u64,
 }
 
-/// The names of all interfaces.
-#[must_use]
-pub fn interface_names() -> Vec<String> {
-    pnet_datalink::interfaces().into_iter().map(|interface| interface.name).collect()
-}
-
-impl Interface {
-    /// Looks an interface up.
-    ///
-    /// # Errors
-    /// There is none of this name, it is not Ethernet, it is down, or it has
-    /// had no carrier for a second: the kernel takes a while to notice one.
-    pub fn find(name: &str) -> Result<Interface, SinkError> {
-        let mut tries = 20;
-        loop {
-            match Interface::find_once(name) {
-                Err(SinkError::Down { state: NO_CARRIER, .. }) if tries > 0 => tries -= 1,
-                result => return result,
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn find_once(name: &str) -> Result<Interface, SinkError> {
-        let interfaces = pnet_datalink::interfaces();
-        let Some(found) = interfaces.iter().find(|interface| interface.name == name) else {
-            let known: Vec<String> = interfaces.iter().map(|i| format!("`{}`", i.name)).collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            return Err(SinkError::NoInterface { name: name.to_owned(), known });
-        };
-        let name = || name.to_owned();
-        let Some(mac) = found.mac else {
-            return Err(SinkError::NotEthernet { name: name() });
-        };
-        let down = |state| Err(SinkError::Down { name: name(), state });
-        if !found.is_up() {
-            return down("is down");
-        }
-        if found.flags & libc::IFF_RUNNING as u32 == 0 {
-            return down(NO_CARRIER);
-        }
-        let mtu = raw::mtu(&found.name).map_err(|source| SinkError::Interface {
-            action: "read the MTU",
-            name: name(),
-            source,
-        })?;
-        Ok(Interface { name: name(), index: found.index, mac: mac.octets(), mtu })
-    }
-}
-
-/// Sends frames at full length.
+/// One interface, its socket, and how it is.
 #[derive(Debug)]
-pub struct InterfaceSink {
+struct Side {
     interface: Interface,
     socket: RawSocket,
-    payload: Payload,
-    oversize: Oversize,
+    watch: Watch,
+    /// Since when it cannot send, and the first look that can say otherwise.
+    down: Option<(Instant, u64)>,
     /// The queue was full until the last deadline.
     stuck: bool,
+    sent: u64,
+    /// At the beginning, as long as it is the same interface.
+    counters: Option<Counters>,
+}
+
+/// Sends frames at full length: all on one interface, or each side of the conversations on an
+/// interface of its own.
+#[derive(Debug)]
+pub struct InterfaceSink {
+    sides: Vec<Side>,
+    options: WireOptions,
+    tag: Vec<u8>,
     sent: Sent,
 }
 
 impl InterfaceSink {
-    /// Opens a raw socket. `payload` is the one that the frames are rendered with.
+    /// Opens a raw socket for each interface: one, or one for the side that begins
+    /// conversations and one for the other.
     ///
     /// # Errors
-    /// No permission (`CAP_NET_RAW` is needed), or the interface is gone.
+    /// No permission (`CAP_NET_RAW` is needed), or an interface is gone.
     pub fn open(
-        interface: Interface,
-        payload: Payload,
-        oversize: Oversize,
+        interfaces: Vec<Interface>,
+        options: WireOptions,
     ) -> Result<InterfaceSink, SinkError> {
-        let socket = RawSocket::open(interface.index)
-            .map_err(|source| system_error("open a raw socket", &interface.name, source))?;
-        Ok(InterfaceSink {
-            interface,
-            socket,
-            payload,
-            oversize,
-            stuck: false,
-            sent: Sent::default(),
-        })
+        let open = |interface: Interface| {
+            let fail = |source| system_error("open a raw socket", &interface.name, source);
+            let socket = RawSocket::open(interface.index).map_err(fail)?;
+            let watch = Watch::start(&interface).map_err(|source| SinkError::Interface {
+                action: "watch the state",
+                name: interface.name.clone(),
+                source,
+            })?;
+            let counters = interface.counters();
+            Ok(Side { interface, socket, watch, down: None, stuck: false, sent: 0, counters })
+        };
+        let sides = interfaces.into_iter().map(open).collect::<Result<_, SinkError>>()?;
+        let tag = |id: u16| [[0x81, 0x00], id.to_be_bytes()].concat();
+        let tag = options.vlan.map_or_else(Vec::new, tag);
+        Ok(InterfaceSink { sides, tag, options, sent: Sent::default() })
     }
 
-    fn send(&mut self, events: &[Event<Frame>]) -> Result<(), SinkError> {
-        for batch in events.chunks(MOST_AT_ONCE) {
-            let mut done = 0;
-            let mut waiting: Option<Instant> = None;
-            while done < batch.len() {
-                let frames = batch[done..]
-                    .iter()
-                    .map(|event| [event.item.headers(), self.payload.of(&event.item)]);
-                let error = match self.socket.send(frames) {
-                    Ok(count) => {
-                        for event in &batch[done..done + count] {
-                            self.sent.count(event);
-                        }
-                        done += count;
-                        waiting = None;
-                        self.stuck = false;
-                        continue;
-                    }
-                    Err(error) => error,
-                };
-                match error.raw_os_error() {
-                    Some(libc::EINTR) => {}
-                    Some(libc::EAGAIN | libc::ENOBUFS) => {
-                        let since = *waiting.get_or_insert_with(Instant::now);
-                        let patience = if self.stuck { STUCK } else { DEADLINE };
-                        if since.elapsed() < patience {
-                            self.back_off(&error);
-                        } else {
-                            self.stuck = true;
-                            self.sent.dropped += 1;
-                            done += 1;
-                            waiting = None;
-                        }
-                    }
-                    Some(libc::EMSGSIZE) => return Err(self.oversize_error(&batch[done].item)),
-                    _ => return Err(system_error("send", &self.interface.name, error)),
+    /// The interface that a frame goes out on.
+    #[inline]
+    fn side_of(&self, frame: &Frame) -> usize {
+        frame.side().min(self.sides.len().saturating_sub(1))
+    }
+
+    /// Refuses a batch with a packet to where none may go, before any of it is sent.
+    fn check_destinations(&self, events: &[Event<Frame>]) -> Result<(), SinkError> {
+        if self.options.allow.is_empty() {
+            return Ok(());
+        }
+        let refused = events.iter().map(|event| event.item.destination()).find(|&(v6, address)| {
+            !self.options.allow.iter().any(|prefix| prefix.holds(v6, address))
+        });
+        match refused {
+            None => Ok(()),
+            Some((is_v6, address)) => Err(SinkError::refused(is_v6, address, &self.options.allow)),
+        }
+    }
+
+    /// Sends frames of one side, none of them above the MTU.
+    fn send(&mut self, side: usize, events: &[Event<Frame>]) -> Result<(), SinkError> {
+        let mut done = 0;
+        let mut waiting: Option<Instant> = None;
+        while done < events.len() {
+            if !self.is_up(side, events.len() - done)? {
+                self.sent.down_skipped += (events.len() - done) as u64;
+                return Ok(());
+            }
+            let batch = &events[done..(done + MOST_AT_ONCE).min(events.len())];
+            let frames = batch.iter().map(|event| {
+                let (addresses, rest) = event.item.headers().split_at(ADDRESS_BYTES);
+                [addresses, &self.tag, rest, self.options.payload.of(&event.item)]
+            });
+            let Side { socket, stuck, sent, .. } = &mut self.sides[side];
+            let error = match socket.send(frames) {
+                Ok(count) => {
+                    batch[..count].iter().for_each(|event| self.sent.count(event));
+                    done += count;
+                    *sent += count as u64;
+                    waiting = None;
+                    *stuck = false;
+                    continue;
                 }
+                Err(error) => error,
+            };
+            match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::EAGAIN | libc::ENOBUFS) => {
+                    let since = *waiting.get_or_insert_with(Instant::now);
+                    let patience = if *stuck { STUCK } else { DEADLINE };
+                    if since.elapsed() < patience {
+                        back_off(socket, &error);
+                    } else {
+                        *stuck = true;
+                        self.sent.dropped += 1;
+                        done += 1;
+                        waiting = None;
+                    }
+                }
+                Some(libc::EMSGSIZE) => return Err(self.oversize_error(side, &batch[0].item)),
+                Some(libc::ENETDOWN) => {
+                    self.went_down(side, LinkState::Down, events.len() - done)?;
+                }
+                Some(libc::ENXIO | libc::ENODEV) => {
+                    self.went_down(side, LinkState::Gone, events.len() - done)?;
+                }
+                _ => return Err(system_error("send", &self.sides[side].interface.name, error)),
             }
         }
         Ok(())
     }
 
-    fn back_off(&self, error: &io::Error) {
-        if error.raw_os_error() == Some(libc::EAGAIN) {
-            self.socket.wait(1);
-        } else {
-            // The device's queue is full, of which a socket cannot tell the end.
-            std::thread::sleep(Duration::from_micros(20));
+    /// Whether a side can send; `unsent` are the frames that wait for the answer.
+    fn is_up(&mut self, side: usize, unsent: usize) -> Result<bool, SinkError> {
+        let Side { interface, watch, down, .. } = &mut self.sides[side];
+        let look = watch.latest();
+        let Some((since, first_look)) = *down else {
+            let state = match look.state {
+                LinkState::Up if look.index == interface.index => return Ok(true),
+                // Made anew between two looks.
+                LinkState::Up => LinkState::Gone,
+                state => state,
+            };
+            self.went_down(side, state, unsent)?;
+            return Ok(false);
+        };
+        if look.state != LinkState::Up || look.number < first_look {
+            return self.while_down(side, unsent);
+        }
+        let name = interface.name.clone();
+        // What it is may have changed, its number if it was made anew.
+        let found = match Interface::find_once(&name) {
+            Ok(found) => found,
+            Err(SinkError::Down { .. } | SinkError::NoInterface { .. }) => {
+                return self.while_down(side, unsent);
+            }
+            Err(error) => return Err(error),
+        };
+        let side = &mut self.sides[side];
+        if found.index != side.interface.index {
+            let fail = |source| system_error("open a raw socket", &name, source);
+            side.socket = RawSocket::open(found.index).map_err(fail)?;
+            side.counters = None;
+        }
+        side.interface = found;
+        side.down = None;
+        let after = show_duration(since.elapsed().as_secs_f64());
+        (self.options.log.0)(&format!("interface `{name}` is up again after {after}"));
+        Ok(true)
+    }
+
+    /// Notes that a side cannot send any more.
+    fn went_down(&mut self, side: usize, state: LinkState, unsent: usize) -> Result<(), SinkError> {
+        let Side { interface, watch, down, .. } = &mut self.sides[side];
+        let name = &interface.name;
+        // A look that has begun may not have seen it yet.
+        *down = Some((Instant::now(), watch.latest().number + 2));
+        let then = match self.options.on_down {
+            OnDown::Abort => return Err(SinkError::Down { name: name.clone(), state }),
+            OnDown::Wait => "waiting until it is up again",
+            OnDown::Skip => "leaving its packets out until it is up again",
+        };
+        (self.options.log.0)(&format!("interface `{name}` {state}: {then}"));
+        self.while_down(side, unsent).map(|_| ())
+    }
+
+    /// What `--on-down` says of frames that cannot be sent.
+    fn while_down(&self, side: usize, unsent: usize) -> Result<bool, SinkError> {
+        match self.options.on_down {
+            OnDown::Skip => Ok(false),
+            OnDown::Wait | OnDown::Abort => {
+                Err(SinkError::NotReady { name: self.sides[side].interface.name.clone(), unsent })
+            }
         }
     }
 
-    fn oversize_error(&self, frame: &Frame) -> SinkError {
+    fn oversize_error(&self, side: usize, frame: &Frame) -> SinkError {
+        let Interface { name, mtu, .. } = &self.sides[side].interface;
         let bytes = frame.len() - ETHERNET_BYTES;
-        SinkError::Oversize { name: self.interface.name.clone(), bytes, mtu: self.interface.mtu }
+        SinkError::Oversize { name: name.clone(), bytes, mtu: *mtu }
+    }
+
+    /// What `--oversize` says of a frame above the MTU.
+    fn send_oversize(&mut self, side: usize, event: &Event<Frame>) -> Result<(), SinkError> {
+        match self.options.oversize {
+            Oversize::Error => return Err(self.oversize_error(side, &event.item)),
+            Oversize::Skip => self.sent.oversize_skipped += 1,
+            Oversize::Truncate => {
+                let mtu = u16::try_from(self.sides[side].interface.mtu).unwrap_or(u16::MAX);
+                match event.item.shortened(mtu, &self.options.payload) {
+                    Some(item) => {
+                        self.send(side, &[Event { item, ..*event }])?;
+                        self.sent.oversize_truncated += 1;
+                    }
+                    None => self.sent.oversize_skipped += 1,
+                }
+            }
+        }
+        Ok(())
     }
 }
 
 impl Sink<Frame> for InterfaceSink {
     fn write(&mut self, events: &[Event<Frame>]) -> Result<(), SinkError> {
-        let longest = self.interface.mtu + ETHERNET_BYTES;
-        let mut begin = 0;
-        for (index, event) in events.iter().enumerate() {
-            if event.item.bytes() <= longest {
-                continue;
-            }
-            self.send(&events[begin..index])?;
-            begin = index + 1;
-            match self.oversize {
-                Oversize::Error => return Err(self.oversize_error(&event.item)),
-                Oversize::Skip => self.sent.oversize_skipped += 1,
-                Oversize::Truncate => {
-                    let mtu = u16::try_from(self.interface.mtu).unwrap_or(u16::MAX);
-                    match event.item.shortened(mtu, &self.payload) {
-                        Some(item) => {
-                            self.sent.oversize_truncated += 1;
-                            self.send(&[Event { item, ..*event }])?;
-                        }
-                        None => self.sent.oversize_skipped += 1,
-                    }
+        self.check_destinations(events)?;
+        let mut done = 0;
+        while let Some(first) = events.get(done) {
+            let side = self.side_of(&first.item);
+            let longest = self.sides[side].interface.mtu + ETHERNET_BYTES;
+            let run = events[done..].iter().take_while(|event| {
+                self.side_of(&event.item) == side && event.item.bytes() <= longest
+            });
+            let (count, result) = match run.count() {
+                0 => (1, self.send_oversize(side, first)),
+                count => (count, self.send(side, &events[done..done + count])),
+            };
+            done += count;
+            result.map_err(|mut error| {
+                if let SinkError::NotReady { unsent, .. } = &mut error {
+                    *unsent += events.len() - done;
                 }
-            }
+                error
+            })?;
         }
-        self.send(&events[begin..])
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
         Ok(())
     }
 
+    /// Waits until what was taken has left the system, a second at most.
     fn finish(&mut self) -> Result<(), SinkError> {
+        let begin = Instant::now();
+        let waits = |side: &Side| side.down.is_none() && side.socket.waiting_bytes() > 0;
+        while self.sides.iter().any(waits) && begin.elapsed() < DRAIN {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         Ok(())
     }
 
     fn sent(&self) -> Sent {
         self.sent
+    }
+
+    fn ready(&mut self) -> Result<bool, SinkError> {
+        for side in 0..self.sides.len() {
+            match self.is_up(side, 0) {
+                Ok(true) => {}
+                Ok(false) | Err(SinkError::NotReady { .. }) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    fn interfaces(&self) -> Vec<InterfaceReport> {
+        let report = |side: &Side| {
+            let counters = side.counters.zip(side.interface.counters());
+            let since = |count: fn(&Counters) -> u64| {
+                counters.map(|(begin, now)| count(&now).saturating_sub(count(&begin)))
+            };
+            InterfaceReport {
+                name: side.interface.name.clone(),
+                sent: side.sent,
+                counted: since(|counters| counters.packets),
+                lost: since(|counters| counters.errors + counters.dropped).unwrap_or(0),
+            }
+        };
+        self.sides.iter().map(report).collect()
+    }
+}
+
+fn back_off(socket: &RawSocket, error: &io::Error) {
+    if error.raw_os_error() == Some(libc::EAGAIN) {
+        socket.wait(1);
+    } else {
+        // The device's queue is full, of which a socket cannot tell the end.
+        std::thread::sleep(Duration::from_micros(20));
+    }
+}
+
+impl SinkError {
+    /// A packet may only go to `allowed`, and this address, one of IPv4 in the lower 32 bits,
+    /// is not there.
+    pub(crate) fn refused(is_v6: bool, address: u128, allowed: &[Prefix]) -> SinkError {
+        let allowed: Vec<String> = allowed.iter().map(|prefix| format!("`{prefix}`")).collect();
+        let (destination, allowed) = (address_of(is_v6, address), allowed.join(", "));
+        SinkError::Refused { destination, allowed }
     }
 }
 
@@ -226,8 +403,8 @@ fn system_error(action: &'static str, name: &str, source: io::Error) -> SinkErro
     let name = name.to_owned();
     match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => SinkError::Permission { name, source },
-        Some(libc::ENETDOWN) => SinkError::Down { name, state: "went down" },
-        Some(libc::ENXIO | libc::ENODEV) => SinkError::Down { name, state: "is gone" },
+        Some(libc::ENETDOWN) => SinkError::Down { name, state: LinkState::Down },
+        Some(libc::ENXIO | libc::ENODEV) => SinkError::Down { name, state: LinkState::Gone },
         _ => SinkError::Interface { action, name, source },
     }
 }

@@ -3,6 +3,8 @@
 mod csv;
 mod file;
 mod interface;
+mod ioctl;
+mod link;
 mod null;
 mod output;
 mod part;
@@ -11,7 +13,8 @@ mod raw;
 
 pub use csv::{CsvFormat, CsvSink};
 pub use file::{FileSink, Format, PartSink};
-pub use interface::{Interface, InterfaceSink, Oversize, interface_names};
+pub use interface::{InterfaceReport, InterfaceSink, Log, OnDown, Oversize, WireOptions};
+pub use link::{Interface, LinkState, interface_names};
 pub use null::NullSink;
 pub use output::Target;
 pub use part::{MergeError, Merged, merge_parts};
@@ -35,6 +38,8 @@ pub struct Sent {
     pub flows: u64,
     /// Records that the interface did not take in time.
     pub dropped: u64,
+    /// Records that were due while the interface was down, and left out.
+    pub down_skipped: u64,
     /// Frames above the MTU that were left out.
     pub oversize_skipped: u64,
     /// Frames above the MTU that were shortened.
@@ -137,8 +142,25 @@ pub enum SinkError {
     Down {
         /// The interface.
         name: String,
-        /// `is down` or `has no carrier`.
-        state: &'static str,
+        /// How it is.
+        state: LinkState,
+    },
+    /// The interface is down and waited for: the last records of those to be written are not,
+    /// and can be once [`Sink::ready`] says so.
+    #[error("interface `{name}` is not ready: {unsent} packets wait")]
+    NotReady {
+        /// The interface.
+        name: String,
+        /// So many of the records are not written.
+        unsent: usize,
+    },
+    /// A packet to where none may go; it was not sent.
+    #[error("a packet to {destination} is refused: packets may only go to {allowed}")]
+    Refused {
+        /// Where it would have gone.
+        destination: std::net::IpAddr,
+        /// The networks that are allowed.
+        allowed: String,
     },
     /// A frame above the MTU.
     #[error("a packet of {bytes} bytes exceeds the MTU of `{name}`, {mtu} bytes")]
@@ -184,4 +206,17 @@ pub trait Sink<T>: Send {
 
     /// What was done so far.
     fn sent(&self) -> Sent;
+
+    /// Whether it can be written to now; asked after [`SinkError::NotReady`].
+    ///
+    /// # Errors
+    /// It never will be.
+    fn ready(&mut self) -> Result<bool, SinkError> {
+        Ok(true)
+    }
+
+    /// What went to interfaces, if it sends to any, and what they have counted themselves.
+    fn interfaces(&self) -> Vec<InterfaceReport> {
+        Vec::new()
+    }
 }

@@ -12,8 +12,8 @@ const SEND_BUFFER_BYTES: libc::c_int = 2 << 20;
 #[derive(Debug)]
 pub(super) struct RawSocket(OwnedFd);
 
-/// A frame in two parts.
-pub(super) type Parts<'a> = [&'a [u8]; 2];
+/// A frame in parts, any of which may be empty.
+pub(super) type Parts<'a> = [&'a [u8]; 4];
 
 impl RawSocket {
     /// A socket bound to the interface of this index.
@@ -64,26 +64,28 @@ impl RawSocket {
     /// [`MOST_AT_ONCE`]; returns how many, at least one.
     pub(super) fn send<'a>(&self, frames: impl Iterator<Item = Parts<'a>>) -> io::Result<usize> {
         const NOTHING: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-        let mut parts = [[NOTHING; 2]; MOST_AT_ONCE];
+        let mut parts = [[NOTHING; 4]; MOST_AT_ONCE];
+        let mut lens = [0; MOST_AT_ONCE];
         let mut count = 0;
-        for (to, frame) in parts.iter_mut().zip(frames) {
-            for (to, bytes) in to.iter_mut().zip(frame) {
+        for ((to, len), frame) in parts.iter_mut().zip(&mut lens).zip(frames) {
+            for bytes in frame.into_iter().filter(|bytes| !bytes.is_empty()) {
                 // The kernel only reads what it is to send.
-                *to = libc::iovec { iov_base: bytes.as_ptr() as *mut _, iov_len: bytes.len() };
+                to[*len] = libc::iovec { iov_base: bytes.as_ptr() as *mut _, iov_len: bytes.len() };
+                *len += 1;
             }
             count += 1;
         }
         #[allow(unsafe_code)]
         // SAFETY: mmsghdr is numbers and pointers, for which all zeros is a value.
         let mut messages: [libc::mmsghdr; MOST_AT_ONCE] = unsafe { std::mem::zeroed() };
-        for (message, parts) in messages[..count].iter_mut().zip(&mut parts) {
+        for ((message, parts), len) in messages[..count].iter_mut().zip(&mut parts).zip(lens) {
             message.msg_hdr.msg_iov = parts.as_mut_ptr();
-            message.msg_hdr.msg_iovlen = 2;
+            message.msg_hdr.msg_iovlen = len as _;
         }
         let fd = self.0.as_raw_fd();
         let sent = if count == 1 {
             #[allow(unsafe_code)]
-            // SAFETY: the message points at one pair of iovecs in `parts`, which
+            // SAFETY: the message points at the iovecs of one frame in `parts`, which
             // point at slices that the caller's frames keep alive.
             let sent = unsafe { libc::sendmsg(fd, &messages[0].msg_hdr, libc::MSG_DONTWAIT) };
             sent.min(1)
@@ -103,6 +105,16 @@ impl RawSocket {
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
     }
 
+    /// Bytes that were taken and have not left the system yet, with its own about them.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        let mut bytes: libc::c_int = 0;
+        #[allow(unsafe_code)]
+        // SAFETY: TIOCOUTQ, which is SIOCOUTQ, writes one int, which lives through the call.
+        let result =
+            unsafe { libc::ioctl(self.0.as_raw_fd(), libc::TIOCOUTQ as _, &raw mut bytes) };
+        if result < 0 { 0 } else { usize::try_from(bytes).unwrap_or(0) }
+    }
+
     /// Waits until the socket takes frames again, at most so long.
     pub(super) fn wait(&self, milliseconds: i32) {
         let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
@@ -113,35 +125,4 @@ impl RawSocket {
             libc::poll(&raw mut poll, 1, milliseconds);
         }
     }
-}
-
-/// The MTU of an interface.
-pub(super) fn mtu(name: &str) -> io::Result<usize> {
-    #[allow(unsafe_code)]
-    // SAFETY: ifreq is plain numbers, for which all zeros is a value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    let room = request.ifr_name.len() - 1;
-    for (to, &from) in request.ifr_name[..room].iter_mut().zip(name.as_bytes()) {
-        *to = from as libc::c_char;
-    }
-    #[allow(unsafe_code)]
-    // SAFETY: takes no pointers; the result is checked before use.
-    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    #[allow(unsafe_code)]
-    // SAFETY: the descriptor was just opened and nobody else owns it.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    #[allow(unsafe_code)]
-    // SAFETY: SIOCGIFMTU reads and writes one ifreq, whose name ends in a zero.
-    let result =
-        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU as _, &raw mut request) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    #[allow(unsafe_code)]
-    // SAFETY: SIOCGIFMTU has filled in this member of the union.
-    let mtu = unsafe { request.ifr_ifru.ifru_mtu };
-    Ok(usize::try_from(mtu).unwrap_or(0))
 }

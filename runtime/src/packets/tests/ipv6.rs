@@ -222,3 +222,35 @@ fn a_packet_is_of_one_version() {
     assert_eq!(ip.destination_addr().to_string(), "64:ff9b::a00:2");
     assert_eq!(repairs, Repairs::VERSION);
 }
+
+#[test]
+fn mapped_addresses_are_in_every_checksum() {
+    let maps = ["10.0.0.0/8=192.0.2.0/24", "2001:db8::/32=fd00:1::/48"];
+    let options = PacketOptions {
+        map: crate::prefix::AddressMap(maps.map(|map| map.parse().unwrap()).into()),
+        ..PacketOptions::default()
+    };
+    let schema = both(&[name::LEN, name::DIRECTION]);
+    let mut render = PacketRender::new(&schema, options).unwrap();
+    for (from, to, mapped) in [
+        ("10.1.2.3", "10.9.8.7", ["192.0.2.3", "192.0.2.7"]),
+        ("2001:db8:5:6::1", "2620::7", ["fd00:1:0:6::1", "2620::7"]),
+        ("10.1.2.3", "8.8.8.8", ["192.0.2.3", "8.8.8.8"]),
+    ] {
+        for protocol in [TCP, UDP, ICMP, 47] {
+            let ports = [40_000, 80, i64::from(protocol)].map(Value::Int);
+            let attributes = [[address(from), address(to)].as_slice(), &ports].concat();
+            let mut flow = render.begin_flow(1, &attributes);
+            for side in [0, 1] {
+                let frame = render.record(&mut flow, 0, &ints(&[200, side]));
+                check_either(&bytes(&render, &frame));
+                let (is_v6, number) = frame.destination();
+                let found = crate::prefix::address_of(is_v6, number).to_string();
+                assert_eq!(
+                    (found.as_str(), frame.side()),
+                    (mapped[1 - side as usize], side as usize)
+                );
+            }
+        }
+    }
+}

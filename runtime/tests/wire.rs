@@ -2,12 +2,8 @@
 //! namespaces. Nothing leaves them. Needs root and `ip`; says so and passes
 //! where there is neither.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::net::UdpSocket;
-use std::os::fd::{AsRawFd, FromRawFd};
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ns_model_format::codec::{BitCodec, Codec, FloatCodec, FloatOptions};
@@ -16,112 +12,22 @@ use ns_model_format::{Column, Field, FieldKind, Schema, Value};
 use ns_runtime::drive::{Control, Limits, drive};
 use ns_runtime::exit::{Exit, sink_hint};
 use ns_runtime::pace::Pace;
-use ns_runtime::sink::{Interface, InterfaceSink, Oversize, PcapSink, Target};
+use ns_runtime::sink::{Interface, InterfaceSink, OnDown, Oversize, PcapSink, Target, WireOptions};
 use ns_runtime::{Event, Frame, PacketOptions, PacketRender, Payload, Render, Sink, SinkError};
 
-/// Two namespaces with `wire0` in each, removed at the end whatever happens.
-struct Namespaces([String; 2]);
+mod namespaces;
 
-impl Namespaces {
-    /// `None`, and the reason printed, where there can be none.
-    fn new(mtu: u32) -> Option<Namespaces> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        // SAFETY: takes nothing and cannot fail.
-        #[allow(unsafe_code)]
-        let root = unsafe { libc::geteuid() } == 0;
-        if !root || Command::new("ip").arg("-V").output().is_err() {
-            println!("skipped: needs root and `ip`");
-            return None;
-        }
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = |side| format!("ns-wire-{}-{number}-{side}", std::process::id());
-        let made = Namespaces([name('a'), name('b')]);
-        let [a, b] = &made.0;
-        let up = format!("link set wire0 mtu {mtu} up");
-        let commands = [
-            format!("netns add {a}"),
-            format!("netns add {b}"),
-            format!("-n {a} link add wire0 type veth peer name wire0 netns {b}"),
-        ];
-        // No neighbour discovery of the kernel's own between our frames.
-        let quiet = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1";
-        let exec = [format!("netns exec {a} {quiet}"), format!("netns exec {b} {quiet}")];
-        let ups = [format!("-n {a} {up}"), format!("-n {b} {up}")];
-        for command in commands.iter().chain(&exec).chain(&ups) {
-            let done = Command::new("ip").args(command.split(' ')).output().unwrap();
-            if !done.status.success() {
-                let reason = String::from_utf8_lossy(&done.stderr);
-                println!("skipped: `ip {command}`: {}", reason.trim());
-                return None;
-            }
-        }
-        Some(made)
-    }
+use namespaces::{Namespaces, receiver, receiver_at};
 
-    /// Runs in a thread of its own within a namespace.
-    fn within<T: Send>(&self, side: usize, work: impl FnOnce() -> T + Send) -> T {
-        let path = format!("/run/netns/{}", self.0[side]);
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                let namespace = File::open(path).unwrap();
-                // SAFETY: moves this thread only, which ends here.
-                #[allow(unsafe_code)]
-                let moved = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
-                assert_eq!(moved, 0, "{}", io::Error::last_os_error());
-                work()
-            });
-            thread.join().unwrap()
-        })
-    }
-
-    fn ip(&self, side: usize, arguments: &str) {
-        let arguments = format!("-n {} {arguments}", self.0[side]);
-        assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success());
-    }
-}
-
-impl Drop for Namespaces {
-    fn drop(&mut self) {
-        for name in &self.0 {
-            let _ = Command::new("ip").args(["netns", "del", name]).output();
-        }
-    }
-}
-
-/// A socket in this thread's namespace that receives every frame.
-fn receiver() -> File {
-    let everything = (libc::ETH_P_ALL as u16).to_be();
-    // SAFETY: takes no pointers; the result is checked.
-    #[allow(unsafe_code)]
-    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, everything.into()) };
-    assert!(fd >= 0, "{}", io::Error::last_os_error());
-    let room: libc::c_int = 64 << 20;
-    let timeout = libc::timeval { tv_sec: 2, tv_usec: 0 };
-    // SAFETY: both values live through the calls, and their sizes are given.
-    #[allow(unsafe_code)]
-    unsafe {
-        let size = size_of::<libc::c_int>() as u32;
-        libc::setsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_RCVBUFFORCE,
-            (&raw const room).cast(),
-            size,
-        );
-        let size = size_of::<libc::timeval>() as u32;
-        libc::setsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_RCVTIMEO,
-            (&raw const timeout).cast(),
-            size,
-        );
-    }
-    // SAFETY: the descriptor was just opened and nobody else owns it.
-    #[allow(unsafe_code)]
-    unsafe {
-        File::from_raw_fd(fd)
-    }
+/// A sink at `wire0`.
+fn open_sink(payload: &Payload, oversize: Oversize) -> Result<InterfaceSink, SinkError> {
+    let options = WireOptions {
+        payload: payload.clone(),
+        oversize,
+        on_down: OnDown::Abort,
+        ..WireOptions::default()
+    };
+    InterfaceSink::open(vec![Interface::find("wire0")?], options)
 }
 
 fn schema() -> Schema {
@@ -186,8 +92,7 @@ fn frames_cross_a_veth_pair_byte_for_byte_as_root() {
         let driven = namespaces.within(0, || {
             let interface = Interface::find("wire0").unwrap();
             assert_eq!(interface.mtu, 1500);
-            let mut sink =
-                InterfaceSink::open(interface, payload.clone(), Oversize::Error).unwrap();
+            let mut sink = open_sink(&payload, Oversize::Error).unwrap();
             let events = frames(&payload, count, 1500).into_iter().map(Ok::<_, io::Error>);
             let control = Control::default();
             let (driven, result) =
@@ -215,8 +120,7 @@ fn frames_above_the_mtu_are_refused_skipped_or_shortened_as_root() {
     let payload = Payload::zero();
     let send = |oversize| {
         namespaces.within(0, || {
-            let interface = Interface::find("wire0").unwrap();
-            let mut sink = InterfaceSink::open(interface, payload.clone(), oversize).unwrap();
+            let mut sink = open_sink(&payload, oversize).unwrap();
             let result = sink.write(&frames(&payload, 400, 1500));
             (sink.sent(), result)
         })
@@ -281,13 +185,12 @@ fn an_interface_that_goes_down_ends_the_run_as_root() {
     let Some(namespaces) = Namespaces::new(1500) else { return };
     let payload = Payload::zero();
     let error = namespaces.within(0, || {
-        let interface = Interface::find("wire0").unwrap();
-        let mut sink = InterfaceSink::open(interface, payload.clone(), Oversize::Error).unwrap();
+        let mut sink = open_sink(&payload, Oversize::Error).unwrap();
         sink.write(&frames(&payload, 10, 1500)).unwrap();
         namespaces.ip(0, "link set wire0 down");
         sink.write(&frames(&payload, 10, 1500)).unwrap_err()
     });
-    assert_eq!(error.to_string(), "interface `wire0` went down");
+    assert_eq!(error.to_string(), "interface `wire0` is down");
     assert_eq!(Exit::of_sink(&error), Exit::Interface);
 }
 
@@ -301,7 +204,7 @@ fn without_permission_the_hint_is_setcap_as_root() {
         #[allow(unsafe_code)]
         let dropped = unsafe { libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534) };
         assert_eq!(dropped, 0);
-        InterfaceSink::open(interface, Payload::zero(), Oversize::Error).unwrap_err()
+        InterfaceSink::open(vec![interface], WireOptions::default()).unwrap_err()
     });
     assert_eq!(error.to_string(), "no permission to send raw frames on `wire0`");
     assert_eq!(Exit::of_sink(&error), Exit::Permission);
@@ -383,7 +286,7 @@ fn full_frames_are_accepted_by_a_real_stack_as_root() {
     namespaces.within(0, || {
         let interface = Interface::find("wire0").unwrap();
         let source = interface.mac;
-        let mut sink = InterfaceSink::open(interface, payload.clone(), Oversize::Error).unwrap();
+        let mut sink = open_sink(&payload, Oversize::Error).unwrap();
         // Broadcast at the link, so that the stack takes it for its own.
         let options = PacketOptions {
             source,
@@ -408,5 +311,90 @@ fn full_frames_are_accepted_by_a_real_stack_as_root() {
     for len in [0, 1, 100, 1472] {
         let (found, from) = listener.recv_from(&mut buffer).expect("the stack dropped a packet");
         assert_eq!((found, from.to_string()), (len, "10.9.0.1:40000".to_owned()));
+    }
+}
+
+#[test]
+fn each_side_has_an_interface_and_frames_a_tag_as_root() {
+    let Some(namespaces) = Namespaces::new(1500) else { return };
+    namespaces.add_pair("wire1");
+    // What comes out of these had this tag.
+    let tagged = ["wire0", "wire1"].map(|name| {
+        let tagged = format!("{name}-300");
+        namespaces.ip(1, &format!("link add link {name} name {tagged} type vlan id 300"));
+        namespaces.ip(1, &format!("link set {tagged} up"));
+        tagged
+    });
+    let payload = Payload::random(5);
+    let mut receivers = tagged.map(|name| namespaces.within(1, || receiver_at(&name)));
+    let reports = namespaces.within(0, || {
+        let interfaces = ["wire0", "wire1"].map(|name| Interface::find(name).unwrap());
+        let options = WireOptions {
+            payload: payload.clone(),
+            vlan: Some(300),
+            on_down: OnDown::Abort,
+            ..WireOptions::default()
+        };
+        let mut sink = InterfaceSink::open(interfaces.into(), options).unwrap();
+        let mut events = frames(&payload, 2000, 1500);
+        sink.write(&events.split_off(1)).unwrap();
+        sink.write(&events).unwrap();
+        sink.finish().unwrap();
+        sink.interfaces()
+    });
+    let mut events = frames(&payload, 2000, 1500);
+    let first = events.remove(0);
+    events.push(first);
+    let mut buffer = vec![0; 70_000];
+    let mut counts = [0; 2];
+    for event in &events {
+        let side = event.item.side();
+        let mut expected = Vec::new();
+        event.item.append_to(&payload, usize::MAX, &mut expected);
+        let len = receivers[side].read(&mut buffer).expect("a frame is missing");
+        assert_eq!(buffer[..len], expected[..]);
+        counts[side] += 1;
+    }
+    assert!(counts.iter().all(|&count| count > 500), "{counts:?}");
+    for (report, count) in reports.iter().zip(counts) {
+        assert_eq!((report.sent, report.counted, report.lost), (count, Some(count), 0));
+    }
+}
+
+#[test]
+fn nothing_goes_where_it_is_not_allowed_as_root() {
+    let Some(namespaces) = Namespaces::new(1500) else { return };
+    let payload = Payload::zero();
+    let mut receiver = namespaces.within(1, receiver);
+    let send = |allow: &[&str]| {
+        namespaces.within(0, || {
+            let options = WireOptions {
+                payload: payload.clone(),
+                allow: allow.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+                ..WireOptions::default()
+            };
+            let interfaces = vec![Interface::find("wire0").unwrap()];
+            let mut sink = InterfaceSink::open(interfaces, options).unwrap();
+            let result = sink.write(&frames(&payload, 100, 1500));
+            (sink.sent().records, result)
+        })
+    };
+    // Both directions are asked about: 10.1.0.1 answers what 10.0.0.1 and others say.
+    let (sent, result) = send(&["10.1.0.0/16"]);
+    let error = result.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "a packet to 10.0.0.1 is refused: packets may only go to `10.1.0.0/16`"
+    );
+    assert_eq!((sent, Exit::of_sink(&error)), (0, Exit::Usage));
+    assert!(sink_hint(&error).unwrap().contains("--map 0.0.0.0/0=PREFIX"));
+    let (sent, result) = send(&["10.1.0.1", "2001:db8::/32", "10.0.0.0/24"]);
+    result.unwrap();
+    assert_eq!(sent, 100);
+    let mut buffer = vec![0; 2000];
+    for event in frames(&payload, 100, 1500) {
+        // The first that comes is of the second try.
+        let len = receiver.read(&mut buffer).expect("a frame is missing");
+        assert!(buffer[..len].starts_with(event.item.headers()));
     }
 }
