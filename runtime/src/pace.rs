@@ -367,7 +367,7 @@ mod tests {
         let mut double = Schedule::new(Pace::Speed(2.0), 0);
         assert_eq!((double.due(0), double.due(3_000_000_001)), (Some(0), Some(1_500_000_000)));
         let mut even = Schedule::new(Pace::PacketsPerSecond(3.0), 0);
-        let mut next = |schedule: &mut Schedule, bytes| {
+        let next = |schedule: &mut Schedule, bytes| {
             let due = schedule.due(0);
             schedule.advance(bytes);
             due
