@@ -147,7 +147,7 @@ pub struct Cli {
     /// What becomes of the run while an interface is down, gone or without a carrier
     #[arg(long, value_name = "WHAT", value_enum, default_value_t, help_heading = "On the wire")]
     pub on_down: OnDown,
-    /// Tell monitoring how the run is: Prometheus's text at http://ADDR/metrics
+    /// Tell monitoring how the run is: Prometheus's text at http://IP:PORT/metrics
     #[arg(long, value_name = "IP:PORT", help_heading = "On the wire", requires = "iface")]
     pub metrics: Option<std::net::SocketAddr>,
     /// Make a Unix socket that takes a command a line: `status`, `pause`, `resume`,

@@ -136,3 +136,47 @@ pub(crate) fn receiver_at(name: &str) -> File {
         File::from_raw_fd(fd)
     }
 }
+
+/// Has the system note when each frame came.
+#[allow(dead_code, reason = "not every program that includes this needs it")]
+pub(crate) fn stamp_arrivals(socket: &File) {
+    let on: libc::c_int = 1;
+    let (fd, size) = (socket.as_raw_fd(), size_of_val(&on) as u32);
+    // SAFETY: the number lives through the call, and its size is given.
+    #[allow(unsafe_code)]
+    let set = unsafe {
+        let on = (&raw const on).cast();
+        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, on, size)
+    };
+    assert_eq!(set, 0, "{}", io::Error::last_os_error());
+}
+
+/// Takes all frames that have come; appends when each did, in nanoseconds.
+#[allow(dead_code, reason = "not every program that includes this needs it")]
+pub(crate) fn take_arrivals(socket: &File, arrivals: &mut Vec<u64>) {
+    let mut buffer = [0_u8; 64];
+    loop {
+        let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        let mut control = [0_u64; 16];
+        // SAFETY: msghdr is numbers and pointers, for which all zeros is a value. All that it
+        // points at lives through the calls, and its sizes are given; the system says of its
+        // control data what it is.
+        #[allow(unsafe_code)]
+        let came = unsafe {
+            let mut message: libc::msghdr = std::mem::zeroed();
+            (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
+            message.msg_control = control.as_mut_ptr().cast();
+            message.msg_controllen = size_of_val(&control) as _;
+            if libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) <= 0 {
+                return;
+            }
+            let first = libc::CMSG_FIRSTHDR(&raw const message);
+            first
+                .as_ref()
+                .filter(|first| first.cmsg_type == libc::SCM_TIMESTAMPNS)
+                .map(|_| libc::CMSG_DATA(first).cast::<libc::timespec>().read_unaligned())
+        };
+        let came = came.expect("a time of arrival");
+        arrivals.push(came.tv_sec as u64 * 1_000_000_000 + came.tv_nsec as u64);
+    }
+}
