@@ -1,5 +1,6 @@
 //! The command line of `ns-replay`.
 
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::condition::Condition;
 use crate::pace::Pacing;
 use crate::packets::Mac;
 use crate::prefix::{Mapping, Prefix};
-use crate::sink::{DEFAULT_SNAPLEN, OnDown, Oversize, Target};
+use crate::sink::{DEFAULT_SNAPLEN, ExportFormat, OnDown, Oversize, Target};
 
 mod live;
 mod run;
@@ -29,6 +30,7 @@ Examples:
   ns-replay --bundle model.ns --iface eth0 --dry-run
   ns-replay --bundle model.ns --iface eth0 --speed 2 --duration 1h
   ns-replay --bundle model.ns --iface eth0 --iface eth1 --map 0.0.0.0/0=10.0.0.0/8 --pps 10000
+  ns-replay --bundle flows.ns --ipfix 192.0.2.1:4739 --speed 10
   ns-replay --bundle model.ns --iface eth0 --allow-net 10.0.0.0/8 --metrics 127.0.0.1:9100
 
 Exit codes:
@@ -39,7 +41,8 @@ Exit codes:
 #[derive(Clone, Debug, Parser)]
 #[command(name = "ns-replay", version, after_help = EXAMPLES)]
 #[command(group(ArgGroup::new("target").required(true)
-    .args(["iface", "pcap", "csv", "null", "describe"])))]
+    .args(["iface", "ipfix", "netflow9", "pcap", "csv", "null", "describe"])))]
+#[command(group(ArgGroup::new("live").multiple(true).args(["iface", "ipfix", "netflow9"])))]
 #[command(group(ArgGroup::new("pace").args(["speed", "pps", "mbps", "topspeed"])))]
 pub struct Cli {
     /// The trained model
@@ -50,6 +53,12 @@ pub struct Cli {
     /// twice, the side that begins a conversation sends on the first, the other on the second
     #[arg(long, value_name = "NAME")]
     pub iface: Vec<String>,
+    /// Send flow records to a collector as IPFIX, in real time and without end unless said otherwise
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_collector)]
+    pub ipfix: Option<SocketAddr>,
+    /// The same as NetFlow version 9
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_collector)]
+    pub netflow9: Option<SocketAddr>,
     /// Write a PCAP, one trained span long unless said otherwise; `-` is standard output
     #[arg(long, value_name = "FILE", value_parser = parse_target)]
     pub pcap: Option<Target>,
@@ -119,7 +128,7 @@ pub struct Cli {
     #[arg(help_heading = "Packets")]
     pub payload: String,
     /// When the trace begins: a time such as `2026-01-31T12:00:00Z`, seconds since 1970, or
-    /// `now`; by default when the trained one began
+    /// `now`; by default when the trained one began, for a collector now
     #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Packets")]
     pub start_time: Option<i64>,
     /// Source Ethernet address; by default the interface's
@@ -148,11 +157,11 @@ pub struct Cli {
     #[arg(long, value_name = "WHAT", value_enum, default_value_t, help_heading = "On the wire")]
     pub on_down: OnDown,
     /// Tell monitoring how the run is: Prometheus's text at http://IP:PORT/metrics
-    #[arg(long, value_name = "IP:PORT", help_heading = "On the wire", requires = "iface")]
-    pub metrics: Option<std::net::SocketAddr>,
+    #[arg(long, value_name = "IP:PORT", help_heading = "On the wire", requires = "live")]
+    pub metrics: Option<SocketAddr>,
     /// Make a Unix socket that takes a command a line: `status`, `pause`, `resume`,
     /// `speed FACTOR`, `pps N`, `mbps N`, `topspeed`; only this user may write to it
-    #[arg(long, value_name = "PATH", help_heading = "On the wire", requires = "iface")]
+    #[arg(long, value_name = "PATH", help_heading = "On the wire", requires = "live")]
     pub control: Option<PathBuf>,
 
     /// So many times faster than real time
@@ -190,14 +199,27 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Whether packets go onto interfaces.
-    fn is_on_wire(&self) -> bool {
-        !self.iface.is_empty()
+    /// Whether what goes out is taken by somebody as it comes.
+    fn is_live(&self) -> bool {
+        !self.iface.is_empty() || self.collector().is_some()
+    }
+
+    /// Where flow records go, and how they are written.
+    fn collector(&self) -> Option<(SocketAddr, ExportFormat)> {
+        let ipfix = self.ipfix.map(|collector| (collector, ExportFormat::Ipfix));
+        ipfix.or_else(|| self.netflow9.map(|collector| (collector, ExportFormat::NetFlow9)))
     }
 }
 
 fn parse_target(text: &str) -> Result<Target, String> {
     if text.is_empty() { Err("a file name is empty".to_owned()) } else { Ok(Target::parse(text)) }
+}
+
+fn parse_collector(text: &str) -> Result<SocketAddr, String> {
+    let mut found = text.to_socket_addrs().map_err(|error| {
+        format!("expected an address such as `192.0.2.1:2055` or `collector.example:4739`: {error}")
+    })?;
+    found.next().ok_or_else(|| "this name has no address".to_owned())
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
@@ -256,7 +278,7 @@ mod tests {
             Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
             count += 1;
         }
-        assert_eq!(count, 10);
+        assert_eq!(count, 11);
     }
 
     #[test]

@@ -45,6 +45,7 @@ impl Exit {
             | SinkError::Down { .. }
             | SinkError::NotReady { .. }
             | SinkError::Oversize { .. }
+            | SinkError::Collector { .. }
             | SinkError::Interface { .. } => Exit::Interface,
         }
     }

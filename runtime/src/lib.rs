@@ -47,6 +47,7 @@ pub mod drive;
 pub mod engine;
 pub mod error;
 pub mod exit;
+pub mod flow_records;
 mod form;
 pub mod generate;
 pub mod given;

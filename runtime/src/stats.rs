@@ -56,6 +56,9 @@ pub struct Report {
     pub dropped: u64,
     /// Packets that were due while the interface was down, and left out.
     pub down_skipped: u64,
+    /// Datagrams of flow records that came where nobody listened.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub refused: u64,
     /// Packets above the MTU that were left out.
     pub oversize_skipped: u64,
     /// Packets above the MTU that were shortened.
@@ -140,6 +143,7 @@ impl Report {
             bits_per_s: rate(bytes as f64 * 8.0),
             dropped,
             down_skipped: driven.sent.down_skipped,
+            refused: driven.sent.refused,
             oversize_skipped: driven.sent.oversize_skipped,
             oversize_truncated: driven.sent.oversize_truncated,
             repaired: driven.sent.repaired.iter().collect(),
@@ -159,7 +163,7 @@ impl Report {
             interface.lost.min(missing.unwrap_or(0))
         };
         let by_interfaces: u64 = self.interfaces.iter().map(ours).sum();
-        self.dropped + self.down_skipped + by_interfaces
+        self.dropped + self.down_skipped + self.refused + by_interfaces
     }
 
     /// Whether conditions left something undone: a flow that none of its draws
@@ -223,6 +227,10 @@ impl Report {
         ];
         for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
             let _ = writeln!(text, "{} {} {what}", grouped(count), self.noun);
+        }
+        if self.refused > 0 {
+            let datagrams = grouped(self.refused);
+            let _ = writeln!(text, "{datagrams} datagrams came where nobody listened");
         }
         if self.mixed_versions > 0 {
             let draws = grouped(self.mixed_versions);

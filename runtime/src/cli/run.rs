@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::describe::{Description, show_time};
 use crate::drive::{Control, DriveError, Driven, Limits, Timing, drive};
 use crate::error::RuntimeError;
 use crate::exit::{Exit, sink_hint};
+use crate::flow_records::FlowRender;
 use crate::generate::{GenerateOptions, Generator, StatsReader};
 use crate::given::GivenFlows;
 use crate::pace::{Pace, show_duration};
@@ -29,7 +31,9 @@ use crate::packets::{DEFAULT_DESTINATION, DEFAULT_SOURCE, PacketOptions, PacketR
 use crate::prefix::AddressMap;
 use crate::render::Render;
 use crate::rows::RowRender;
-use crate::sink::{CsvSink, Item, NullSink, PcapSink, Sink, SinkError, Target};
+use crate::sink::{
+    CsvSink, ExportFormat, ExportSink, Item, NullSink, PcapSink, Sink, SinkError, Target,
+};
 use crate::stats::{Ending, Report, SelectionReport, grouped};
 
 /// Records that may wait for their turn in a worker.
@@ -112,8 +116,11 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         return print(cli.json, &description, || description.to_text());
     }
     let plan = Plan::new(cli, bundle)?;
+    if let Some((collector, format)) = cli.collector() {
+        return plan.export(collector, format);
+    }
     if plan.is_packets && cli.csv.is_none() {
-        if cli.is_on_wire() {
+        if !cli.iface.is_empty() {
             return wire::run(plan);
         }
         let options = plan.packets.clone();
@@ -127,7 +134,7 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         }
         return plan.play(options, &mut NullSink::new());
     }
-    if cli.pcap.is_some() || cli.is_on_wire() {
+    if cli.pcap.is_some() || !cli.iface.is_empty() {
         let error = PacketRender::new(&plan.bundle.manifest().schema, PacketOptions::default())
             .err()
             .map_or_else(|| anyhow::anyhow!("no packets"), anyhow::Error::from);
@@ -188,20 +195,20 @@ impl<'a> Plan<'a> {
             (Some(speed), _, _) => Pace::Speed(speed),
             (_, Some(rate), _) => Pace::PacketsPerSecond(rate),
             (_, _, Some(rate)) => Pace::MegabitsPerSecond(rate),
-            _ if cli.is_on_wire() && !cli.topspeed => Pace::Speed(1.0),
+            _ if cli.is_live() && !cli.topspeed => Pace::Speed(1.0),
             _ => Pace::TopSpeed,
         };
         // Where the trace's time is not the clock's, an interface is used for
         // so long by the clock.
-        let by_clock = cli.is_on_wire() && !matches!(pace, Pace::Speed(_));
+        let by_clock = cli.is_live() && !matches!(pace, Pace::Speed(_));
         let mut duration = cli.duration;
-        if let (Some(time), Pace::Speed(speed), true) = (duration, pace, cli.is_on_wire()) {
+        if let (Some(time), Pace::Speed(speed), true) = (duration, pace, cli.is_live()) {
             duration = Duration::try_from_secs_f64(time.as_secs_f64() * speed).ok();
         }
         let duration_ns = duration
             .filter(|_| !by_clock)
             .map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-        let endless = cli.forever || cli.packets.is_some() || cli.is_on_wire();
+        let endless = cli.forever || cli.packets.is_some() || cli.is_live();
         let attributes = read_attributes(cli, &bundle)?;
         let given_origin = attributes.as_ref().and_then(|given| given.origin_ns());
         let generate = GenerateOptions {
@@ -231,7 +238,11 @@ impl<'a> Plan<'a> {
             cli,
             is_packets: manifest.schema.kind == TraceKind::Packets,
             seed,
-            origin_ns: cli.start_time.or(given_origin).unwrap_or(manifest.timeline.origin_ns),
+            origin_ns: cli.start_time.or(given_origin).unwrap_or_else(|| {
+                // A collector files flows under their time.
+                let now = cli.collector().and_then(|_| super::parse_time("now").ok());
+                now.unwrap_or(manifest.timeline.origin_ns)
+            }),
             pace,
             packets,
             generate,
@@ -251,6 +262,16 @@ impl<'a> Plan<'a> {
         self.run(render, sink)
     }
 
+    /// Sends flow records to a collector.
+    fn export(self, collector: SocketAddr, format: ExportFormat) -> Result<Exit, Failure> {
+        let map = AddressMap(self.cli.map.clone());
+        let render = FlowRender::new(&self.bundle.manifest().schema, map).map_err(|error| {
+            Failure::usage(error, Some("such bundles are of NetFlow-like tables"))
+        })?;
+        let mut sink = ExportSink::open(collector, format, self.origin_ns)?;
+        self.run(render, &mut sink)
+    }
+
     fn run<R>(self, render: R, sink: &mut dyn Sink<R::Item>) -> Result<Exit, Failure>
     where
         R: Render,
@@ -262,7 +283,7 @@ impl<'a> Plan<'a> {
         }
         if cli.verbose {
             eprint!("{}", self.describe_run().to_text());
-        } else if !cli.quiet && cli.is_on_wire() {
+        } else if !cli.quiet && cli.is_live() {
             // An endless run reports at its end; its seed should be known before.
             eprintln!("sending to {}, seed {}", self.target(), self.seed);
         }
@@ -277,9 +298,9 @@ impl<'a> Plan<'a> {
         let stats = events.stats_reader();
         let live = Arc::new(Live::new(control.clone()));
         let servers = self.serve(&live)?;
-        let lines = cli.json && cli.is_on_wire();
+        let lines = cli.json && cli.is_live();
         let monitor = Monitor::start(&live, &self.terminal, lines, self.noun());
-        let threaded = cli.is_on_wire() || self.pace != Pace::TopSpeed;
+        let threaded = cli.is_live() || self.pace != Pace::TopSpeed;
         let timing = Timing { pace: self.pace, pacing: cli.pacing, ahead: self.ahead() };
         let (mut driven, result) = drive(events, sink, timing, threaded, self.limits, &control);
         driven.lateness.add(&monitor.stop());
@@ -335,7 +356,7 @@ impl<'a> Plan<'a> {
         if !cli.quiet && driven.ending != Ending::Closed {
             eprint!("{}", report.to_text());
         }
-        if cli.json && cli.is_on_wire() {
+        if cli.json && cli.is_live() {
             print_line(&JsonLine { event: "report", of: &report });
         } else if cli.json {
             print(true, &report, String::new)?;
@@ -350,6 +371,9 @@ impl<'a> Plan<'a> {
 
     fn target(&self) -> String {
         let cli = self.cli;
+        if let Some((collector, _)) = cli.collector() {
+            return format!("collector `{collector}`");
+        }
         match (&cli.iface[..], cli.pcap.as_ref().or(cli.csv.as_ref())) {
             ([name], _) => format!("interface `{name}`"),
             ([one, other], _) => format!("interfaces `{one}` and `{other}`"),

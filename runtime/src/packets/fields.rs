@@ -26,7 +26,7 @@ const PROTOCOLS: [(&str, u8); 11] = [
 /// A field that a header needs, if the schema has it. Small, so that all of
 /// them share few cache lines: this is read for every packet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Source {
+pub(crate) struct Source {
     place: Place,
     index: u32,
 }
@@ -52,8 +52,14 @@ impl Source {
         }
     }
 
+    /// The first of these names that the schema has.
+    pub(crate) fn find_any(schema: &Schema, names: &[&str]) -> Source {
+        let mut found = names.iter().map(|name| Source::find(schema, name));
+        found.find(|source| source.is_there()).unwrap_or(Source::ABSENT)
+    }
+
     /// Whether it may differ from packet to packet.
-    pub(super) fn varies(self) -> bool {
+    pub(crate) fn varies(self) -> bool {
         self.place == Place::Measurement
     }
 
@@ -81,7 +87,7 @@ impl Source {
 
     /// The value as a number of at most `most`, `None` if the schema has no such field.
     #[inline]
-    pub(super) fn number(self, values: &Values, most: u32, repairs: &mut Repairs) -> Option<u32> {
+    pub(crate) fn number(self, values: &Values, most: u32, repairs: &mut Repairs) -> Option<u32> {
         let number = match self.value(values)? {
             Value::Int(number) => *number,
             value => self.unusual_number(values, *value),
@@ -101,8 +107,17 @@ impl Source {
         }
     }
 
+    /// The value as a number of any size, `None` if it is none.
+    pub(crate) fn real(self, values: &Values) -> Option<f64> {
+        match self.value(values)? {
+            Value::Text(index) => self.word(values, *index).trim().parse().ok(),
+            value => value.as_f64(),
+        }
+        .filter(|number| number.is_finite())
+    }
+
     /// The value as an address.
-    pub(super) fn address(self, values: &Values, repairs: &mut Repairs) -> Option<IpAddr> {
+    pub(crate) fn address(self, values: &Values, repairs: &mut Repairs) -> Option<IpAddr> {
         match self.value(values)? {
             Value::Wide(number) => return Some(cell::ip_address((*number).into())),
             Value::Text(index) => {
@@ -126,7 +141,7 @@ impl Source {
     }
 
     /// The value as an IP protocol number.
-    pub(super) fn protocol(self, values: &Values, repairs: &mut Repairs) -> Option<u8> {
+    pub(crate) fn protocol(self, values: &Values, repairs: &mut Repairs) -> Option<u8> {
         if let Value::Text(index) = self.value(values)? {
             let word = self.word(values, *index).trim();
             let named = PROTOCOLS.iter().find(|(name, _)| word.eq_ignore_ascii_case(name));
@@ -140,34 +155,34 @@ impl Source {
 
 /// The values of one record.
 #[derive(Clone, Copy)]
-pub(super) struct Values<'a> {
-    pub(super) schema: &'a Schema,
-    pub(super) attributes: &'a [Value],
-    pub(super) measurements: &'a [Value],
+pub(crate) struct Values<'a> {
+    pub(crate) schema: &'a Schema,
+    pub(crate) attributes: &'a [Value],
+    pub(crate) measurements: &'a [Value],
 }
 
 /// All fields that a header needs.
 #[derive(Clone, Debug)]
-pub(super) struct Fields {
-    pub(super) src_ip: Source,
-    pub(super) dst_ip: Source,
-    pub(super) src_port: Source,
-    pub(super) dst_port: Source,
-    pub(super) proto: Source,
-    pub(super) len: Source,
-    pub(super) payload_len: Source,
-    pub(super) tos: Source,
-    pub(super) id: Source,
-    pub(super) flag: Source,
-    pub(super) off: Source,
-    pub(super) ttl: Source,
-    pub(super) tcp_flags: Source,
-    pub(super) tcp_window: Source,
-    pub(super) direction: Source,
+pub(crate) struct Fields {
+    pub(crate) src_ip: Source,
+    pub(crate) dst_ip: Source,
+    pub(crate) src_port: Source,
+    pub(crate) dst_port: Source,
+    pub(crate) proto: Source,
+    pub(crate) len: Source,
+    pub(crate) payload_len: Source,
+    pub(crate) tos: Source,
+    pub(crate) id: Source,
+    pub(crate) flag: Source,
+    pub(crate) off: Source,
+    pub(crate) ttl: Source,
+    pub(crate) tcp_flags: Source,
+    pub(crate) tcp_window: Source,
+    pub(crate) direction: Source,
 }
 
 impl Fields {
-    pub(super) fn new(schema: &Schema) -> Fields {
+    pub(crate) fn new(schema: &Schema) -> Fields {
         let find = |name| Source::find(schema, name);
         Fields {
             src_ip: find(name::SRC_IP),
@@ -189,19 +204,19 @@ impl Fields {
     }
 
     /// Whether packets may be of either IP version.
-    pub(super) fn of_both_versions(&self, schema: &Schema) -> bool {
+    pub(crate) fn of_both_versions(&self, schema: &Schema) -> bool {
         [self.src_ip, self.dst_ip].iter().any(|source| source.is_of_both_versions(schema))
     }
 
     /// Whether the 5-tuple may differ from packet to packet of a flow.
-    pub(super) fn tuple_varies(&self) -> bool {
+    pub(crate) fn tuple_varies(&self) -> bool {
         [self.src_ip, self.dst_ip, self.src_port, self.dst_port, self.proto]
             .iter()
             .any(|source| source.varies())
     }
 
     /// Whether per-packet fields are kept in the flow's attributes.
-    pub(super) fn needs_attributes(&self) -> bool {
+    pub(crate) fn needs_attributes(&self) -> bool {
         [
             self.len,
             self.payload_len,

@@ -6,7 +6,7 @@
 //! no packet could carry them; what is changed is counted ([`Repairs`]).
 
 mod checksum;
-mod fields;
+pub(crate) mod fields;
 mod frame;
 mod payload;
 mod repairs;
@@ -69,6 +69,12 @@ pub enum PacketError {
     /// Its records are rows.
     #[error("the bundle holds {what}, not packets")]
     NotPackets {
+        /// What it holds.
+        what: &'static str,
+    },
+    /// Its records are no flow records.
+    #[error("the bundle holds {what}, not flow records")]
+    NotFlows {
         /// What it holds.
         what: &'static str,
     },

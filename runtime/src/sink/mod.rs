@@ -1,6 +1,7 @@
 //! Where records go, behind one trait.
 
 mod csv;
+mod export;
 mod file;
 mod interface;
 mod ioctl;
@@ -12,6 +13,7 @@ mod pcap;
 mod raw;
 
 pub use csv::{CsvFormat, CsvSink};
+pub use export::{ExportFormat, ExportSink};
 pub use file::{FileSink, Format, PartSink};
 pub use interface::{InterfaceReport, InterfaceSink, Log, OnDown, Oversize, WireOptions};
 pub use link::{Interface, LinkState, interface_names};
@@ -40,6 +42,8 @@ pub struct Sent {
     pub dropped: u64,
     /// Records that were due while the interface was down, and left out.
     pub down_skipped: u64,
+    /// Datagrams of flow records that came where nobody listened.
+    pub refused: u64,
     /// Frames above the MTU that were left out.
     pub oversize_skipped: u64,
     /// Frames above the MTU that were shortened.
@@ -171,6 +175,14 @@ pub enum SinkError {
         bytes: usize,
         /// The interface's MTU.
         mtu: usize,
+    },
+    /// There is no way to a collector of flow records.
+    #[error("cannot send flow records to `{collector}`")]
+    Collector {
+        /// The collector.
+        collector: std::net::SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
     },
     /// Anything else that the system refused.
     #[error("cannot {action} on interface `{name}`")]

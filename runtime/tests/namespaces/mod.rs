@@ -1,5 +1,6 @@
 //! Wires that exist only here: veth pairs between two network namespaces of a test's own. Nothing
 //! leaves them. Needs root and `ip`.
+#![allow(dead_code, reason = "not every program that includes this needs all of it")]
 
 use std::fs::File;
 use std::io;
@@ -138,7 +139,6 @@ pub(crate) fn receiver_at(name: &str) -> File {
 }
 
 /// Has the system note when each frame came.
-#[allow(dead_code, reason = "not every program that includes this needs it")]
 pub(crate) fn stamp_arrivals(socket: &File) {
     let on: libc::c_int = 1;
     let (fd, size) = (socket.as_raw_fd(), size_of_val(&on) as u32);
@@ -152,7 +152,6 @@ pub(crate) fn stamp_arrivals(socket: &File) {
 }
 
 /// Takes all frames that have come; appends when each did, in nanoseconds.
-#[allow(dead_code, reason = "not every program that includes this needs it")]
 pub(crate) fn take_arrivals(socket: &File, arrivals: &mut Vec<u64>) {
     let mut buffer = [0_u8; 64];
     loop {
