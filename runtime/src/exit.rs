@@ -12,13 +12,14 @@ pub enum Exit {
     Done = 0,
     /// Failed for a reason that has no code of its own.
     Failed = 1,
-    /// The command line or an input file is wrong.
+    /// The command line or an input file is wrong, or a packet would go where none may.
     Usage = 2,
     /// No permission to send raw frames.
     Permission = 3,
-    /// The interface does not exist, is down, or its MTU is too small.
+    /// The interface does not exist, is down, or its MTU is too small; no way to a collector.
     Interface = 4,
-    /// The interface did not take all packets in time.
+    /// Packets that were due did not go out: the interface did not take them in time, was down,
+    /// or dropped them; or no collector took them.
     Dropped = 5,
     /// The output could not be written; what is there is whole.
     Output = 7,
@@ -63,14 +64,14 @@ impl Exit {
         }
     }
 
-    /// The code for a run without errors.
+    /// The code for a run without errors that lost so many packets.
     #[must_use]
-    pub fn of_ending(ending: Ending, dropped: u64, conditions_unmet: bool) -> Exit {
+    pub fn of_ending(ending: Ending, lost: u64, conditions_unmet: bool) -> Exit {
         match ending {
             Ending::Interrupted => Exit::Interrupted,
             Ending::Terminated => Exit::Terminated,
             Ending::Failed => Exit::Failed,
-            Ending::Done if dropped > 0 => Exit::Dropped,
+            Ending::Done if lost > 0 => Exit::Dropped,
             Ending::Done if conditions_unmet => Exit::Conditions,
             Ending::Done | Ending::Closed => Exit::Done,
         }

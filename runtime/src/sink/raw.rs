@@ -15,6 +15,18 @@ pub(super) struct RawSocket(OwnedFd);
 /// A frame in parts, any of which may be empty.
 pub(super) type Parts<'a> = [&'a [u8]; 4];
 
+const NOTHING: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+
+/// Points at the parts of a frame that are not empty; returns how many.
+fn vectors(to: &mut [libc::iovec; 4], frame: Parts) -> usize {
+    let parts = frame.into_iter().filter(|bytes| !bytes.is_empty());
+    let filled = to.iter_mut().zip(parts).map(|(to, bytes)| {
+        // The kernel only reads what it is to send.
+        *to = libc::iovec { iov_base: bytes.as_ptr() as *mut _, iov_len: bytes.len() };
+    });
+    filled.count()
+}
+
 impl RawSocket {
     /// A socket bound to the interface of this index.
     pub(super) fn open(index: u32) -> io::Result<RawSocket> {
@@ -62,45 +74,52 @@ impl RawSocket {
 
     /// Sends as many of the frames as the kernel takes now, at most
     /// [`MOST_AT_ONCE`]; returns how many, at least one.
-    pub(super) fn send<'a>(&self, frames: impl Iterator<Item = Parts<'a>>) -> io::Result<usize> {
-        const NOTHING: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-        let mut parts = [[NOTHING; 4]; MOST_AT_ONCE];
-        let mut lens = [0; MOST_AT_ONCE];
-        let mut count = 0;
-        for ((to, len), frame) in parts.iter_mut().zip(&mut lens).zip(frames) {
-            for bytes in frame.into_iter().filter(|bytes| !bytes.is_empty()) {
-                // The kernel only reads what it is to send.
-                to[*len] = libc::iovec { iov_base: bytes.as_ptr() as *mut _, iov_len: bytes.len() };
-                *len += 1;
-            }
-            count += 1;
+    pub(super) fn send<'a>(
+        &self,
+        mut frames: impl ExactSizeIterator<Item = Parts<'a>>,
+    ) -> io::Result<usize> {
+        match (frames.len(), frames.next()) {
+            // The usual case when packets are paced: without room for many.
+            (1, Some(frame)) => self.send_one(frame),
+            (_, first) => self.send_many(first.into_iter().chain(frames)),
         }
+    }
+
+    fn send_one(&self, frame: Parts) -> io::Result<usize> {
+        let mut parts = [NOTHING; 4];
+        let len = vectors(&mut parts, frame);
+        #[allow(unsafe_code)]
+        // SAFETY: msghdr is numbers and pointers, for which all zeros is a value. The message
+        // points at `parts`, which point at slices that the caller's frame keeps alive.
+        let sent = unsafe {
+            let mut message: libc::msghdr = std::mem::zeroed();
+            (message.msg_iov, message.msg_iovlen) = (parts.as_mut_ptr(), len as _);
+            libc::sendmsg(self.0.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT)
+        };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(1) }
+    }
+
+    fn send_many<'a>(&self, frames: impl Iterator<Item = Parts<'a>>) -> io::Result<usize> {
+        let mut parts = [[NOTHING; 4]; MOST_AT_ONCE];
         #[allow(unsafe_code)]
         // SAFETY: mmsghdr is numbers and pointers, for which all zeros is a value.
         let mut messages: [libc::mmsghdr; MOST_AT_ONCE] = unsafe { std::mem::zeroed() };
-        for ((message, parts), len) in messages[..count].iter_mut().zip(&mut parts).zip(lens) {
+        let mut count = 0;
+        for ((parts, message), frame) in parts.iter_mut().zip(&mut messages).zip(frames) {
+            message.msg_hdr.msg_iovlen = vectors(parts, frame) as _;
             message.msg_hdr.msg_iov = parts.as_mut_ptr();
-            message.msg_hdr.msg_iovlen = len as _;
+            count += 1;
         }
-        let fd = self.0.as_raw_fd();
-        let sent = if count == 1 {
-            #[allow(unsafe_code)]
-            // SAFETY: the message points at the iovecs of one frame in `parts`, which
-            // point at slices that the caller's frames keep alive.
-            let sent = unsafe { libc::sendmsg(fd, &messages[0].msg_hdr, libc::MSG_DONTWAIT) };
-            sent.min(1)
-        } else {
-            #[allow(unsafe_code)]
-            // SAFETY: as above, for each of the first `count` messages.
-            let sent = unsafe {
-                libc::sendmmsg(
-                    fd,
-                    messages.as_mut_ptr(),
-                    count as libc::c_uint,
-                    libc::MSG_DONTWAIT as _,
-                )
-            };
-            sent as isize
+        #[allow(unsafe_code)]
+        // SAFETY: each of the first `count` messages points at the iovecs of one frame in `parts`,
+        // which point at slices that the caller's frames keep alive.
+        let sent = unsafe {
+            libc::sendmmsg(
+                self.0.as_raw_fd(),
+                messages.as_mut_ptr(),
+                count,
+                libc::MSG_DONTWAIT as _,
+            )
         };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
     }
