@@ -237,7 +237,7 @@ fn evenness(arrivals_ns: &[u64], load: f64) -> Evenness {
     let mut late: Vec<f64> = arrivals_ns
         .iter()
         .zip(0..)
-        .map(|(at, index)| (at - first) as f64 - f64::from(index) * step)
+        .map(|(at, index)| (*at as i64 - first as i64) as f64 - f64::from(index) * step)
         .collect();
     let tenth = late.len() / 10;
     let drift = median(late[late.len() - tenth..].to_vec()) - median(late[..tenth].to_vec());
@@ -260,6 +260,8 @@ fn evenness(arrivals_ns: &[u64], load: f64) -> Evenness {
 fn received<T>(namespaces: &Namespaces, send: impl FnOnce() -> T) -> (Vec<u64>, T, f64) {
     let socket = namespaces.within(1, receiver);
     namespaces::stamp_arrivals(&socket);
+    // The system begins to note times a while after it was asked, from a queue of its own.
+    std::thread::sleep(Duration::from_millis(500));
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let taker = scope.spawn(|| {
