@@ -11,7 +11,13 @@ use super::tokens::Flows;
 
 /// Two tokens never met that would have so often if they had nothing to do with each
 /// other. That this is chance is as likely as `exp(-EXPECTED)` (the Poisson distribution).
-const EXPECTED: f64 = 3.0;
+const EXPECTED: f64 = 4.0;
+/// A count is at most so many times the largest there is with a token, with few flows of it
+/// more: [`SPREAD`] over their number.
+const FURTHER: f64 = 4.0;
+const SPREAD: f64 = 16.0;
+/// Of variables of at most so many tokens.
+const FEW: usize = 64;
 /// Tokens of more are not compared.
 const MOST_TOKENS: usize = 1 << 11;
 
@@ -25,14 +31,18 @@ pub(super) fn note(chain: &mut Chain, flows: &Flows) {
     for at in 1..width {
         let variable = &chain.variables[at];
         let is_support = matches!(variable.says, Says::Support { .. });
-        let parents = variable.parents.iter();
+        if is_octet(variable) {
+            continue;
+        }
+        let parents = variable.parents.iter().filter(|&&at| is_kind(&chain.variables[at]));
         let absent = parents.filter_map(|&before| {
             let token = |of: usize| flows.attributes.iter().skip(of).step_by(width).copied();
             let sizes = [chain.variables[before].size, variable.size];
             // What a protocol has is certain.
             let expected = if is_support && given == Some(before) { 0.0 } else { EXPECTED };
             let pairs = token(before).zip(token(at));
-            of(before, sizes, pairs, rank(variable), expected)
+            let order = Order { rank: rank(variable), counts: counts(variable) };
+            of(before, sizes, pairs, &order, expected)
         });
         chain.variables[at].absent = absent.collect();
     }
@@ -47,10 +57,37 @@ pub(super) fn note(chain: &mut Chain, flows: &Flows) {
         let absent = (0..at).filter(is_joint).filter_map(|before| {
             let token = |of: usize| flows.records.iter().skip(of).step_by(width).copied();
             let sizes = [chain.heads[before].size, chain.heads[at].size];
-            of(before, sizes, token(before).zip(token(at)), None, EXPECTED)
+            let pairs = token(before).zip(token(at));
+            of(before, sizes, pairs, &Order::default(), EXPECTED)
         });
         chain.heads[at].absent = absent.collect();
     }
+}
+
+/// Whether a variable says what kind of flow it is: bins of numbers say less, and what one of
+/// many excludes by chance is lost, since what is excluded by any is.
+fn is_kind(variable: &Variable) -> bool {
+    matches!(variable.says, Says::Field { .. } | Says::Support { .. } | Says::Constant { .. })
+        && !is_octet(variable)
+}
+
+fn is_octet(variable: &Variable) -> bool {
+    matches!(variable.says, Says::Field { place: 1.., .. })
+}
+
+/// What is known of the order of a variable's tokens.
+#[derive(Debug, Default)]
+struct Order {
+    /// The place of each, if they have an order.
+    rank: Option<Vec<usize>>,
+    /// If they are counts of records, the least and the most of each.
+    counts: Option<Vec<[f64; 2]>>,
+}
+
+fn counts(variable: &Variable) -> Option<Vec<[f64; 2]>> {
+    let Says::Count { tokens } = &variable.says else { return None };
+    let ends = |token| [0.0, 1.0_f64.next_down()].map(|within| tokens.number_at(token, within));
+    Some((0..variable.size as u32).map(ends).collect())
 }
 
 /// The order of a variable's tokens, if they have one.
@@ -74,7 +111,7 @@ fn of(
     before: usize,
     sizes: [usize; 2],
     pairs: impl Iterator<Item = (u32, u32)>,
-    rank: Option<Vec<usize>>,
+    order: &Order,
     least: f64,
 ) -> Option<Absent> {
     if sizes.iter().any(|&size| size > MOST_TOKENS) {
@@ -109,7 +146,7 @@ fn of(
         }
         // Each of what is above all that there is with this token may be rare, but not all
         // of it together; below likewise.
-        let Some(rank) = &rank else { continue };
+        let Some(rank) = &order.rank else { continue };
         let seen = || frequent.iter().filter(|&&b| met.contains(&(a, b))).map(|&b| rank[b]);
         let (Some(lowest), Some(highest)) = (seen().min(), seen().max()) else { continue };
         let sides: [&dyn Fn(usize) -> bool; 2] = [&|b| rank[b] > highest, &|b| rank[b] < lowest];
@@ -119,6 +156,15 @@ fn of(
             if times >= least {
                 found.extend(beyond().map(|b| (times, pair(b))));
             }
+        }
+        // A heavy tail may go on beyond what was seen of it, but not anywhere.
+        let few = order.counts.as_ref().filter(|_| sizes[0] <= FEW);
+        if let Some(numbers) = few {
+            let seen = frequent.iter().filter(|&&b| met.contains(&(a, b)));
+            let most = seen.map(|&b| numbers[b][1]).fold(0.0, f64::max);
+            let most = most * (SPREAD / count as f64).max(FURTHER);
+            let beyond = frequent.iter().copied().filter(|&b| numbers[b][0] > most);
+            found.extend(beyond.map(|b| (expected(counts[1][b]), pair(b))));
         }
     }
     // The surest, if they are too many.
@@ -139,10 +185,10 @@ mod tests {
         // Token 2 of the second is too rare to have met token 1 of the first.
         let rows = [[0, 0], [0, 0], [0, 1], [1, 1], [1, 1], [0, 0]];
         let pairs = (0..10).flat_map(|_| rows).chain([[0, 2]]).map(|[a, b]| (a, b));
-        let absent = of(7, [2, 3], pairs, None, EXPECTED);
+        let absent = of(7, [2, 3], pairs, &Order::default(), EXPECTED);
         assert_eq!(absent, Some(Absent { before: 7, pairs: vec![[1, 0]] }));
         let few = rows.iter().map(|&[a, b]| (a, b));
-        assert_eq!(of(7, [2, 3], few, None, EXPECTED), None);
+        assert_eq!(of(7, [2, 3], few, &Order::default(), EXPECTED), None);
     }
 
     #[test]
@@ -150,8 +196,18 @@ mod tests {
         // Each of the numbers 10 to 19 is there once; with token 1 only the first three are.
         let large = (0..10).map(|b| (0, b));
         let pairs = large.chain((0..12).map(|at| (1, at % 3)));
-        let rank = Some((0..10).collect());
-        let absent = of(0, [2, 10], pairs, rank, EXPECTED).expect("something is absent");
+        let order = Order { rank: Some((0..10).collect()), counts: None };
+        let absent = of(0, [2, 10], pairs, &order, EXPECTED).expect("something is absent");
         assert_eq!(absent.pairs, (3..10).map(|b| [1, b]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn counts_go_on_beyond_what_was_seen_but_not_anywhere() {
+        // Flows of 1, 2, 4 .. 512 records; of the second kind four, of at most 2.
+        let pairs = (0..100).map(|at| (0, at % 10)).chain([(1, 0), (1, 0), (1, 1), (1, 1)]);
+        let counts = (0..10).map(|b| [f64::from(1 << b); 2]).collect();
+        let order = Order { rank: Some((0..10).collect()), counts: Some(counts) };
+        let absent = of(0, [2, 10], pairs, &order, f64::INFINITY).expect("something is absent");
+        assert_eq!(absent.pairs, (4..10).map(|b| [1, b]).collect::<Vec<_>>());
     }
 }
