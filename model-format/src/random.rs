@@ -37,6 +37,8 @@ pub enum Purpose {
     Evaluation = 12,
     /// In which order flows take strata; the index numbers the block of flows.
     Strata = 13,
+    /// Drafts that are looked at before a run under conditions; the index numbers them.
+    Drafts = 14,
 }
 
 /// A stream of random numbers.

@@ -229,8 +229,8 @@ impl Batcher {
         let starts = self.keys.iter().zip(later_chunks);
         ready.extend(starts.zip(rows).map(|((&key, later_chunks), ((row, gates), condition))| {
             let goes_on = shared.tags.goes_on(row);
-            let decoded = self.decoder.decode(row);
-            let values = self.drawer.given_values(key.flow).unwrap_or(decoded);
+            let mut values = self.decoder.decode(row);
+            self.drawer.keep_given(key.flow, &mut values);
             Prepared {
                 key,
                 position: condition[0],

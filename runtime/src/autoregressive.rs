@@ -9,11 +9,13 @@
 
 mod alike;
 mod chain;
+mod drafts;
 mod graphs;
 mod joint;
 mod records;
 mod sample;
 mod tables;
+mod wish;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,10 +29,13 @@ use crate::networks::Networks;
 use crate::program::{Rows, RowsMut};
 use chain::Chain;
 pub(crate) use chain::forced_places;
+pub use drafts::Drafts;
+pub(crate) use drafts::Rule;
 use graphs::{DenseGraph, Loader, RecurrentGraph};
 pub(crate) use records::BEFORE_TOKENS;
 use records::Records;
 pub(crate) use tables::Tables;
+pub(crate) use wish::Wishes;
 
 /// A graph of one input and one output.
 pub(crate) trait Dense: Send + 'static {
@@ -225,7 +230,19 @@ impl<G: Dense, S: Recurrent> Networks for AutoregressiveEngine<G, S> {
         condition: &[f32],
         out: &mut Vec<f32>,
     ) -> Result<(), RuntimeError> {
-        self.chain.draw(rows, noise, condition, out)
+        debug_assert_eq!(condition.len() % rows.max(1), 0);
+        let rule = Rule::All;
+        let drafts = Drafts { each: 1, noise, condition, wishes: &Wishes::default(), rule };
+        self.chain.draw(&drafts, out, &mut Vec::new())
+    }
+
+    fn drafts(
+        &mut self,
+        drafts: &Drafts<'_>,
+        out: &mut Vec<f32>,
+        logs: &mut Vec<f64>,
+    ) -> Result<(), RuntimeError> {
+        self.chain.draw(drafts, out, logs)
     }
 
     fn gates(
@@ -255,5 +272,7 @@ impl<G: Dense, S: Recurrent> Networks for AutoregressiveEngine<G, S> {
     }
 }
 
+#[cfg(test)]
+pub(crate) use tests::bundle as test_bundle;
 #[cfg(test)]
 mod tests;

@@ -87,9 +87,9 @@ pub struct Cli {
     #[arg(long, help_heading = "How much", conflicts_with_all = ["flows", "duration"])]
     pub forever: bool,
 
-    /// Only what has this value: attributes are drawn again until a flow has it; of
-    /// measurements, records without it are left out. May be repeated: values of one name are
-    /// alternatives, different names must hold together. Also `NAME!=VALUE`, ranges
+    /// Only what has this value: attributes are drawn given it, by DoppelGANger until they have
+    /// it; of measurements, records without it are left out. May be repeated: values of one
+    /// name are alternatives, different names must hold together. Also `NAME!=VALUE`, ranges
     /// `dstport=1024-2047` and prefixes `srcip=10.0.0.0/8`; `--describe` lists the names
     #[arg(long = "where", value_name = "NAME=VALUE", help_heading = "Which flows")]
     pub conditions: Vec<Condition>,
@@ -99,7 +99,8 @@ pub struct Cli {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000), requires = "conditions")]
     pub where_tries: u32,
     /// Flows with the attributes in this CSV, one a row, each once unless said otherwise. Its
-    /// header names all attributes, and may name the time column: the flows' starts
+    /// header names all attributes, or any of an autoregressive model's, which draws the others
+    /// given these; it may name the time column: the flows' starts
     #[arg(long, value_name = "FILE", help_heading = "Which flows")]
     pub attributes: Option<PathBuf>,
 

@@ -221,6 +221,22 @@ impl Test {
         }
     }
 
+    /// Whether a value is before all that it holds for, or after: of numbers, in their order.
+    fn misses(&self, kind: &FieldKind, value: Value) -> (bool, bool) {
+        let outside = match (self, value) {
+            (Test::Whole(low, high), value) => value.as_i64().map(|n| (n < *low, n > *high)),
+            (Test::Wide(low, high), Value::Wide(number)) => {
+                let number = u128::from(number);
+                Some((number < *low, number > *high))
+            }
+            (Test::Real(low, high), value) => {
+                value.as_f64().map(|n| as_written(kind, n)).map(|n| (n < *low, n > *high))
+            }
+            _ => None,
+        };
+        outside.unwrap_or((false, false))
+    }
+
     /// Whether numbers from `least` to `most` reach into it.
     fn meets(&self, kind: &FieldKind, (least, most): (f64, f64)) -> bool {
         let (least, most) = (as_written(kind, least), as_written(kind, most));
@@ -262,6 +278,73 @@ impl Clause {
     pub(crate) fn matches(&self, value: Value) -> bool {
         let matches = |test: &Test| test.matches(&self.field, value);
         (self.any.is_empty() || self.any.iter().any(matches)) && !self.none.iter().any(matches)
+    }
+
+    /// Where among numbers 0 to `last`, whose values ascend, it holds: from and to, ascending.
+    pub(crate) fn holds_among(
+        &self,
+        last: u128,
+        value: impl Fn(u128) -> Value,
+    ) -> Vec<(u128, u128)> {
+        let kind = &self.field.kind;
+        // The first for which something is so that is so for all after it.
+        let first = |is: &dyn Fn(Value) -> bool| {
+            let (mut from, mut to) = (0, last);
+            while from < to {
+                let middle = from + (to - from) / 2;
+                if is(value(middle)) { to = middle } else { from = middle + 1 }
+            }
+            from
+        };
+        let mut cuts = vec![0];
+        for test in self.any.iter().chain(&self.none) {
+            cuts.push(first(&|value| !test.misses(kind, value).0));
+            cuts.push(first(&|value| test.misses(kind, value).1));
+        }
+        // No cut tells the last from those before it where it alone is after.
+        cuts.push(last);
+        cuts.sort_unstable();
+        cuts.dedup();
+        let mut found: Vec<(u128, u128)> = Vec::new();
+        for (index, &from) in cuts.iter().enumerate() {
+            let to = cuts.get(index + 1).map_or(last, |next| next - 1);
+            if !self.matches(value(from)) {
+                continue;
+            }
+            match found.last_mut() {
+                Some((_, before)) if *before + 1 == from => *before = to,
+                _ => found.push((from, to)),
+            }
+        }
+        found
+    }
+
+    /// What an error says where a field has no such value, of those that it has.
+    pub(crate) fn not_known(&self, known: &[Value]) -> ConditionError {
+        let values = match self.any.first() {
+            // What is left out is all that there is.
+            None => self.what_there_is(),
+            Some(test) => {
+                let missed = |value: &Value| test.misses(&self.field.kind, *value);
+                let order = |a: &&Value, b: &&Value| {
+                    let number = |value: &Value| value.as_f64().unwrap_or(0.0);
+                    number(a).total_cmp(&number(b))
+                };
+                let below = known.iter().filter(|value| missed(value).0).max_by(order);
+                let above = known.iter().filter(|value| missed(value).1).min_by(order);
+                let shown: Vec<String> = below
+                    .into_iter()
+                    .chain(above)
+                    .map(|value| format!("`{}`", self.show(*value)))
+                    .collect();
+                let name = self.name();
+                match shown.is_empty() {
+                    true => self.what_there_is(),
+                    false => format!("the nearest of `{name}` are {}", shown.join(" and ")),
+                }
+            }
+        };
+        ConditionError::Nothing { field: self.name().to_owned(), conditions: self.list(), values }
     }
 
     /// The conditions as they were written.

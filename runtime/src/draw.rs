@@ -1,115 +1,41 @@
 //! Where flows' attributes come from.
 //!
-//! The seam for conditions: [`Means`] says how they are met. A model class that
-//! can draw attributes given some of them is one more way here.
+//! The seam for conditions is in `plan.rs`, which says what a try of a flow is: a draw, or
+//! drafts of a model that draws attributes given some of them. Here flows are tried until
+//! they are as they are wanted.
 
+mod again;
 mod distinct;
+mod plan;
+mod tilt;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use ns_model_format::Schema;
 use ns_model_format::Value;
 use ns_model_format::autoregressive::{Autoregressive, Says, Variable};
 use ns_model_format::random::{Purpose, Stream};
 
-use crate::autoregressive::forced_places;
+use crate::autoregressive::{Drafts, Rule, forced_places};
 use crate::counters::Counters;
 use crate::decode::AttributeDecoder;
 use crate::error::RuntimeError;
 use crate::form::{Form, Noise, NoiseKind};
-use crate::generate::GenerateOptions;
 use crate::given::GivenFlows;
 use crate::networks::Networks;
-use crate::select::Selection;
 use crate::stages::{Stage, timed};
 use crate::strata::Strata;
 use crate::timeline::Key;
 pub(crate) use distinct::Distinct;
+pub(crate) use plan::DrawPlan;
+use plan::{Means, Try};
 
 /// Rows drawn at once while few flows are left to match.
 const MOST_ROWS: usize = 256;
+/// Drafts made at once.
+const MOST_DRAFTS: usize = 4096;
 /// Draws among which a given flow finds what was not given with it.
 const CANDIDATES: usize = 16;
-/// Times that a flow is drawn, without other conditions, until it is of one IP version.
-const DRAWS_OF_ONE_VERSION: u32 = 256;
-/// Times that a flow is drawn again because another has its attributes.
-const REDRAWS: u32 = 12;
-/// The first of them draw only the field that is drawn last.
-const OF_LAST_FIELD: u32 = 8;
-
-/// How the attributes of flows come to be.
-#[derive(Clone, Debug)]
-enum Means {
-    /// As the model draws them.
-    Free,
-    /// As the model draws them, again and again until they meet the conditions.
-    Rejection,
-    /// As they are given.
-    Given(Arc<GivenFlows>),
-}
-
-/// What a run's options say of attributes, checked; every worker draws by it.
-#[derive(Clone, Debug)]
-pub(crate) struct DrawPlan {
-    means: Means,
-    pub(crate) selection: Arc<Selection>,
-}
-
-impl DrawPlan {
-    /// # Errors
-    /// Conditions that cannot be met; given attributes of another bundle, or
-    /// together with conditions on them.
-    pub(crate) fn new(schema: &Schema, options: &GenerateOptions) -> Result<Self, RuntimeError> {
-        let selection = Selection::new(schema, &options.conditions, options.condition_tries)?;
-        let means = match &options.attributes {
-            None if selection.is_on_attributes() => Means::Rejection,
-            None => Means::Free,
-            Some(given) => {
-                let refuse = |found: &str, expected| {
-                    let found = found.to_owned();
-                    Err(RuntimeError::Option { option: "attributes", found, expected })
-                };
-                if selection.is_on_attributes() {
-                    let expected = "given attributes or conditions on them, not both";
-                    return refuse("given with conditions on attributes", expected);
-                }
-                if !given.is_of(schema) {
-                    return refuse("of another bundle", "attributes read for this bundle");
-                }
-                Means::Given(Arc::clone(given))
-            }
-        };
-        Ok(DrawPlan { means, selection: Arc::new(selection) })
-    }
-
-    /// Checks that given flows are in the form that the networks take.
-    pub(crate) fn check_form(&self, forms: &[Form]) -> Result<(), RuntimeError> {
-        let tokens = forms.first().and_then(Form::tokens).is_some();
-        match self.given() {
-            Some(given) if given.is_tokens() != tokens => Err(RuntimeError::Unsupported {
-                what: "giving attributes that are all tokens to such a model".to_owned(),
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether what a flow becomes depends on those before it, so that one draws
-    /// for all workers: where tokens are drawn, or the bundle says so, no two flows are to be alike.
-    pub(crate) fn is_in_common(&self, schema: &Schema, forms: &[Form]) -> bool {
-        let fields = forms.first().and_then(Form::tokens).map(|model| forced_places(model).len());
-        let is_distinct = fields.map_or(schema.distinct.is_some(), |fields| fields > 0);
-        is_distinct && !matches!(self.means, Means::Given(_))
-    }
-
-    /// The flows given, if they are.
-    pub(crate) fn given(&self) -> Option<&Arc<GivenFlows>> {
-        match &self.means {
-            Means::Given(given) => Some(given),
-            _ => None,
-        }
-    }
-}
 
 /// Draws the attributes of flows, batch by batch.
 pub(crate) struct Drawer {
@@ -124,12 +50,14 @@ pub(crate) struct Drawer {
     strata: Option<Strata>,
     /// The variables of the field that is drawn last, which tells flows apart best.
     last_field: Vec<usize>,
-    /// Which try was kept of each of the flows drawn.
+    /// The last draft that was made of each of the flows drawn, up to the try that was kept.
     attempts: Vec<u32>,
     counters: Arc<Counters>,
     noise: Vec<f32>,
     condition: Vec<f32>,
     rows: Vec<f32>,
+    /// Logarithms of the weights of these rows.
+    logs: Vec<f64>,
 }
 
 /// Flows whose attributes are to be drawn.
@@ -187,6 +115,7 @@ impl Drawer {
             noise: Vec::new(),
             condition: Vec::new(),
             rows: Vec::new(),
+            logs: Vec::new(),
         }
     }
 
@@ -213,20 +142,29 @@ impl Drawer {
         if wanted.keys.is_empty() {
             return Ok(());
         }
-        match self.plan.means.clone() {
+        match &self.plan.means {
             Means::Free if !self.plan.selection.is_on_versions() => {
                 self.draw_free(networks, decoder, wanted)
             }
-            Means::Free | Means::Rejection => self.draw_matching(networks, decoder, wanted),
-            Means::Given(_) if self.forced > 0 => self.draw_free(networks, decoder, wanted),
-            Means::Given(given) => self.draw_given(networks, decoder, wanted, &given),
+            Means::Like(given) => {
+                let given = given.clone();
+                self.draw_like(networks, decoder, wanted, &given)
+            }
+            _ => self.draw_matching(networks, decoder, wanted),
         }
     }
 
-    /// The values of a flow's attributes where they are given, since not every
+    /// Puts the values of a flow's attributes in place that are given, since not every
     /// number survives its encoding to the last digit.
-    pub(crate) fn given_values(&self, flow: u64) -> Option<Vec<Value>> {
-        self.plan.given().map(|given| given.values(flow).to_vec())
+    pub(crate) fn keep_given(&self, flow: u64, values: &mut [Value]) {
+        let Some(given) = self.plan.given() else { return };
+        for ((value, &given), is_given) in
+            values.iter_mut().zip(given.values(flow)).zip(given.is_given())
+        {
+            if *is_given {
+                *value = given;
+            }
+        }
     }
 
     fn push_noise(&mut self, flow: u64, attempt: u32) {
@@ -268,8 +206,8 @@ impl Drawer {
         Ok(())
     }
 
-    /// Try `k` of a flow has noise of its own, so neither the company nor how
-    /// many tries are made at once changes which one is the first to match.
+    /// Draws until flows are as they are wanted. Every draft of a flow has noise of its own, so
+    /// neither the company nor how many tries are made at once changes which one is the first.
     fn draw_matching<N: Networks>(
         &mut self,
         networks: &mut N,
@@ -277,51 +215,63 @@ impl Drawer {
         Wanted { keys, condition, rows }: Wanted<'_>,
     ) -> Result<(), RuntimeError> {
         let selection = Arc::clone(&self.plan.selection);
-        let chooses = matches!(self.plan.means, Means::Rejection);
-        let most_tries = if chooses { selection.tries() } else { DRAWS_OF_ONE_VERSION };
+        let chooses = selection.is_on_attributes();
+        let (most_drafts, gives_up) = self.plan.most_drafts();
+        // What is given in full is of the versions that the user wants.
+        let is_kept = self.plan.given().is_some_and(|given| given.are_all_given());
         let condition_dim = condition.len() / keys.len().max(1);
         let mut accepted: Vec<Option<Box<[f32]>>> = vec![None; keys.len()];
         let mut pending: Vec<usize> = (0..keys.len()).collect();
-        let (mut tried, mut draws, mut mixed, mut each) = (0, 0, 0, 1);
-        while !pending.is_empty() && tried < most_tries {
-            self.noise.clear();
-            self.condition.clear();
-            for &flow in &pending {
-                for attempt in tried..tried + each {
-                    self.push_noise(keys[flow].flow, attempt);
-                    let from = flow * condition_dim;
-                    self.condition.extend_from_slice(&condition[from..from + condition_dim]);
+        let (mut drafts, mut draws, mut mixed, mut each) = (0, 0, 0, 1);
+        while !pending.is_empty() && drafts < most_drafts {
+            let how = self.plan.try_at(drafts);
+            let at_once = (MOST_DRAFTS / (each * how.drafts) as usize).max(1);
+            let mut left = Vec::new();
+            for flows in pending.chunks(at_once) {
+                let first_of =
+                    |flow: usize| (0..each).map(move |k| (flow, drafts + k * how.drafts));
+                let tries: Vec<(usize, u32)> =
+                    flows.iter().flat_map(|&flow| first_of(flow)).collect();
+                self.push_tries(how, &tries, keys, condition, |_| None);
+                timed(Stage::Attributes, || self.make_tries(networks, how))?;
+                let width = self.rows.len() / tries.len();
+                let mut found = self.rows.chunks_exact_mut(width).zip(&self.logs);
+                for of_flow in tries.chunks_exact(each as usize) {
+                    let mut is_left = true;
+                    for (&(flow, draft), (row, &log)) in of_flow.iter().zip(&mut found) {
+                        if !is_left {
+                            continue;
+                        }
+                        draws += u64::from(how.drafts);
+                        let last = draft + how.drafts - 1;
+                        // Without conditions no flow is left out.
+                        let is_last = !gives_up && last + 1 >= most_drafts;
+                        if log == f64::NEG_INFINITY && !is_last {
+                            continue;
+                        }
+                        decoder.make_discrete(row);
+                        let values = decoder.decode(row);
+                        let is_one = is_kept || selection.is_of_one_version(&values);
+                        mixed += u64::from(!is_one);
+                        if is_last
+                            || (is_one && selection.wants_flow(keys[flow].flow, draft, &values))
+                        {
+                            self.attempts[flow] = last;
+                            accepted[flow] = Some((&*row).into());
+                            is_left = false;
+                        }
+                    }
+                    left.extend(of_flow.first().filter(|_| is_left).map(|&(flow, _)| flow));
                 }
             }
-            let count = pending.len() * each as usize;
-            timed(Stage::Attributes, || {
-                networks.attributes(count, &self.noise, &self.condition, &mut self.rows)
-            })?;
-            let width = self.rows.len() / count;
-            let mut flows = self.rows.chunks_exact_mut(width * each as usize);
-            pending.retain(|&flow| {
-                let tries = flows.next().unwrap_or_default().chunks_exact_mut(width);
-                for (attempt, row) in (tried..).zip(tries) {
-                    draws += 1;
-                    decoder.make_discrete(row);
-                    let values = decoder.decode(row);
-                    let is_one = selection.is_of_one_version(&values);
-                    mixed += u64::from(!is_one);
-                    let is_wanted =
-                        is_one && selection.wants_flow(keys[flow].flow, attempt, &values);
-                    // Without conditions no flow is left out.
-                    if is_wanted || (!chooses && attempt + 1 == most_tries) {
-                        self.attempts[flow] = attempt;
-                        accepted[flow] = Some((&*row).into());
-                        return false;
-                    }
-                }
-                true
-            });
-            tried += each;
+            pending = left;
+            drafts += each * how.drafts;
             // Few at first: where most flows match, more would be for nothing.
             let most = (MOST_ROWS / pending.len().max(1)).max(1) as u32;
-            each = (each * 2).min(most).min(most_tries.saturating_sub(tried).max(1));
+            each = match self.plan.tries_left(drafts) {
+                Some(left) => (each * 2).min(most).min(left),
+                None => 1,
+            };
         }
         self.counters.mixed_versions.fetch_add(mixed, Relaxed);
         if chooses {
@@ -349,108 +299,55 @@ impl Drawer {
         Ok(())
     }
 
-    /// Draws those again whose attributes an earlier flow has, up to [`REDRAWS`] times
-    /// each, from the try on that was kept. The company counts here.
-    pub(crate) fn make_distinct<N: Networks>(
+    /// Noise and conditions of tries, of flows from a draft on. Of a flow that `keeps` a draft
+    /// all is as in that, but for the field that is drawn last.
+    fn push_tries(
+        &mut self,
+        how: Try,
+        tries: &[(usize, u32)],
+        keys: &[Key],
+        condition: &[f32],
+        keeps: impl Fn(usize) -> Option<u32>,
+    ) {
+        let condition_dim = condition.len() / keys.len().max(1);
+        self.noise.clear();
+        self.condition.clear();
+        for &(flow, first) in tries {
+            for draft in first..first + how.drafts {
+                match keeps(flow) {
+                    Some(kept) => self.push_noise_of_last_field(keys[flow].flow, kept, draft),
+                    None => self.push_noise(keys[flow].flow, draft),
+                }
+            }
+            self.condition.extend_from_slice(&condition[flow * condition_dim..][..condition_dim]);
+        }
+    }
+
+    /// Makes the tries whose noise and conditions there are: a row each, and its weight.
+    fn make_tries<N: Networks>(
         &mut self,
         networks: &mut N,
-        decoder: &mut AttributeDecoder,
-        Wanted { keys, condition, rows }: Wanted<'_>,
-        distinct: &mut Distinct,
+        Try { drafts, rule }: Try,
     ) -> Result<(), RuntimeError> {
-        let Some(first) = keys.first() else { return Ok(()) };
-        distinct.forget(first.time_ns);
-        let selection = Arc::clone(&self.plan.selection);
-        let chooses = matches!(self.plan.means, Means::Rejection);
-        let (most_tries, most_each) =
-            if chooses { (selection.tries(), CANDIDATES as u32) } else { (1 + REDRAWS, 1) };
-        let (width, condition_dim) = (rows.len() / keys.len(), condition.len() / keys.len());
-        let hash =
-            |decoder: &mut AttributeDecoder, row: &[f32]| distinct::hash(&decoder.decode(row));
-        let mut hashes: Vec<u64> = rows.chunks_exact(width).map(|row| hash(decoder, row)).collect();
-        let mut pending: Vec<usize> =
-            (0..keys.len()).filter(|&flow| !distinct.claim(hashes[flow])).collect();
-        let mut redraws = vec![0; keys.len()];
-        let (mut draws, mut mixed) = (0, 0);
-        let has_last_field = !self.last_field.is_empty();
-        let kept = self.attempts.clone();
-        // Tries that conditions took count; those for one IP version do not.
-        let last_try = |flow: usize| if chooses { most_tries } else { kept[flow] + most_tries };
-        loop {
-            pending.retain(|&flow| self.attempts[flow] + 1 < last_try(flow));
-            if pending.is_empty() {
-                break;
+        let Drawer { noise, condition, rows, logs, plan, attribute_noise, .. } = self;
+        match plan.wished().filter(|_| rule != Rule::All) {
+            None => {
+                let count = noise.len() / attribute_noise.dim.max(1);
+                logs.clear();
+                logs.resize(count, 0.0);
+                networks.attributes(count, noise, condition, rows)
             }
-            let each = (MOST_ROWS / pending.len()).clamp(1, most_each as usize) as u32;
-            self.noise.clear();
-            self.condition.clear();
-            for &flow in &pending {
-                for attempt in self.attempts[flow] + 1..=self.attempts[flow] + each {
-                    // All else of the flow stays as it was drawn: flows that are alike are
-                    // of frequent kinds, and would become rarer if all were drawn again.
-                    if !chooses && has_last_field && redraws[flow] < OF_LAST_FIELD {
-                        self.push_noise_of_last_field(keys[flow].flow, kept[flow], attempt);
-                    } else {
-                        self.push_noise(keys[flow].flow, attempt);
-                    }
-                    let from = flow * condition_dim;
-                    self.condition.extend_from_slice(&condition[from..from + condition_dim]);
-                }
+            Some(wished) => {
+                let (each, wishes) = (drafts as usize, &wished.wishes);
+                networks.drafts(&Drafts { each, noise, condition, wishes, rule }, rows, logs)
             }
-            let count = pending.len() * each as usize;
-            timed(Stage::Again, || {
-                networks.attributes(count, &self.noise, &self.condition, &mut self.rows)
-            })?;
-            let mut flows = self.rows.chunks_exact_mut(width * each as usize);
-            let attempts = &mut self.attempts;
-            pending.retain(|&flow| {
-                for row in flows.next().unwrap_or_default().chunks_exact_mut(width) {
-                    decoder.make_discrete(row);
-                    attempts[flow] += 1;
-                    draws += 1;
-                    if attempts[flow] >= last_try(flow) {
-                        return false;
-                    }
-                    // Noise has no part that is a field's: its columns are taken over.
-                    if !chooses
-                        && !has_last_field
-                        && attempts[flow] <= kept[flow] + OF_LAST_FIELD
-                        && !decoder.keep_but_told(&rows[flow * width..][..width], row)
-                    {
-                        continue;
-                    }
-                    let values = decoder.decode(row);
-                    if !selection.is_of_one_version(&values) {
-                        mixed += 1;
-                        continue;
-                    }
-                    if !selection.wants_flow(keys[flow].flow, attempts[flow], &values) {
-                        continue;
-                    }
-                    rows[flow * width..][..width].copy_from_slice(row);
-                    hashes[flow] = distinct::hash(&values);
-                    redraws[flow] += 1;
-                    if distinct.claim(hashes[flow]) || redraws[flow] == REDRAWS {
-                        return false;
-                    }
-                }
-                true
-            });
         }
-        self.counters.mixed_versions.fetch_add(mixed, Relaxed);
-        if chooses {
-            self.counters.draws.fetch_add(draws, Relaxed);
-        }
-        for (key, hash) in keys.iter().zip(hashes) {
-            distinct.remember(key.time_ns, hash);
-        }
-        Ok(())
     }
 
     /// Whether a flow goes on after its first segment, and its own scales,
     /// cannot be given. The model draws some flows at the same start, and the one
     /// most like the given flow lends it these.
-    fn draw_given<N: Networks>(
+    fn draw_like<N: Networks>(
         &mut self,
         networks: &mut N,
         decoder: &mut AttributeDecoder,

@@ -63,8 +63,8 @@ pub struct GenerateOptions {
     /// A flow that never says stop is ended after so many records.
     pub max_flow_records: u32,
     /// What is generated: flows by their attributes, records by their
-    /// measurements. Attributes are drawn again until they meet the conditions on
-    /// them; records that do not meet theirs are left out.
+    /// measurements. Attributes are drawn given the conditions on them, or again until they
+    /// meet them; records that do not meet theirs are left out.
     pub conditions: Vec<Condition>,
     /// Times that a flow's attributes are drawn at most; a flow that never meets
     /// the conditions is left out and counted.
@@ -137,7 +137,9 @@ impl GenerateOptions {
     /// # Errors
     /// Conditions that cannot be met, given attributes that do not fit.
     pub fn check_against(&self, bundle: &Bundle) -> Result<(), RuntimeError> {
-        DrawPlan::new(&bundle.manifest().schema, self).map(drop)
+        let manifest = bundle.manifest();
+        let model = manifest.model.autoregressive.as_ref();
+        DrawPlan::new(&manifest.schema, model, self).map(drop)
     }
 
     /// Ends of the arrivals: flow numbers and starts below these are generated.
@@ -218,7 +220,7 @@ fn load(
 pub(crate) fn start<N: Networks, R: Render>(
     bundle: &Bundle,
     options: &GenerateOptions,
-    networks: Vec<Vec<N>>,
+    mut networks: Vec<Vec<N>>,
     render: R,
 ) -> Result<Stream<R::Item>, RuntimeError> {
     let manifest = bundle.manifest();
@@ -231,8 +233,10 @@ pub(crate) fn start<N: Networks, R: Render>(
         records: options.max_flow_records,
         end_ns: options.duration_ns.unwrap_or(u64::MAX),
     };
-    let plan = DrawPlan::new(&manifest.schema, options)?;
-    plan.check_form(&forms)?;
+    let mut plan = DrawPlan::new(&manifest.schema, forms[0].tokens(), options)?;
+    if let Some(first) = networks.first_mut().and_then(|networks| networks.first_mut()) {
+        plan.prepare(first, &forms[0], &manifest.schema, options.seed)?;
+    }
     let counters = Arc::new(Counters::default());
     let shared = Arc::new(Shared::new(
         manifest,

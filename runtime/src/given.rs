@@ -67,9 +67,12 @@ pub enum GivenError {
 #[derive(Clone, Debug)]
 pub struct GivenFlows {
     fields: Vec<Field>,
+    /// Which fields are given: all, unless they are tokens.
+    is_given: Vec<bool>,
     /// Whether all fields are tokens.
     tokens: bool,
-    /// `[rows, dim]`, the folded forms of all fields, or their tokens.
+    /// `[rows, dim]`, the folded forms of all fields, or their tokens: -1 of fields that are
+    /// not given.
     folded: Vec<f32>,
     dim: usize,
     /// `[rows, fields]`.
@@ -91,7 +94,7 @@ struct Reading<'a> {
     path: &'a Path,
     schema: &'a Schema,
     /// For each attribute, its column in the file.
-    at: Vec<usize>,
+    at: Vec<Option<usize>>,
     time_at: Option<usize>,
     layouts: Vec<Layout>,
     flows: GivenFlows,
@@ -100,9 +103,9 @@ struct Reading<'a> {
 }
 
 impl GivenFlows {
-    /// Reads a CSV whose header names all attributes of the schema, and maybe
-    /// the time column: then the flows start at these times, else when the
-    /// model says. Rows are put in order of time.
+    /// Reads a CSV whose header names all attributes of the schema, or where all of them are
+    /// tokens any of them; and maybe the time column: then the flows start at these times,
+    /// else when the model says. Rows are put in order of time.
     ///
     /// # Errors
     /// The file cannot be read; a column that is missing or too many; a cell
@@ -175,6 +178,16 @@ impl GivenFlows {
         self.fields == schema.attributes
     }
 
+    /// Which attributes are given.
+    pub(crate) fn is_given(&self) -> &[bool] {
+        &self.is_given
+    }
+
+    /// Whether all are.
+    pub(crate) fn are_all_given(&self) -> bool {
+        !self.is_given.contains(&false)
+    }
+
     /// Whether [`Self::folded`] has tokens.
     pub(crate) fn is_tokens(&self) -> bool {
         self.tokens
@@ -187,7 +200,7 @@ impl GivenFlows {
         &self.folded[row * self.dim..][..self.dim]
     }
 
-    /// The attributes of flow `flow`.
+    /// The attributes of flow `flow`; anything in place of what is not given.
     pub(crate) fn values(&self, flow: u64) -> &[Value] {
         let row = (flow % self.rows as u64) as usize;
         &self.values[row * self.fields.len()..][..self.fields.len()]
@@ -223,27 +236,28 @@ impl<'a> Reading<'a> {
                 return Err(fail(format!("column `{name}` stands twice")));
             }
         }
-        let missing = names.iter().zip(&at).filter(|(_, at)| at.is_none());
-        let missing: Vec<String> = missing.map(|(name, _)| name.clone()).collect();
-        if !missing.is_empty() {
-            return Err(fail(format!("all attributes are needed; missing: {}", list(&missing))));
-        }
         let segments = |field: &Field| Layout { segments: field.codec.segments() };
         let tokens = schema.attributes.iter().map(|field| match &field.codec {
             Codec::Tokens(codec) => Some(codec.sizes().len()),
             _ => None,
         });
         let tokens: Option<usize> = tokens.sum();
+        let missing = names.iter().zip(&at).filter(|(_, at)| at.is_none());
+        let missing: Vec<String> = missing.map(|(name, _)| name.clone()).collect();
+        if tokens.is_none() && !missing.is_empty() {
+            return Err(fail(format!("all attributes are needed; missing: {}", list(&missing))));
+        }
+        if header.is_empty() {
+            return Err(fail(format!("no columns; the attributes are {}", list(&names))));
+        }
         let folded = || schema.attributes.iter().map(Field::folded_dim).sum();
         Ok(Reading {
             path,
             schema,
             cells: vec![Vec::new(); names.len()],
-            at: at.into_iter().flatten().collect(),
-            time_at,
-            layouts: schema.attributes.iter().map(segments).collect(),
             flows: GivenFlows {
                 fields: schema.attributes.clone(),
+                is_given: at.iter().map(Option::is_some).collect(),
                 tokens: tokens.is_some(),
                 folded: Vec::new(),
                 dim: tokens.unwrap_or_else(folded),
@@ -251,6 +265,9 @@ impl<'a> Reading<'a> {
                 rows: 0,
                 starts: None,
             },
+            at,
+            time_at,
+            layouts: schema.attributes.iter().map(segments).collect(),
             times_ns: Vec::new(),
         })
     }
@@ -271,28 +288,39 @@ impl<'a> Reading<'a> {
             })?;
             self.times_ns.push(time);
         }
-        for (field, &at) in self.at.iter().enumerate() {
+        for (field, at) in self.at.iter().enumerate() {
+            let Some(at) = *at else { continue };
             let cell = record.get(at).unwrap_or_default();
             let cell = plain_cell(self.schema, &self.schema.attributes[field], cell);
             self.cells[field].push(cell.to_owned());
         }
-        if self.cells.first().is_some_and(|cells| cells.len() >= BLOCK) {
+        self.flows.rows = row;
+        if self.rows_to_encode() >= BLOCK {
             self.encode()?;
         }
-        self.flows.rows = row;
         Ok(())
     }
 
-    /// Encodes the rows read since the last time.
+    /// Rows read since the last time that some were encoded.
+    fn rows_to_encode(&self) -> usize {
+        self.flows.rows - self.flows.values.len() / self.flows.fields.len().max(1)
+    }
+
+    /// Encodes them.
     fn encode(&mut self) -> Result<(), GivenError> {
         let fields = self.schema.attributes.len();
-        let rows = self.cells.first().map_or(0, Vec::len);
+        let rows = self.rows_to_encode();
         let first = self.flows.values.len() / fields.max(1);
         let (folded_from, dim) = (self.flows.folded.len(), self.flows.dim);
-        self.flows.folded.resize(folded_from + rows * dim, 0.0);
+        self.flows.folded.resize(folded_from + rows * dim, -1.0);
         self.flows.values.resize((first + rows) * fields, Value::Int(0));
         let mut offset = 0;
         for (index, field) in self.schema.attributes.iter().enumerate() {
+            if !self.flows.is_given[index] {
+                // Only of tokens.
+                offset += field.codec.segments().len();
+                continue;
+            }
             let cells = std::mem::take(&mut self.cells[index]);
             let column = column_of(field, &cells)
                 .map_err(|(at, reason)| self.cell_error(first + at + 1, &field.name, reason))?;

@@ -2,6 +2,7 @@
 //!
 //! Slots, parking and order in time are tested behind it without a library.
 
+pub use crate::autoregressive::Drafts;
 use crate::error::RuntimeError;
 
 /// The three networks of a chunk. Rows are flows; a row's result depends on
@@ -15,6 +16,18 @@ pub trait Networks: Send + 'static {
         condition: &[f32],
         out: &mut Vec<f32>,
     ) -> Result<(), RuntimeError>;
+
+    /// Draws flows by way of drafts, where attributes can be drawn given some of them: to
+    /// `out [flows, A]`, and for each flow the logarithm of its weight, below all numbers for
+    /// one that none of its drafts became.
+    fn drafts(
+        &mut self,
+        _drafts: &Drafts<'_>,
+        _out: &mut Vec<f32>,
+        _logs: &mut Vec<f64>,
+    ) -> Result<(), RuntimeError> {
+        Err(RuntimeError::Unsupported { what: "drawing given attributes".to_owned() })
+    }
 
     /// Discrete attributes `[rows, A]`, `condition [rows, C]` to `out [rows, G]`.
     fn gates(
@@ -48,6 +61,15 @@ impl Networks for Box<dyn Networks> {
         out: &mut Vec<f32>,
     ) -> Result<(), RuntimeError> {
         (**self).attributes(rows, noise, condition, out)
+    }
+
+    fn drafts(
+        &mut self,
+        drafts: &Drafts<'_>,
+        out: &mut Vec<f32>,
+        logs: &mut Vec<f64>,
+    ) -> Result<(), RuntimeError> {
+        (**self).drafts(drafts, out, logs)
     }
 
     fn gates(

@@ -118,6 +118,16 @@ impl Selection {
         !self.attributes.is_empty()
     }
 
+    /// The conditions on attributes.
+    pub(crate) fn on_attributes(&self) -> &[Clause] {
+        &self.attributes
+    }
+
+    /// These as they were written.
+    pub(crate) fn list_on_attributes(&self) -> String {
+        list(&self.attributes)
+    }
+
     /// Whether records are chosen by their measurements.
     pub(crate) fn is_on_measurements(&self) -> bool {
         !self.measurements.is_empty()
@@ -151,7 +161,7 @@ impl Selection {
             return Ok(());
         }
         let what = format!(
-            "none of the first {FLOWS_DRAWN} flows met {} in {} tries each; {}",
+            "none of the first {FLOWS_DRAWN} flows met {} in {} tries each{}",
             list(&self.attributes),
             self.tries,
             most_frequent(&census, 0, &self.attributes)
@@ -168,7 +178,7 @@ impl Selection {
             return Ok(());
         }
         let what = format!(
-            "none of the first {FLOWS_ENDED} flows has a record with {}; {}",
+            "none of the first {FLOWS_ENDED} flows has a record with {}{}",
             list(&self.measurements),
             most_frequent(&census, self.attributes.len(), &self.measurements)
         );
@@ -188,21 +198,21 @@ impl Selection {
     }
 }
 
+/// What there was instead, as the end of a sentence; nothing, where what was drawn was all
+/// drawn given the conditions.
 fn most_frequent(census: &Census, first: usize, clauses: &[Clause]) -> String {
     let mut text = String::new();
     for (index, clause) in (first..).zip(clauses) {
         let of_field = census.values.iter().filter(|((at, _), _)| *at == index);
         let mut counts: Vec<(u64, &str)> =
             of_field.map(|((_, value), count)| (*count, value.as_str())).collect();
+        if counts.is_empty() {
+            continue;
+        }
         let all: u64 = counts.iter().map(|(count, _)| count).sum();
         counts.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
         // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "{}`{}` is most often ",
-            if index > first { "; " } else { "" },
-            clause.name()
-        );
+        let _ = write!(text, "; `{}` is most often ", clause.name());
         for (place, (count, value)) in counts.iter().take(MOST_LISTED).enumerate() {
             let separator = if place > 0 { ", " } else { "" };
             let share = 100.0 * *count as f64 / all.max(1) as f64;

@@ -7,13 +7,18 @@ use ns_model_format::autoregressive::{Applies, RecordSays, Says, Variable};
 use ns_model_format::codec::TokensCodec;
 
 use super::alike::Alike;
+use super::drafts::{Drafts, Rule, Weighed};
 use super::sample::{Masked, Sampler};
 use super::tables::Tables;
+use super::wish::Wish;
 use super::{Dense, Widths};
 use crate::error::RuntimeError;
 use crate::kernels::{self, wide};
 use crate::program::{Rows, RowsMut};
 use crate::stages::{Stage, timed};
+
+/// The logarithm of the least that a given token weighs.
+const LEAST_LOG: f64 = -1e4;
 
 /// A variable and its graph.
 struct Link<G> {
@@ -88,6 +93,11 @@ pub(super) struct Chain<G> {
     /// Their tokens.
     drawn: Vec<f32>,
     allowed: Vec<u32>,
+    wished: Vec<u32>,
+    /// The token that each row is given, -1 where none is.
+    fixed: Vec<f32>,
+    /// Whose noise each row has.
+    sources: Vec<u32>,
 }
 
 /// Where in a condition the tokens of each attribute field begin: field by field, octets
@@ -118,6 +128,13 @@ fn given_pair(pairs: &[[u32; 2]], tokens: [f32; 2]) -> Option<f32> {
     let given = tokens.iter().all(|&token| token >= 0.0);
     let pair = tokens.map(|token| token as u32);
     given.then(|| pairs.binary_search(&pair).unwrap_or(pairs.len()) as f32)
+}
+
+/// Whether a pair has the tokens of its fields that are given; so has none of the pairs.
+fn is_of_pair(pair: Option<&[u32; 2]>, given: [f32; 2]) -> bool {
+    pair.is_none_or(|pair| {
+        pair.iter().zip(given).all(|(&token, given)| given < 0.0 || token == given as u32)
+    })
 }
 
 impl<G: Dense> Chain<G> {
@@ -196,142 +213,243 @@ impl<G: Dense> Chain<G> {
             alike: Alike::default(),
             drawn: Vec::new(),
             allowed: Vec::new(),
+            wished: Vec::new(),
+            fixed: Vec::new(),
+            sources: Vec::new(),
         }
     }
 
-    /// `noise [rows, 2 N]`, `condition [rows, 1 + fields' variables]` to tokens and places.
+    /// Draws flows to tokens and places, `[flows, 2 N]`, and the logarithm of the weight of
+    /// each, below all numbers for one that none of its drafts became.
     pub(super) fn draw(
         &mut self,
-        rows: usize,
-        noise: &[f32],
-        condition: &[f32],
+        drafts: &Drafts<'_>,
         out: &mut Vec<f32>,
+        logs: &mut Vec<f64>,
     ) -> Result<(), RuntimeError> {
         let count = self.links.len();
         let (width, wide_row) = (2 * count, self.condition_dim);
+        let Drafts { each, noise, condition, wishes, rule } = *drafts;
         out.clear();
-        out.resize(rows * width, 0.0);
-        let given = noise.chunks_exact(width).zip(condition.chunks_exact(wide_row));
-        for (row, (noise, condition)) in out.chunks_exact_mut(width).zip(given) {
-            let bin = self.edges.partition_point(|&edge| edge <= condition[0]).saturating_sub(1);
+        out.resize(noise.len(), 0.0);
+        let rows = noise.chunks_exact(width).zip(out.chunks_exact_mut(width)).enumerate();
+        for (index, (noise, row)) in rows {
+            let position = condition[index / each * wide_row];
+            let bin = self.edges.partition_point(|&edge| edge <= position).saturating_sub(1);
             row[0] = bin.min(self.links[0].size - 1) as f32;
             for (place, uniforms) in row[count..].iter_mut().zip(noise.chunks_exact(2)) {
                 *place = uniforms[1];
             }
         }
+        logs.clear();
+        logs.resize(out.len() / width, 0.0);
+        let mut sources = std::mem::take(&mut self.sources);
+        sources.clear();
+        sources.extend(0..logs.len() as u32);
+        let mut drawn = Weighed { width, each, rows: out, logs, sources: &mut sources };
         for at in 1..count {
-            let Chain { links, tables, alike, drawn, sampler, masked, allowed, span_us, .. } = self;
-            let Link {
-                size,
-                applies,
-                parents,
-                graph,
-                forced,
-                told,
-                pairs,
-                at_least_us,
-                among,
-                absent,
-            } = &mut links[at];
-            alike.clear();
-            let conditions = condition.chunks_exact(wide_row);
-            for (index, (row, condition)) in out.chunks_exact_mut(width).zip(conditions).enumerate()
-            {
-                let applies = applies.is_none_or(|applies| {
-                    (row[applies.variable] as u32 == applies.token) == applies.equal
-                });
-                let given = match (*forced, &*pairs) {
-                    (Some(place), _) => Some(condition[place]),
-                    (_, Some((pairs, places))) => given_pair(pairs, places.map(|at| condition[at])),
-                    _ => None,
-                };
-                let told = told.as_ref().and_then(|(by, tokens)| {
-                    tokens.get(row[*by] as usize).map(|&token| token as f32)
-                });
-                match given.filter(|&token| token >= 0.0).or(told) {
-                    _ if !applies => row[at] = *size as f32,
-                    Some(token) => row[at] = token.min((*size - 1) as f32),
-                    None => alike.add(index, parents.iter().map(|&parent| row[parent])),
-                }
-            }
-            let Some(graph) = graph.as_mut().filter(|_| !alike.is_empty()) else {
-                continue;
-            };
-            let (firsts, members) = alike.groups();
-            let fill = |mut sums: RowsMut<'_>| {
-                let firsts = &firsts[sums.first..];
-                wide(
-                    #[inline(always)]
-                    || {
-                        let mut terms = Vec::new();
-                        for (sum, &first) in sums.iter_mut().zip(firsts) {
-                            let row = &out[first * width..][..count];
-                            terms.clear();
-                            for (&parent, table) in parents.iter().zip(&tables.attributes[at]) {
-                                terms.push(table.row(row[parent] as usize));
-                            }
-                            kernels::sum(&terms, sum);
-                        }
-                    },
-                );
-            };
-            drawn.clear();
-            let latest_us = at_least_us.iter().copied().fold(0.0, f64::max);
-            let mut sample = |logits: Rows<'_>| {
-                wide(
-                    #[inline(always)]
-                    || {
-                        for (group, logits) in (logits.first..).zip(logits.iter()) {
-                            // Flows of a group have the same tokens before.
-                            let first = &out[firsts[group] * width..][..count];
-                            let without = absent
-                                .iter()
-                                .filter_map(|(before, lists)| lists.get(first[*before] as usize));
-                            let (all, logits) = (logits, masked.without(logits, without));
-                            let mut is_weighed = false;
-                            while let Some(&(_, row)) =
-                                members.get(drawn.len()).filter(|(of, _)| *of as usize == group)
-                            {
-                                let row = row as usize;
-                                let uniform = noise[row * width + 2 * at];
-                                let position = f64::from(condition[row * wide_row]);
-                                let left_us = (1.0 - position).max(0.0) * *span_us;
-                                allowed.clear();
-                                if latest_us > left_us {
-                                    let fits = |t: &u32| at_least_us[*t as usize] <= left_us;
-                                    allowed.extend((0..*size as u32).filter(fits));
-                                }
-                                let among = among.as_ref().and_then(|(before, lists)| {
-                                    lists.get(out[row * width + before] as usize)
-                                });
-                                let allowed = among.unwrap_or(allowed);
-                                if !allowed.is_empty() {
-                                    is_weighed = false;
-                                    let is_left = |t: &u32| logits[*t as usize] > f32::MIN;
-                                    let logits =
-                                        if allowed.iter().any(is_left) { logits } else { all };
-                                    let token = sampler.draw(logits, Some(&allowed[..]), uniform);
-                                    drawn.push(token as f32);
-                                    continue;
-                                }
-                                if !is_weighed {
-                                    sampler.weigh(logits, None);
-                                    is_weighed = true;
-                                }
-                                drawn.push(sampler.place(uniform) as f32);
-                            }
-                        }
-                    },
-                );
-            };
-            graph.run(firsts.len(), fill, |rows| {
-                timed(Stage::AttributeTokens, || sample(rows));
-            })?;
-            for (&(_, row), &token) in members.iter().zip(&*drawn) {
-                out[row as usize * width + at] = token;
+            let is_weighed = self.draw_variable(at, drafts, &mut drawn)?;
+            match rule {
+                Rule::Accept if is_weighed => drawn.accept(noise),
+                Rule::Choose if at == wishes.last() => drawn.choose(at, noise),
+                Rule::Choose if is_weighed && !wishes.is_tilted() => drawn.resample(at, noise),
+                _ => {}
             }
         }
+        self.sources = sources;
         Ok(())
+    }
+
+    /// Draws one variable of all rows; whether it says how likely what they are given is, or
+    /// what is wished of them.
+    fn draw_variable(
+        &mut self,
+        at: usize,
+        drafts: &Drafts<'_>,
+        Weighed { width, each, rows: out, logs, sources }: &mut Weighed<'_>,
+    ) -> Result<bool, RuntimeError> {
+        let Chain { links, tables, alike, drawn, sampler, masked, allowed, wished, fixed, .. } =
+            self;
+        let (count, wide_row, span_us) = (links.len(), self.condition_dim, self.span_us);
+        let Drafts { noise, condition, wishes, rule, .. } = *drafts;
+        let (width, each) = (*width, *each);
+        let Link { size, applies, parents, graph, forced, told, pairs, at_least_us, among, absent } =
+            &mut links[at];
+        // What a row is given counts where rows are weighed, and so does what is wished.
+        let weighs = rule != Rule::All && at <= wishes.last();
+        let wish = wishes.of(at).filter(|wish| weighs && wish.is_any());
+        let uniforms_of = |source: u32| &noise[source as usize * width + 2 * at..][..2];
+        alike.clear();
+        fixed.clear();
+        for (index, row) in out.chunks_exact_mut(width).enumerate() {
+            fixed.push(-1.0);
+            if logs[index] == f64::NEG_INFINITY {
+                continue;
+            }
+            let condition = &condition[index / each * wide_row..][..wide_row];
+            let applies = applies.is_none_or(|applies| {
+                (row[applies.variable] as u32 == applies.token) == applies.equal
+            });
+            let given = match (*forced, &*pairs) {
+                (Some(place), _) => Some(condition[place]),
+                (_, Some((pairs, places))) => given_pair(pairs, places.map(|at| condition[at])),
+                _ => None,
+            };
+            let given = given.filter(|&token| token >= 0.0);
+            let given = given.map(|token| token.min((*size - 1) as f32));
+            let told = told
+                .as_ref()
+                .and_then(|(by, tokens)| tokens.get(row[*by] as usize).map(|&token| token as f32));
+            let parents = parents.iter().map(|&parent| row[parent]);
+            match (given, told) {
+                _ if !applies => row[at] = *size as f32,
+                (Some(token), None) if weighs => {
+                    fixed[index] = token;
+                    alike.add(index, parents);
+                    row[at] = token;
+                }
+                (Some(token), _) => row[at] = token,
+                (None, Some(token)) => {
+                    row[at] = token;
+                    if let Some(wish) = wish {
+                        let token = token as u32;
+                        logs[index] += f64::from(wish.share_of(token)).ln();
+                        row[count + at] = wish.within(token, uniforms_of(sources[index])[1]);
+                    }
+                }
+                (None, None) => alike.add(index, parents),
+            }
+        }
+        let is_half_given = |condition: &[f32]| {
+            let places = pairs.as_ref().filter(|_| weighs).map(|(_, places)| places);
+            places.is_some_and(|places| places.iter().any(|&at| condition[at] >= 0.0))
+        };
+        let is_weighed = wish.is_some_and(Wish::is_condition)
+            || fixed.iter().any(|&token| token >= 0.0)
+            || condition.chunks_exact(wide_row).any(is_half_given);
+        let Some(graph) = graph.as_mut().filter(|_| !alike.is_empty()) else {
+            return Ok(is_weighed);
+        };
+        let (firsts, members) = alike.groups();
+        let fill = |mut sums: RowsMut<'_>| {
+            let firsts = &firsts[sums.first..];
+            wide(
+                #[inline(always)]
+                || {
+                    let mut terms = Vec::new();
+                    for (sum, &first) in sums.iter_mut().zip(firsts) {
+                        let row = &out[first * width..][..count];
+                        terms.clear();
+                        for (&parent, table) in parents.iter().zip(&tables.attributes[at]) {
+                            terms.push(table.row(row[parent] as usize));
+                        }
+                        kernels::sum(&terms, sum);
+                    }
+                },
+            );
+        };
+        drawn.clear();
+        let latest_us = at_least_us.iter().copied().fold(0.0, f64::max);
+        let mut sample = |logits: Rows<'_>| {
+            wide(
+                #[inline(always)]
+                || {
+                    for (group, logits) in (logits.first..).zip(logits.iter()) {
+                        // Flows of a group have the same tokens before.
+                        let first = &out[firsts[group] * width..][..count];
+                        let without = absent
+                            .iter()
+                            .filter_map(|(before, lists)| lists.get(first[*before] as usize));
+                        let (all, possible) = (logits, masked.without(logits, without));
+                        let mut is_weighed = false;
+                        while let Some(&(_, row)) =
+                            members.get(drawn.len()).filter(|(of, _)| *of as usize == group)
+                        {
+                            let row = row as usize;
+                            let uniform = uniforms_of(sources[row])[0];
+                            let condition = &condition[row / each * wide_row..][..wide_row];
+                            let position = f64::from(condition[0]);
+                            let left_us = (1.0 - position).max(0.0) * span_us;
+                            allowed.clear();
+                            if latest_us > left_us {
+                                let fits = |t: &u32| at_least_us[*t as usize] <= left_us;
+                                allowed.extend((0..*size as u32).filter(fits));
+                            }
+                            let among = among.as_ref().and_then(|(before, lists)| {
+                                lists.get(out[row * width + before] as usize)
+                            });
+                            let allowed = among.unwrap_or(allowed);
+                            let allowed = (!allowed.is_empty()).then_some(&allowed[..]);
+                            let is_left = |t: &u32| possible[*t as usize] > f32::MIN;
+                            let are_left = allowed.is_none_or(|tokens| tokens.iter().any(is_left));
+                            let logits = if are_left { possible } else { all };
+                            let places = pairs.as_ref().filter(|_| weighs);
+                            let half =
+                                places.map(|(pairs, at)| (pairs, at.map(|at| condition[at])));
+                            let half = half.filter(|(_, of)| of.iter().any(|&token| token >= 0.0));
+                            if wish.is_some() || half.is_some() || fixed[row] >= 0.0 {
+                                is_weighed = false;
+                                sampler.weigh(logits, allowed);
+                                let all = sampler.log_total();
+                                if fixed[row] >= 0.0 {
+                                    let logit = logits[fixed[row] as usize];
+                                    // Given all the same.
+                                    logs[row] += (f64::from(logit) - all).max(LEAST_LOG);
+                                    drawn.push(fixed[row]);
+                                    continue;
+                                }
+                                let tokens_before = &out[row * width..][..count];
+                                let is_wished = |&token: &u32| {
+                                    let pair =
+                                        half.map(|(pairs, of)| (pairs.get(token as usize), of));
+                                    wish.is_none_or(|wish| wish.allows(token, tokens_before))
+                                        && pair.is_none_or(|(pair, of)| is_of_pair(pair, of))
+                                };
+                                wished.clear();
+                                match allowed {
+                                    Some(allowed) => {
+                                        wished.extend(allowed.iter().copied().filter(is_wished));
+                                    }
+                                    None => wished.extend((0..*size as u32).filter(is_wished)),
+                                }
+                                let bias = wish.map_or(&[][..], Wish::bias);
+                                sampler.weigh_biased(logits, wished, bias);
+                                let token =
+                                    wished.get(sampler.place(uniform)).copied().unwrap_or(0);
+                                let log_tilt =
+                                    wish.map_or(0.0, |wish| wish.log_tilt(token as usize));
+                                let log = sampler.log_total() - all - log_tilt;
+                                logs[row] += if log.is_finite() { log } else { f64::NEG_INFINITY };
+                                drawn.push(token as f32);
+                                continue;
+                            }
+                            if allowed.is_some() {
+                                is_weighed = false;
+                                drawn.push(sampler.draw(logits, allowed, uniform) as f32);
+                                continue;
+                            }
+                            if !is_weighed {
+                                sampler.weigh(logits, None);
+                                is_weighed = true;
+                            }
+                            drawn.push(sampler.place(uniform) as f32);
+                        }
+                    }
+                },
+            );
+        };
+        graph.run(firsts.len(), fill, |rows| {
+            timed(Stage::AttributeTokens, || sample(rows));
+        })?;
+        for (&(_, row), &token) in members.iter().zip(&*drawn) {
+            let row = row as usize;
+            out[row * width + at] = token;
+            if let Some(wish) = wish {
+                let uniform = uniforms_of(sources[row])[1];
+                out[row * width + count + at] = wish.within(token as u32, uniform);
+            }
+        }
+        Ok(is_weighed)
     }
 
     /// What the steps of flows with these attributes are given.

@@ -14,6 +14,8 @@ pub(crate) struct Sampler {
     weights: Vec<[f32; COLUMNS]>,
     /// Sums of the columns up to each.
     sums: [f32; COLUMNS],
+    /// The largest logit, whose weight is 1.
+    most: f32,
     /// Logits of what is allowed.
     chosen: Vec<f32>,
 }
@@ -45,6 +47,25 @@ impl Sampler {
         }
     }
 
+    /// Makes weights of the logits of `tokens`, to each of which its bias is added, if any.
+    #[inline(always)]
+    pub(crate) fn weigh_biased(&mut self, logits: &[f32], tokens: &[u32], bias: &[f32]) {
+        let mut chosen = std::mem::take(&mut self.chosen);
+        chosen.clear();
+        for token in tokens.iter().map(|&token| token as usize) {
+            let bias = bias.get(token).copied().unwrap_or(0.0);
+            chosen.push(logits.get(token).copied().unwrap_or(f32::NAN) + bias);
+        }
+        self.weigh_all(&chosen);
+        self.chosen = chosen;
+    }
+
+    /// The logarithm of the sum of all exponentials; no number where logits are broken, or
+    /// there are none.
+    pub(crate) fn log_total(&self) -> f64 {
+        f64::from(self.most) + f64::from(self.sums[COLUMNS - 1]).ln()
+    }
+
     #[inline(always)]
     fn weigh_all(&mut self, logits: &[f32]) {
         let (rows, rest) = logits.as_chunks::<COLUMNS>();
@@ -61,6 +82,7 @@ impl Sampler {
         for largest in largest {
             most = if largest > most { largest } else { most };
         }
+        self.most = most;
         let mut sums = [0.0; COLUMNS];
         self.weights.resize(rows.len() + 1, last);
         for (weights, logits) in self.weights.iter_mut().zip(rows.iter().chain([&last])) {

@@ -2,6 +2,7 @@
 
 mod model;
 mod onnx;
+mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -15,6 +16,7 @@ use crate::generate::{GenerateOptions, start};
 use crate::given::GivenFlows;
 use crate::render::Event;
 use crate::testing::Echo;
+pub(crate) use model::bundle;
 use model::*;
 
 fn uniforms(count: usize) -> Vec<f32> {

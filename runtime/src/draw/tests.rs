@@ -8,7 +8,7 @@ use ns_model_format::schema::{Segmentation, TimeEncoding};
 
 use super::*;
 use crate::counters::GenerationStats;
-use crate::generate::start;
+use crate::generate::{GenerateOptions, start};
 use crate::render::Event;
 use crate::testing::{Echo, Fake, bundle};
 

@@ -39,7 +39,7 @@ pub(super) fn durations() -> TokensCodec {
 /// Attributes `kind` (three values) and `address` (two values, else two octets);
 /// measurements `flags` and `direction` that are drawn together, `len`, and `ttl`, which
 /// each direction has one of.
-pub(super) fn bundle() -> Bundle {
+pub(crate) fn bundle() -> Bundle {
     bundle_with(|_| ())
 }
 
