@@ -18,6 +18,9 @@ use crate::condition::{Clause, ConditionError};
 /// Places within a bin, as many as numbers of 24 bits.
 const CELLS: u32 = 1 << 24;
 
+/// Numbers from and to, ascending.
+type Ranges = Arc<[(u128, u128)]>;
+
 /// A wish for each variable.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Wishes {
@@ -51,7 +54,7 @@ struct Octet {
     /// Bits of those after.
     bits_after: u32,
     /// From and to, ascending.
-    ranges: Arc<[(u128, u128)]>,
+    ranges: Ranges,
 }
 
 impl Wishes {
@@ -223,14 +226,11 @@ impl Wish {
 }
 
 /// A wish for a field's token, and the numbers that its octets may spell.
-fn of_field(
-    codec: &TokensCodec,
-    clause: &Clause,
-) -> Result<(Wish, Arc<[(u128, u128)]>), ConditionError> {
+fn of_field(codec: &TokensCodec, clause: &Clause) -> Result<(Wish, Ranges), ConditionError> {
     let sizes = codec.sizes();
     let octets = sizes.len() - 1;
     let mut wish = Wish::default();
-    let mut ranges: Arc<[(u128, u128)]> = Arc::new([]);
+    let mut ranges: Ranges = Arc::new([]);
     let mut known = Vec::new();
     for token in 0..sizes[0] as u32 {
         let value = |cell: u128| codec.value(&[token], cell as f64 / f64::from(CELLS));
@@ -307,7 +307,7 @@ mod tests {
         column: &Column,
         options: &TokenOptions,
         conditions: &[&str],
-    ) -> Result<(TokensCodec, Clause, Wish, Arc<[(u128, u128)]>), ConditionError> {
+    ) -> Result<(TokensCodec, Clause, Wish, Ranges), ConditionError> {
         let codec = TokensCodec::fit_with(column, options).unwrap();
         let bundle = crate::testing::bundle(TimeEncoding::Interarrival, None);
         let mut schema = bundle.manifest().schema.clone();
