@@ -317,11 +317,12 @@ mod tests {
                         let before = u32::from_be_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
                         assert_eq!(before, records);
                     }
-                    let has_templates =
-                        bytes[if format == ExportFormat::Ipfix { 16 } else { 20 } + 1] < 4;
+                    // Numbers of data sets begin at 256.
+                    let header = if format == ExportFormat::Ipfix { 16 } else { 20 };
+                    let has_templates = bytes[header] == 0;
                     assert_eq!(has_templates, datagrams % TEMPLATES_EVERY == 0);
                     // Sets fill the datagram to its end.
-                    let mut at = if format == ExportFormat::Ipfix { 16 } else { 20 };
+                    let mut at = header;
                     while at < bytes.len() {
                         at += usize::from(u16::from_be_bytes([bytes[at + 2], bytes[at + 3]]));
                     }
