@@ -60,6 +60,7 @@ fn write(bundle: &Arc<Bundle>, flows: u64) -> Duration {
         payload: PacketOptions::default().payload,
         snaplen: ns_runtime::sink::DEFAULT_SNAPLEN,
         origin_ns: 0,
+        nanoseconds: false,
     };
     let target = Target::File(folder.path().join("out.pcap"));
     let mut sink: PcapSink = FileSink::begin::<Frame>(&target, format).expect("a file");

@@ -9,6 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::chunks::Chunks;
+use crate::flow_rate::FlowRate;
 use crate::random::{Purpose, Stream};
 
 /// Most intervals that a bin keeps: of more, so many quantiles.
@@ -154,11 +155,13 @@ impl ArrivalProcess {
     /// The starts of flows, ascending, without end, `rate` times as dense as fitted. The
     /// first is where the first bin begins that has any.
     #[must_use]
-    pub fn starts(self, seed: u64, rate: f64) -> Starts {
+    pub fn starts(self, seed: u64, rate: impl Into<FlowRate>) -> Starts {
+        let rate = rate.into();
+        let (_, to) = rate.ends();
         let mut total = 0.0;
         let mut before = vec![0.0];
         for bin in &self.bins {
-            total += rate * bin.flows;
+            total += to * bin.flows;
             before.push(total);
         }
         // All rounds together are rounded, so no fraction of a flow is lost.
@@ -166,7 +169,9 @@ impl ArrivalProcess {
         Starts {
             process: self,
             seed,
+            rate,
             before,
+            ramped: 0.0,
             rounding,
             round: 0,
             bin: 0,
@@ -254,8 +259,12 @@ impl Bin {
 pub struct Starts {
     process: ArrivalProcess,
     seed: u64,
-    /// How many flows there are before each bin, and before the span's end.
+    rate: FlowRate,
+    /// How many flows there are before each bin, and before the span's end, at the rate
+    /// that stays.
     before: Vec<f64>,
+    /// How many more there have been while the rate changed.
+    ramped: f64,
     rounding: f64,
     /// What is drawn next: which round, bin, and piece of it.
     round: u64,
@@ -277,9 +286,11 @@ impl Starts {
     fn draw(&mut self) -> bool {
         let Starts { process, before, .. } = self;
         let bins = process.bins.len();
-        if (self.bin, self.piece) == (0, 0) {
+        let changes = |time_ns: Option<u64>| time_ns.is_some_and(|at| self.rate.changes_after(at));
+        let changed = !changes(self.round.checked_mul(process.span_ns));
+        if (self.bin, self.piece) == (0, 0) && changed {
             // Rounds in which no flow starts are passed over, all but the last of them.
-            let so_far = self.round as f64 * before[bins] + self.rounding;
+            let so_far = self.round as f64 * before[bins] + self.ramped + self.rounding;
             let empty = ((1.0 - so_far.fract()) / before[bins]).floor() - 1.0;
             self.round = self.round.saturating_add(empty.max(0.0) as u64);
         }
@@ -288,17 +299,25 @@ impl Starts {
         let bin = &process.bins[self.bin];
         let (from, to) = (process.start_of(self.bin), process.start_of(self.bin + 1));
         let flows = before[self.bin + 1] - before[self.bin];
-        let pieces = (flows / AT_ONCE).ceil().clamp(1.0, MOST_PIECES) as u64;
+        let (_, rate) = self.rate.ends();
+        let changes = changes(Some(round_ns + from));
+        let most = if changes { self.rate.most() / rate } else { 1.0 };
+        let pieces = (most * flows / AT_ONCE).ceil().clamp(1.0, MOST_PIECES) as u64;
         let edge = |piece: u64| {
             from + (u128::from(to - from) * u128::from(piece) / u128::from(pieces)) as u64
         };
-        let so_far = |piece: u64| {
+        let (begin, end) = (edge(self.piece), edge(self.piece + 1));
+        let so_far = |piece: u64, ramped: f64| {
             let rounds = self.round as f64 * before[bins];
             let within = before[self.bin] + flows * (piece as f64 / pieces as f64);
-            (rounds + within + self.rounding).floor()
+            (rounds + within + ramped + self.rounding).floor()
         };
-        let count = (so_far(self.piece + 1) - so_far(self.piece)).clamp(0.0, MOST_AT_ONCE);
-        let (begin, end) = (edge(self.piece), edge(self.piece + 1));
+        let begun = so_far(self.piece, self.ramped);
+        if changes && begin < end {
+            let mean = self.rate.mean(round_ns + begin, round_ns + end);
+            self.ramped += flows / pieces as f64 * (mean / rate - 1.0);
+        }
+        let count = (so_far(self.piece + 1, self.ramped) - begun).clamp(0.0, MOST_AT_ONCE);
         if count > 0.0 {
             let count = count as usize;
             // Every piece has a stream of its own.
@@ -331,7 +350,11 @@ impl Starts {
             let mut at = 0.0;
             self.ahead.extend(intervals.iter().map(|interval| {
                 at += interval;
-                round_ns + begin + (at as u64).min((end - begin).saturating_sub(1))
+                let place = match changes && length > 0.0 {
+                    true => self.rate.place_ns(round_ns + begin, round_ns + end, at / length),
+                    false => at,
+                };
+                round_ns + begin + (place as u64).min((end - begin).saturating_sub(1))
             }));
             if !self.begun {
                 self.ahead[0] = round_ns + begin;
@@ -484,6 +507,56 @@ mod tests {
             let expected = rate * until as f64 / 1e6;
             assert!((count as f64 - expected).abs() <= 1.0, "{rate}: {count} {expected}");
         }
+    }
+
+    #[test]
+    fn a_ramp_has_as_many_flows_as_its_rate_says() {
+        // 100 flows a second, in spans of 10 s; from 0.5 to 3 times over 35 s, and down again.
+        let starts: Vec<u64> = (0..1000).map(|i| i * 10_000_000).collect();
+        let second = 1_000_000_000;
+        for (from, to) in [(0.5, 3.0), (0.0, 2.0), (4.0, 0.25), (900.0, 1.0)] {
+            // Bins of ten flows, and one that is longer than the ramp.
+            for process in [
+                ArrivalProcess::fit(&starts, 10 * second),
+                ArrivalProcess::fit(&[0, 100 * second], 100 * second).of_whole(2e-4),
+            ] {
+                process.validate().unwrap();
+                let ramp = FlowRate::ramp(from, to, 35 * second);
+                let generated: Vec<u64> =
+                    process.starts(1, ramp).take_while(|&start| start < 70 * second).collect();
+                assert!(generated.is_sorted());
+                let until = |time: u64| generated.partition_point(|&start| start < time) as f64;
+                for time in (1..=70).map(|at| at * second) {
+                    let t = (time.min(35 * second)) as f64 / second as f64;
+                    let rest = (time as f64 / second as f64 - t).max(0.0);
+                    let expected = 100.0 * (from * t + (to - from) * t * t / 70.0 + to * rest);
+                    let off = (until(time) - expected).abs();
+                    assert!(off <= 20.0 + 0.03 * expected, "{from} {to} {time}: {off} {expected}");
+                }
+                let t = 35.0;
+                let all = 100.0 * ((from + to) / 2.0 * t + to * t);
+                assert!((until(70 * second) - all).abs() <= 2.0 + 0.03 * all, "{all}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_million_spans_later_starts_are_exact() {
+        let (span, rounds) = (1_000_000_007_u64, 1_000_000);
+        let last = ArrivalProcess::fit(&[0], span).starts(1, 1.0).nth(rounds as usize);
+        assert_eq!(last, Some(rounds * span));
+        let process = ArrivalProcess::fit(&[5, 300_000_000, 999_999_999], span);
+        let mut at = 0;
+        let mut starts = process.clone().starts(7, 1.0);
+        for round in 0..rounds {
+            for _ in 0..3 {
+                let start = starts.next().unwrap();
+                assert!(start >= at && start / span == round, "{round}: {start}");
+                at = start;
+            }
+        }
+        let thirds = process.starts(7, 1.0 / 3.0).take_while(|&start| start < rounds * span);
+        assert_eq!(thirds.count().abs_diff(rounds as usize), 0);
     }
 
     #[test]

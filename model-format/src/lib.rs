@@ -9,7 +9,7 @@
 //! * [`random`]: counter-based random streams, the only source of chance.
 //! * [`schema`]: the fields of a trace, each with its fitted encoder.
 //! * [`autoregressive`]: the variables of an autoregressive model.
-//! * [`arrival`]: when flows start; [`chunks`]: parts of the span with networks of their own.
+//! * [`arrival`]: when flows start, [`flow_rate`]: how densely; [`chunks`]: parts of the span with networks of their own.
 //! * [`manifest`] and [`bundle`]: the file `model.ns` (docs/bundle-format.md is normative).
 
 pub mod arrival;
@@ -20,6 +20,7 @@ pub mod chunks;
 pub mod codec;
 pub mod column;
 pub mod datetime;
+pub mod flow_rate;
 pub mod layout;
 pub mod manifest;
 pub mod random;
@@ -29,6 +30,7 @@ pub mod wide;
 
 pub use bundle::{Bundle, BundleError};
 pub use column::{Column, ColumnData};
+pub use flow_rate::FlowRate;
 pub use layout::{Activation, FoldedLayout, Layout, Segment};
 pub use manifest::Manifest;
 pub use record::{FiveTuple, Packet, Value};

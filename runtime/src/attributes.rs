@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use ns_model_format::FlowRate;
 use ns_model_format::Value;
 use ns_model_format::arrival::{ArrivalProcess, Starts};
 
@@ -31,7 +32,7 @@ pub(crate) fn next_batch(batch: usize) -> usize {
 pub(crate) struct Arrivals {
     starts: Starts,
     /// Starts come so many times as dense as trained.
-    rate: f64,
+    rate: FlowRate,
     /// Of so many workers, this is number `worker`.
     workers: u64,
     worker: u64,
@@ -50,7 +51,7 @@ impl Arrivals {
     pub(crate) fn new(
         process: ArrivalProcess,
         seed: u64,
-        rate: f64,
+        rate: FlowRate,
         (worker, workers): (u64, u64),
         (end_flow, end_ns): (u64, u64),
     ) -> Arrivals {
@@ -110,7 +111,7 @@ impl Arrivals {
         let span_ns = self.starts.span_ns();
         let given = self.given.as_ref().and_then(|given| given.start_ns(flow, span_ns));
         let time_ns = match given {
-            Some(given_ns) => (given_ns as f64 / self.rate).round() as u64,
+            Some(given_ns) => self.rate.start_ns(given_ns),
             // No flow starts after time has come to its end.
             None => self.starts.next().unwrap_or(u64::MAX),
         };
@@ -324,7 +325,7 @@ mod tests {
     fn arrivals(worker: (u64, u64), ends: (u64, u64)) -> Vec<Key> {
         let starts: Vec<u64> = (0..200).map(|i| i * i * 1_000).collect();
         let process = ArrivalProcess::fit(&starts, 40_000_000);
-        let mut arrivals = Arrivals::new(process, 5, 1.0, worker, ends);
+        let mut arrivals = Arrivals::new(process, 5, 1.0.into(), worker, ends);
         std::iter::from_fn(|| arrivals.take()).collect()
     }
 
@@ -358,7 +359,7 @@ mod tests {
     #[test]
     fn a_higher_rate_makes_starts_denser() {
         let process = ArrivalProcess::fit(&[0, 1_000, 2_000, 3_000], 4_000);
-        let mut arrivals = Arrivals::new(process, 0, 4.0, (0, 1), (u64::MAX, u64::MAX));
+        let mut arrivals = Arrivals::new(process, 0, 4.0.into(), (0, 1), (u64::MAX, u64::MAX));
         let starts: Vec<u64> = (0..64).map(|_| arrivals.take().unwrap().time_ns).collect();
         // Sixteen in every 4,000, instead of four.
         let rounds: Vec<u64> = starts.iter().map(|start| start / 4_000).collect();

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Parser};
+use ns_model_format::FlowRate;
 
 use crate::condition::Condition;
 use crate::pace::Pacing;
 use crate::packets::Mac;
 use crate::prefix::{Mapping, Prefix};
-use crate::sink::{DEFAULT_SNAPLEN, ExportFormat, OnDown, Oversize, Target};
+use crate::sink::{DEFAULT_SNAPLEN, ExportFormat, OnDown, Oversize, Rotation, Target};
 
 mod live;
 mod run;
@@ -24,9 +25,12 @@ Examples:
   ns-replay --bundle model.ns --describe
   ns-replay --bundle model.ns --pcap out.pcap --seed 1
   ns-replay --bundle model.ns --pcap - --flows 100 | tcpdump -r -
+  ns-replay --bundle model.ns --pcapng out.pcapng --duration 10min
   ns-replay --bundle model.ns --csv out.csv --duration 10min
+  ns-replay --bundle model.ns --pcap day.pcap --duration 1day --rotate-time 1h --flows-out flows.csv
   ns-replay --bundle model.ns --pcap dns.pcap --where dstport=53 --where proto=17
   ns-replay --bundle model.ns --pcap given.pcap --attributes flows.csv
+  ns-replay --bundle model.ns --pcap surge.pcap --ramp 1:10:30s --duration 2min
   ns-replay --bundle model.ns --iface eth0 --dry-run
   ns-replay --bundle model.ns --iface eth0 --speed 2 --duration 1h
   ns-replay --bundle model.ns --iface eth0 --iface eth1 --map 0.0.0.0/0=10.0.0.0/8 --pps 10000
@@ -41,7 +45,7 @@ Exit codes:
 #[derive(Clone, Debug, Parser)]
 #[command(name = "ns-replay", version, after_help = EXAMPLES)]
 #[command(group(ArgGroup::new("target").required(true)
-    .args(["iface", "ipfix", "netflow9", "pcap", "csv", "null", "describe"])))]
+    .args(["iface", "ipfix", "netflow9", "pcap", "pcapng", "csv", "null", "describe"])))]
 #[command(group(ArgGroup::new("live").multiple(true).args(["iface", "ipfix", "netflow9"])))]
 #[command(group(ArgGroup::new("pace").args(["speed", "pps", "mbps", "topspeed"])))]
 pub struct Cli {
@@ -62,6 +66,10 @@ pub struct Cli {
     /// Write a PCAP, one trained span long unless said otherwise; `-` is standard output
     #[arg(long, value_name = "FILE", value_parser = parse_target)]
     pub pcap: Option<Target>,
+    /// Write a PCAPNG with nanoseconds, and the labels of flows as comments; `-` is standard
+    /// output
+    #[arg(long, value_name = "FILE", value_parser = parse_target)]
+    pub pcapng: Option<Target>,
     /// Write a CSV, one trained span long unless said otherwise; `-` is standard output
     #[arg(long, value_name = "FILE", value_parser = parse_target)]
     pub csv: Option<Target>,
@@ -71,6 +79,21 @@ pub struct Cli {
     /// Say what the bundle holds
     #[arg(long)]
     pub describe: bool,
+
+    /// Also write a CSV with a line for every flow that had a record: when it began and ended,
+    /// how much it was, and its attributes; `-` is standard output
+    #[arg(long, value_name = "FILE", value_parser = parse_target, help_heading = "Files")]
+    #[arg(conflicts_with = "describe")]
+    pub flows_out: Option<Target>,
+    /// Go on in another file before one exceeds this size, such as `100MB` or `1GiB`:
+    /// NAME-00000.pcap and so on, each whole
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Files")]
+    #[arg(conflicts_with_all = ["iface", "null", "describe"])]
+    pub rotate_size: Option<u64>,
+    /// Go on in another file after every so much time of the trace, such as `10min`
+    #[arg(long, value_name = "TIME", value_parser = parse_period, help_heading = "Files")]
+    #[arg(conflicts_with_all = ["iface", "null", "describe"])]
+    pub rotate_time: Option<Duration>,
 
     /// Stop after so many flows
     #[arg(long, value_name = "N", help_heading = "How much")]
@@ -119,7 +142,10 @@ pub struct Cli {
     #[arg(long, value_name = "FILE", help_heading = "Generation")]
     pub onnxruntime: Option<PathBuf>,
 
-    /// Bytes of each frame that a PCAP keeps; the true length stands beside them
+    /// Times of a PCAP in nanoseconds (magic number a1b23c4d), not in microseconds
+    #[arg(long, help_heading = "Packets", requires = "pcap")]
+    pub nanoseconds: bool,
+    /// Bytes of each frame that a file keeps; the true length stands beside them
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_SNAPLEN, help_heading = "Packets")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=262_144))]
     pub snaplen: u32,
@@ -168,6 +194,14 @@ pub struct Cli {
     /// So many times faster than real time
     #[arg(long, value_name = "FACTOR", value_parser = parse_rate, help_heading = "Pace")]
     pub speed: Option<f64>,
+    /// So many times as many flows arrive as were learned; the times within a flow stay
+    #[arg(long, value_name = "FACTOR", value_parser = parse_flow_rate, help_heading = "Pace")]
+    pub flow_rate: Option<FlowRate>,
+    /// A flow rate that changes evenly from FROM to TO within TIME of the trace, and stays, such
+    /// as `0:3:10min`
+    #[arg(long, value_name = "FROM:TO:TIME", value_parser = parse_ramp, help_heading = "Pace")]
+    #[arg(conflicts_with = "flow_rate")]
+    pub ramp: Option<FlowRate>,
     /// So many packets a second, evenly
     #[arg(long, value_name = "N", value_parser = parse_rate, help_heading = "Pace")]
     pub pps: Option<f64>,
@@ -210,6 +244,16 @@ impl Cli {
         let ipfix = self.ipfix.map(|collector| (collector, ExportFormat::Ipfix));
         ipfix.or_else(|| self.netflow9.map(|collector| (collector, ExportFormat::NetFlow9)))
     }
+
+    /// The file to write, if one is asked for.
+    pub(crate) fn file(&self) -> Option<&Target> {
+        self.pcap.as_ref().or(self.pcapng.as_ref()).or(self.csv.as_ref())
+    }
+
+    fn rotation(&self) -> Rotation {
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Rotation { bytes: self.rotate_size, time_ns: self.rotate_time.map(nanoseconds) }
+    }
 }
 
 fn parse_target(text: &str) -> Result<Target, String> {
@@ -223,11 +267,56 @@ fn parse_collector(text: &str) -> Result<SocketAddr, String> {
     found.next().ok_or_else(|| "this name has no address".to_owned())
 }
 
+fn parse_size(text: &str) -> Result<u64, String> {
+    let expected = || "expected a size from 1kB on, such as `100MB` or `1GiB`".to_owned();
+    let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let bytes = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1_000,
+        "kib" => 1 << 10,
+        "m" | "mb" => 1_000_000,
+        "mib" => 1 << 20,
+        "g" | "gb" => 1_000_000_000,
+        "gib" => 1 << 30,
+        "t" | "tb" => 1_000_000_000_000,
+        "tib" => 1 << 40,
+        _ => return Err(expected()),
+    };
+    let size = number.parse::<u64>().ok().and_then(|number| number.checked_mul(bytes));
+    size.filter(|&size| size >= 1_000).ok_or_else(expected)
+}
+
+fn parse_period(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time < Duration::from_millis(1) { Err("expected 1ms or more".to_owned()) } else { Ok(time) }
+}
+
 fn parse_rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if (0.001..=1e12).contains(&rate) => Ok(rate),
         _ => Err("expected a number from 0.001 to 1e12".to_owned()),
     }
+}
+
+fn parse_flow_rate(text: &str) -> Result<FlowRate, String> {
+    let rate = text.parse::<f64>().ok().map(FlowRate::from).filter(FlowRate::is_valid);
+    rate.ok_or_else(|| "expected a number from 0.000001 to 1000000".to_owned())
+}
+
+fn parse_ramp(text: &str) -> Result<FlowRate, String> {
+    let expected = || {
+        "expected FROM:TO:TIME such as `1:3:10min`, FROM and TO from 0.000001 to 1000000, or FROM 0"
+            .to_owned()
+    };
+    let mut parts = text.splitn(3, ':');
+    let mut part = || parts.next().ok_or_else(expected);
+    let (from, to, over) = (part()?, part()?, part()?);
+    let (Ok(from), Ok(to)) = (from.parse(), to.parse()) else { return Err(expected()) };
+    let over = humantime::parse_duration(over).map_err(|error| format!("`{over}`: {error}"))?;
+    let over_ns = u64::try_from(over.as_nanos()).map_err(|_| expected())?;
+    let ramp = FlowRate::ramp(from, to, over_ns);
+    if ramp.is_valid() && over_ns > 0 { Ok(ramp) } else { Err(expected()) }
 }
 
 fn parse_mac(text: &str) -> Result<Mac, String> {
@@ -279,7 +368,7 @@ mod tests {
             Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
             count += 1;
         }
-        assert_eq!(count, 11);
+        assert_eq!(count, 14);
     }
 
     #[test]
@@ -294,6 +383,18 @@ mod tests {
         assert_eq!(parse_time("1970-01-01T00:00:02Z"), Ok(2_000_000_000));
         assert!(parse_time("yesterday").is_err() && parse_time("-1").is_err());
         assert!(parse_rate("0").is_err() && parse_rate("nan").is_err());
+        assert_eq!(parse_flow_rate("3"), Ok(3.0.into()));
+        assert_eq!(parse_ramp("0:2.5:1m 30s"), Ok(FlowRate::ramp(0.0, 2.5, 90_000_000_000)));
+        for wrong in ["", "1:2", "1:2:", "1:0:5s", "-1:2:5s", "1:2:5", "1:nan:5s", "1:2:0s"] {
+            assert!(parse_ramp(wrong).is_err(), "{wrong}");
+        }
+        assert!(parse_flow_rate("0").is_err() && parse_flow_rate("inf").is_err());
         assert_eq!(parse_target("-"), Ok(Target::Stdout));
+        let sizes = ["1000", "100MB", "1 GiB", "2k"].map(parse_size);
+        assert_eq!(sizes, [1_000, 100_000_000, 1 << 30, 2_000].map(Ok));
+        for wrong in ["", "999", "MB", "1.5GB", "1XB", "-5kB", "99999999999TB"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+        assert!(parse_period("10min").is_ok() && parse_period("1us").is_err());
     }
 }

@@ -198,10 +198,7 @@ pub fn drive<T: Item, E>(
         Err(DriveError::Sink(SinkError::Closed)) => Ok(Ending::Closed),
         Err(error) => Err(error),
     };
-    let mut sent = sender.sink.sent();
-    if let Err(DriveError::Sink(SinkError::Full { records, .. })) = &result {
-        sent.records = *records;
-    }
+    let sent = sender.sink.sent();
     control.progress().sent = sent;
     let driven = Driven {
         ending: *result.as_ref().unwrap_or(&Ending::Failed),

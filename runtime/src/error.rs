@@ -20,6 +20,9 @@ pub enum RuntimeError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The bundle cannot be read.
+    #[error("cannot use the bundle")]
+    Bundle(#[from] ns_model_format::BundleError),
     /// A graph of the bundle is not what the manifest says, or does what a
     /// bundle's graph must not.
     #[error("graph `{file}`: {reason}")]

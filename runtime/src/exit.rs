@@ -55,7 +55,8 @@ impl Exit {
     #[must_use]
     pub fn of_runtime(error: &RuntimeError) -> Exit {
         match error {
-            RuntimeError::Graph { .. }
+            RuntimeError::Bundle(_)
+            | RuntimeError::Graph { .. }
             | RuntimeError::Unsupported { .. }
             | RuntimeError::Condition(_)
             | RuntimeError::Option { .. } => Exit::Usage,

@@ -38,6 +38,7 @@ pub struct FlowRecord {
 }
 
 impl Item for FlowRecord {
+    const IS_FRAME: bool = false;
     /// Those of the flow's packets, which are elsewhere.
     fn bytes(&self) -> usize {
         usize::try_from(self.bytes).unwrap_or(usize::MAX)
@@ -50,7 +51,7 @@ impl Item for FlowRecord {
 
 /// Renders a NetFlow-like trace's rows as [`FlowRecord`]s.
 #[derive(Clone, Debug)]
-pub struct FlowRender {
+pub struct FlowRecordRender {
     schema: Arc<Schema>,
     map: AddressMap,
     src_ip: Source,
@@ -65,20 +66,20 @@ pub struct FlowRender {
     duration: Source,
 }
 
-impl FlowRender {
+impl FlowRecordRender {
     /// For a NetFlow-like trace's schema. Fields that it lacks are zero, or one packet; a
     /// duration is in seconds.
     ///
     /// # Errors
     /// The schema's records are not flows.
-    pub fn new(schema: &Schema, map: AddressMap) -> Result<FlowRender, PacketError> {
+    pub fn new(schema: &Schema, map: AddressMap) -> Result<FlowRecordRender, PacketError> {
         match schema.kind {
             TraceKind::Netflow => {}
             TraceKind::Packets => return Err(PacketError::NotFlows { what: "packets" }),
             _ => return Err(PacketError::NotFlows { what: "rows of a schema of its own" }),
         }
         let find = |names: &[&str]| Source::find_any(schema, names);
-        Ok(FlowRender {
+        Ok(FlowRecordRender {
             src_ip: find(&[packet_field::SRC_IP, "sa", "src_ip"]),
             dst_ip: find(&[packet_field::DST_IP, "da", "dst_ip"]),
             src_port: find(&[packet_field::SRC_PORT, "sp", "src_port"]),
@@ -95,7 +96,7 @@ impl FlowRender {
     }
 }
 
-impl Render for FlowRender {
+impl Render for FlowRecordRender {
     type Flow = Box<[Value]>;
     type Item = FlowRecord;
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
-use ns_model_format::Bundle;
+use ns_model_format::{Bundle, FlowRate};
 
 use crate::attributes::{Arrivals, Batcher, Draws, Preparer};
 use crate::autoregressive::{AutoregressiveEngine, Tables};
@@ -59,7 +59,7 @@ pub struct GenerateOptions {
     /// that start within one trained span, all of them to their end.
     pub forever: bool,
     /// Flows arrive so many times as densely as trained; the times within a flow stay.
-    pub flow_rate: f64,
+    pub flow_rate: FlowRate,
     /// A flow that never says stop is ended after so many records.
     pub max_flow_records: u32,
     /// What is generated: flows by their attributes, records by their
@@ -91,7 +91,7 @@ impl Default for GenerateOptions {
             flows: None,
             duration_ns: None,
             forever: false,
-            flow_rate: 1.0,
+            flow_rate: 1.0.into(),
             max_flow_records: 1_000_000,
             conditions: Vec::new(),
             condition_tries: 1_000,
@@ -124,8 +124,9 @@ impl GenerateOptions {
             let (found, expected) = (format!("{part} of {parts}"), "0 of 1 to 511 of 512");
             return Err(RuntimeError::Option { option: "part", found, expected });
         }
-        if !(1e-6..=1e6).contains(&self.flow_rate) {
-            let found = self.flow_rate.to_string();
+        if !self.flow_rate.is_valid() {
+            let (from, to) = self.flow_rate.ends();
+            let found = if from == to { to.to_string() } else { format!("{from} to {to}") };
             let expected = "0.000001 to 1000000";
             return Err(RuntimeError::Option { option: "flow_rate", found, expected });
         }
@@ -170,6 +171,28 @@ impl std::fmt::Debug for Generator {
 }
 
 impl Generator {
+    /// Opens the bundle in a file; see [`Generator::open`].
+    ///
+    /// # Errors
+    /// It cannot be read, is damaged, or of another version; as [`Generator::open`].
+    pub fn from_path(path: &Path, options: GenerateOptions) -> Result<Generator, RuntimeError> {
+        Generator::open(Arc::new(Bundle::open(path)?), options)
+    }
+
+    /// Opens a bundle in memory; see [`Generator::open`].
+    ///
+    /// # Errors
+    /// It is damaged or of another version; as [`Generator::open`].
+    pub fn from_bytes(bytes: &[u8], options: GenerateOptions) -> Result<Generator, RuntimeError> {
+        Generator::open(Arc::new(Bundle::from_bytes(bytes)?), options)
+    }
+
+    /// What is generated from.
+    #[must_use]
+    pub fn bundle(&self) -> &Arc<Bundle> {
+        &self.bundle
+    }
+
     /// Finds ONNX Runtime and loads the graphs of all the bundle's chunks, once
     /// a worker: as much memory as the graphs have bytes, times the workers.
     ///
@@ -324,23 +347,62 @@ impl<T> Stream<T> {
     }
 }
 
+/// What a stream has at some moment: [`Stream::next_due`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Due<T> {
+    /// An event whose time has come.
+    Now(Event<T>),
+    /// Nothing before this time, in nanoseconds from the beginning of the run.
+    At(u64),
+    /// Nothing any more.
+    Never,
+}
+
+impl<T> Stream<T> {
+    /// The next event if its time has come by the caller's clock, which says nanoseconds
+    /// from the beginning of the run; else when that will be. Asked again until it is not
+    /// [`Due::Now`], it gives all that is due. It computes events in advance, many at once,
+    /// and with one worker in the caller's thread: a call in some hundreds takes as long as
+    /// a step of the networks.
+    ///
+    /// # Errors
+    /// As the iterator's: generation failed, and has ended.
+    #[inline]
+    pub fn next_due(&mut self, now_ns: u64) -> Result<Due<T>, RuntimeError> {
+        self.fill()?;
+        match self.ready.front() {
+            Some(event) if event.time_ns > now_ns => Ok(Due::At(event.time_ns)),
+            _ => Ok(self.ready.pop_front().map_or(Due::Never, Due::Now)),
+        }
+    }
+
+    /// Makes sure that an event is ready, unless there are no more.
+    #[inline]
+    fn fill(&mut self) -> Result<(), RuntimeError> {
+        while self.ready.is_empty()
+            && let Some(source) = &mut self.source
+        {
+            match source.fill(&mut self.ready) {
+                Ok(true) => {}
+                Ok(false) => self.source = None,
+                Err(error) => {
+                    self.source = None;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 impl<T> Iterator for Stream<T> {
     type Item = Result<Event<T>, RuntimeError>;
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Some(Ok(event));
-            }
-            match self.source.as_mut()?.fill(&mut self.ready) {
-                Ok(true) => {}
-                Ok(false) => self.source = None,
-                Err(error) => {
-                    self.source = None;
-                    return Some(Err(error));
-                }
-            }
+        match self.fill() {
+            Ok(()) => self.ready.pop_front().map(Ok),
+            Err(error) => Some(Err(error)),
         }
     }
 }

@@ -21,6 +21,24 @@ pub trait Render: Clone + Send + 'static {
     /// byte-identical for any number of workers.
     fn record(&mut self, flow: &mut Self::Flow, time_ns: u64, measurements: &[Value])
     -> Self::Item;
+
+    /// Ends a flow: it has no further records.
+    fn end_flow(&mut self, flow: Self::Flow, end: FlowEnd) {
+        let _ = (flow, end);
+    }
+}
+
+/// How a flow ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowEnd {
+    /// The flow's number.
+    pub flow: u64,
+    /// Nanoseconds from the beginning of the run to its last record, also one that
+    /// conditions left out; of a flow that was cut, possibly later.
+    pub time_ns: u64,
+    /// Whether it came to its own end: the run did not end before, and it was not
+    /// longer than a flow may be.
+    pub complete: bool,
 }
 
 /// A record in its place in time.

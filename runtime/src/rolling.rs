@@ -18,7 +18,7 @@ use crate::error::RuntimeError;
 use crate::form::{Form, Noise, StateForm, blocks};
 use crate::live::{Handed, Live, Parked};
 use crate::networks::Networks;
-use crate::render::{Event, Render};
+use crate::render::{Event, FlowEnd, Render};
 use crate::shared::Shared;
 use crate::stages::{Stage, timed};
 use crate::timeline::{Key, Timeline};
@@ -263,9 +263,14 @@ impl<N: Networks, R: Render> Slots<N, R> {
             if !goes_over && live.left_out > 0 && live.left_out == live.record {
                 self.shared.selection.flow_without_records(live.number)?;
             }
-            match goes_over.then(|| self.hand_over(live)).flatten() {
-                Some(flow) => handed.push(flow),
-                None => _ = self.shared.counters.flows_finished.fetch_add(1, Relaxed),
+            let limits = self.shared.limits;
+            let own = live.clock_ns < limits.end_ns && live.record < limits.records;
+            let ended = if goes_over { self.hand_over(live, handed) } else { Some(live) };
+            if let Some(live) = ended {
+                self.shared.counters.flows_finished.fetch_add(1, Relaxed);
+                let complete = own && !goes_over;
+                let end = FlowEnd { flow: live.number, time_ns: live.clock_ns, complete };
+                self.render.end_flow(live.context, end);
             }
         }
         let counters = &self.shared.counters;
@@ -378,16 +383,20 @@ impl<N: Networks, R: Render> Slots<N, R> {
         Ok(())
     }
 
-    /// Makes a flow ready for the chunk of its next part; `None` if that would
+    /// Makes a flow ready for the chunk of its next part; gives it back if that would
     /// begin after the end of the run.
-    fn hand_over(&self, mut live: Live<R::Flow>) -> Option<Handed<R::Flow>> {
+    fn hand_over(
+        &self,
+        mut live: Live<R::Flow>,
+        handed: &mut Vec<Handed<R::Flow>>,
+    ) -> Option<Live<R::Flow>> {
         let shared = &*self.shared;
-        let to = live.next_chunk()?;
+        let Some(to) = live.next_chunk() else { return Some(live) };
         live.part += 1;
         let id = (live.number, live.part);
         let start = shared.part_start(id, to, live.span_start_ns, live.clock_ns);
         if start.begin_ns >= shared.limits.end_ns {
-            return None;
+            return Some(live);
         }
         live.clock_ns = start.begin_ns;
         live.position = start.position;
@@ -403,6 +412,7 @@ impl<N: Networks, R: Render> Slots<N, R> {
             }
         }
         shared.counters.handed_over.fetch_add(1, Relaxed);
-        Some(Handed { to, live, gates: None })
+        handed.push(Handed { to, live, gates: None });
+        None
     }
 }

@@ -68,7 +68,7 @@ impl RowRender {
 }
 
 /// Appends a cell, in quotes if it holds what would end it.
-fn push_quoted(cell: &str, line: &mut String) {
+pub(crate) fn push_quoted(cell: &str, line: &mut String) {
     if !cell.bytes().any(|byte| matches!(byte, b',' | b'"' | b'\n' | b'\r')) {
         line.push_str(cell);
         return;

@@ -35,6 +35,9 @@ pub struct Report {
     pub seed: u64,
     /// Where it went.
     pub target: String,
+    /// How many files it is in, if they were rotated.
+    #[serde(skip_serializing_if = "is_one_at_most")]
+    pub files: u64,
     /// Flows begun.
     pub flows: u64,
     /// What a record is: `packets` or `records`.
@@ -126,13 +129,14 @@ impl Report {
     /// The report of a run.
     #[must_use]
     pub fn new(driven: &Driven, seed: u64, target: String, noun: &'static str) -> Report {
-        let Sent { records, bytes, flows, dropped, .. } = driven.sent;
+        let Sent { records, bytes, flows, dropped, files, .. } = driven.sent;
         let wall_s = driven.wall.as_secs_f64();
         let rate = |amount: f64| if wall_s > 0.0 { amount / wall_s } else { 0.0 };
         Report {
             ending: driven.ending,
             seed,
             target,
+            files,
             flows,
             noun,
             records,
@@ -177,15 +181,19 @@ impl Report {
     /// A few lines for people.
     #[must_use]
     pub fn to_text(&self) -> String {
+        let files = match self.files {
+            0 | 1 => String::new(),
+            files => format!(" in {} files", grouped(files)),
+        };
+        // Writing to a String cannot fail.
         let mut text = format!(
-            "{} {} of {} flows, {} bytes, to {}\n",
+            "{} {} of {} flows, {} bytes{files}, to {}\n",
             grouped(self.records),
             self.noun,
             grouped(self.flows),
             grouped(self.bytes),
             self.target,
         );
-        // Writing to a String cannot fail.
         let _ = writeln!(
             text,
             "{} of generated time in {}: {} {}/s, {} bit/s",
@@ -267,6 +275,10 @@ fn reconciled(interface: &InterfaceReport) -> String {
         text += &format!(", {} of them dropped or failed, it says", grouped(*lost));
     }
     text + "\n"
+}
+
+fn is_one_at_most(number: &u64) -> bool {
+    *number <= 1
 }
 
 fn is_zero(number: &u64) -> bool {

@@ -126,7 +126,8 @@ fn into(
         let packets = PacketOptions { seed: options.seed, ..PacketOptions::default() };
         let payload = packets.payload.clone();
         let render = PacketRender::new(schema, packets)?;
-        let format = PcapFormat { payload, snaplen: DEFAULT_SNAPLEN, origin_ns };
+        let snaplen = DEFAULT_SNAPLEN;
+        let format = PcapFormat { payload, snaplen, origin_ns, nanoseconds: false };
         return run(bundle, options, render, format, watch, (out, "packets"));
     }
     let render = RowRender::new(schema, origin_ns);

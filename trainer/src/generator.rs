@@ -649,7 +649,7 @@ impl Generator {
         let limits = (options.duration_ns, options.forever, options.max_flow_records);
         if chosen
             || limits != (d.duration_ns, d.forever, d.max_flow_records)
-            || options.flow_rate.total_cmp(&d.flow_rate).is_ne()
+            || options.flow_rate != d.flow_rate
         {
             return Err(ns_runtime::RuntimeError::Option {
                 option: "part",

@@ -23,16 +23,20 @@ use crate::describe::{Description, show_time};
 use crate::drive::{Control, DriveError, Driven, Limits, Timing, drive};
 use crate::error::RuntimeError;
 use crate::exit::{Exit, sink_hint};
-use crate::flow_records::FlowRender;
+use crate::flow_records::FlowRecordRender;
 use crate::generate::{GenerateOptions, Generator, StatsReader};
 use crate::given::GivenFlows;
 use crate::pace::{Pace, show_duration};
-use crate::packets::{DEFAULT_DESTINATION, DEFAULT_SOURCE, PacketOptions, PacketRender, Payload};
+use crate::packets::{
+    DEFAULT_DESTINATION, DEFAULT_SOURCE, Frame, LabelledFrame, LabelledRender, PacketOptions,
+    PacketRender, Payload,
+};
 use crate::prefix::AddressMap;
 use crate::render::Render;
 use crate::rows::RowRender;
 use crate::sink::{
-    CsvSink, ExportFormat, ExportSink, Item, NullSink, PcapSink, Sink, SinkError, Target,
+    CsvFormat, ExportFormat, ExportSink, FileSink, FlowNotes, FlowRender, FlowSink, Item, NullSink,
+    PcapFormat, PcapngFormat, Sink, SinkError, Target,
 };
 use crate::stats::{Ending, Report, SelectionReport, grouped};
 
@@ -103,9 +107,18 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<Exit, Failure> {
-    let needs_stdout = [&cli.pcap, &cli.csv].contains(&&Some(Target::Stdout));
-    if needs_stdout && cli.json {
-        let error = anyhow::anyhow!("`--json` and `-` both want standard output");
+    let to_stdout = |target: Option<&Target>| target == Some(&Target::Stdout);
+    let on_stdout = [cli.json, to_stdout(cli.file()), to_stdout(cli.flows_out.as_ref())];
+    if on_stdout.iter().filter(|&&wanted| wanted).count() > 1 {
+        let error = anyhow::anyhow!("`--json` and `-`, or `-` twice, all want standard output");
+        return Err(Failure::usage(error, None));
+    }
+    if to_stdout(cli.file()) && !cli.rotation().is_none() {
+        let error = anyhow::anyhow!("standard output cannot be several files");
+        return Err(Failure::usage(error, Some("`--rotate-size` and `--rotate-time` need a name")));
+    }
+    if cli.file().is_some() && cli.file() == cli.flows_out.as_ref() {
+        let error = anyhow::anyhow!("`--flows-out` names the file that packets or rows go to");
         return Err(Failure::usage(error, None));
     }
     let bundle = Bundle::open(&cli.bundle)
@@ -124,17 +137,32 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             return wire::run(plan);
         }
         let options = plan.packets.clone();
-        if let Some(target) = &cli.pcap {
-            if cli.dry_run {
-                return plan.play(options, &mut NullSink::new());
-            }
-            let payload = options.payload.clone();
-            let mut sink = PcapSink::create(target, payload, cli.snaplen, plan.origin_ns)?;
+        let (payload, snaplen) = (options.payload.clone(), cli.snaplen);
+        let origin_ns = plan.origin_ns;
+        if let (Some(target), false) = (&cli.pcapng, cli.dry_run) {
+            let format = PcapngFormat { payload, snaplen, origin_ns };
+            let packets = plan.packet_render(options)?;
+            return match LabelledRender::new(&packets) {
+                Some(render) => {
+                    let mut sink =
+                        FileSink::rotating::<LabelledFrame>(target, format, cli.rotation())?;
+                    plan.run(render, &mut sink)
+                }
+                None => {
+                    let mut sink = FileSink::rotating::<Frame>(target, format, cli.rotation())?;
+                    plan.run(packets, &mut sink)
+                }
+            };
+        }
+        if let (Some(target), false) = (&cli.pcap, cli.dry_run) {
+            let nanoseconds = cli.nanoseconds;
+            let format = PcapFormat { payload, snaplen, origin_ns, nanoseconds };
+            let mut sink = FileSink::rotating::<Frame>(target, format, cli.rotation())?;
             return plan.play(options, &mut sink);
         }
         return plan.play(options, &mut NullSink::new());
     }
-    if cli.pcap.is_some() || !cli.iface.is_empty() {
+    if cli.pcap.is_some() || cli.pcapng.is_some() || !cli.iface.is_empty() {
         let error = PacketRender::new(&plan.bundle.manifest().schema, PacketOptions::default())
             .err()
             .map_or_else(|| anyhow::anyhow!("no packets"), anyhow::Error::from);
@@ -143,7 +171,8 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
     let render = RowRender::new(&plan.bundle.manifest().schema, plan.origin_ns);
     match &cli.csv {
         Some(target) if !cli.dry_run => {
-            let mut sink = CsvSink::create(target, &render.header())?;
+            let format = CsvFormat { header: render.header() };
+            let mut sink = FileSink::rotating::<Box<str>>(target, format, cli.rotation())?;
             plan.run(render, &mut sink)
         }
         _ => plan.run(render, &mut NullSink::new()),
@@ -173,8 +202,12 @@ struct DryRun {
     which: String,
     pace: String,
     begins: String,
+    /// As trained.
     flows_per_s: f64,
     records_per_s: f64,
+    flow_rate: String,
+    /// At the flow rate that stays.
+    resulting_flows_per_s: f64,
     seed: u64,
     #[serde(flatten)]
     wire: Option<WirePlan>,
@@ -220,6 +253,7 @@ impl<'a> Plan<'a> {
             slots: cli.slots as usize,
             queue_cap: QUEUE_CAP,
             flows: cli.flows,
+            flow_rate: cli.flow_rate.or(cli.ramp).unwrap_or(1.0.into()),
             duration_ns,
             forever: endless && cli.flows.is_none() && duration_ns.is_none(),
             onnxruntime: cli.onnxruntime.clone(),
@@ -255,19 +289,24 @@ impl<'a> Plan<'a> {
     pub(super) fn play(
         self,
         options: PacketOptions,
-        sink: &mut dyn Sink<crate::packets::Frame>,
+        sink: &mut dyn Sink<Frame>,
     ) -> Result<Exit, Failure> {
-        let render = PacketRender::new(&self.bundle.manifest().schema, options)
-            .map_err(|error| Failure::usage(error, None))?;
+        let render = self.packet_render(options)?;
         self.run(render, sink)
+    }
+
+    fn packet_render(&self, options: PacketOptions) -> Result<PacketRender, Failure> {
+        PacketRender::new(&self.bundle.manifest().schema, options)
+            .map_err(|error| Failure::usage(error, None))
     }
 
     /// Sends flow records to a collector.
     fn export(self, collector: SocketAddr, format: ExportFormat) -> Result<Exit, Failure> {
         let map = AddressMap(self.cli.map.clone());
-        let render = FlowRender::new(&self.bundle.manifest().schema, map).map_err(|error| {
-            Failure::usage(error, Some("such bundles are of NetFlow-like tables"))
-        })?;
+        let render =
+            FlowRecordRender::new(&self.bundle.manifest().schema, map).map_err(|error| {
+                Failure::usage(error, Some("such bundles are of NetFlow-like tables"))
+            })?;
         let mut sink = ExportSink::open(collector, format, self.origin_ns)?;
         self.run(render, &mut sink)
     }
@@ -277,10 +316,23 @@ impl<'a> Plan<'a> {
         R: Render,
         R::Item: Item,
     {
-        let cli = self.cli;
-        if cli.dry_run {
+        if self.cli.dry_run {
             return self.dry_run(None);
         }
+        let Some(target) = &self.cli.flows_out else {
+            return self.go(FlowRender::new(render, None), sink);
+        };
+        let (notes, schema) = (FlowNotes::default(), &self.bundle.manifest().schema);
+        let mut sink = FlowSink::create(target, schema, self.origin_ns, notes.clone(), sink)?;
+        self.go(FlowRender::new(render, Some(notes)), &mut sink)
+    }
+
+    fn go<R>(&self, render: R, sink: &mut dyn Sink<R::Item>) -> Result<Exit, Failure>
+    where
+        R: Render,
+        R::Item: Item,
+    {
+        let cli = self.cli;
         if cli.verbose {
             eprint!("{}", self.describe_run().to_text());
         } else if !cli.quiet && cli.is_live() {
@@ -315,7 +367,10 @@ impl<'a> Plan<'a> {
             timeline.records as f64 / (timeline.arrivals.span_ns() as f64 / 1e9).max(1e-9);
         let rate = match self.pace {
             Pace::TopSpeed => 0.0,
-            Pace::Speed(speed) => density * speed * self.generate.flow_rate,
+            Pace::Speed(speed) => {
+                let (from, to) = self.generate.flow_rate.ends();
+                density * speed * from.max(to)
+            }
             Pace::PacketsPerSecond(rate) => rate,
             Pace::MegabitsPerSecond(rate) => rate * 1e6 / (8.0 * USUAL_BYTES),
         };
@@ -374,12 +429,19 @@ impl<'a> Plan<'a> {
         if let Some((collector, _)) = cli.collector() {
             return format!("collector `{collector}`");
         }
-        match (&cli.iface[..], cli.pcap.as_ref().or(cli.csv.as_ref())) {
+        let show = |target: &Target| match target {
+            Target::Stdout => target.to_string(),
+            Target::File(_) => format!("`{target}`"),
+        };
+        let target = match (&cli.iface[..], cli.file()) {
             ([name], _) => format!("interface `{name}`"),
             ([one, other], _) => format!("interfaces `{one}` and `{other}`"),
-            (_, Some(Target::Stdout)) => Target::Stdout.to_string(),
-            (_, Some(target)) => format!("`{target}`"),
+            (_, Some(target)) => show(target),
             _ => "nowhere".to_owned(),
+        };
+        match &cli.flows_out {
+            Some(flows) => format!("{target}, flows to {}", show(flows)),
+            None => target,
         }
     }
 
@@ -407,6 +469,8 @@ impl<'a> Plan<'a> {
             });
         }
         let which = which_flows(self.cli);
+        let flows_per_s = timeline.flows as f64 / span_s.max(1e-9);
+        let (from, to) = self.generate.flow_rate.ends();
         DryRun {
             bundle: self.cli.bundle.display().to_string(),
             target: self.target(),
@@ -414,8 +478,16 @@ impl<'a> Plan<'a> {
             which,
             pace: self.pace.to_string().replace("packets", self.noun()),
             begins: show_time(self.origin_ns),
-            flows_per_s: timeline.flows as f64 / span_s.max(1e-9),
+            flows_per_s,
             records_per_s: timeline.records as f64 / span_s.max(1e-9),
+            flow_rate: match self.generate.flow_rate.over_ns() {
+                0 => format!("{to} times as trained"),
+                over => {
+                    let over = show_duration(over as f64 / 1e9);
+                    format!("from {from} to {to} times as trained over {over}")
+                }
+            },
+            resulting_flows_per_s: to * flows_per_s,
             seed: self.seed,
             wire: None,
         }
@@ -431,7 +503,7 @@ impl DryRun {
     fn to_text(&self) -> String {
         format!(
             "from     `{}`\nto       {}\nhow much {}\nwhich    {}\npace     {}\nbegins   {}\ndensity  {:.1} \
-             flows/s, {:.1} records/s as trained\n{}seed     {}\n",
+             flows/s, {:.1} records/s as trained\nflows    {}: {:.1} flows/s\n{}seed     {}\n",
             self.bundle,
             self.target,
             self.how_much,
@@ -440,6 +512,8 @@ impl DryRun {
             self.begins,
             self.flows_per_s,
             self.records_per_s,
+            self.flow_rate,
+            self.resulting_flows_per_s,
             self.wire.as_ref().map_or_else(String::new, WirePlan::to_text),
             self.seed,
         )

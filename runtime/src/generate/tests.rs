@@ -223,7 +223,8 @@ fn options_out_of_range_are_named() {
     let refused = |options: GenerateOptions| options.check().unwrap_err().to_string();
     let error = refused(GenerateOptions { slots: 0, ..GenerateOptions::default() });
     assert_eq!(error, "option `slots` is 0; expected 1 to 65536");
-    let error = refused(GenerateOptions { flow_rate: f64::NAN, ..GenerateOptions::default() });
+    let error =
+        refused(GenerateOptions { flow_rate: f64::NAN.into(), ..GenerateOptions::default() });
     assert!(error.starts_with("option `flow_rate` is NaN"), "{error}");
 }
 
@@ -327,4 +328,62 @@ fn a_duration_cuts_an_undisturbed_run_of_several_chunks_too() {
     let expected: Vec<_> = whole.take_while(|event| event.time_ns < 130_000_000).collect();
     assert!(expected.len() > 1_000);
     assert!(run(&bundle, 0.2, &options) == expected);
+}
+
+/// Two flows: the second starts where the first does, so many spans later.
+fn spans_apart(bundle: &Bundle, spans: u64) -> Arc<GivenFlows> {
+    let span_us = bundle.manifest().timeline.arrivals.span_ns() / 1000;
+    let csv = format!("kind,time\n10,7\n20,{}\n", 1_007 + spans * span_us);
+    let schema = &bundle.manifest().schema;
+    Arc::new(GivenFlows::from_reader(csv.as_bytes(), Path::new("given.csv"), schema).unwrap())
+}
+
+#[test]
+fn times_are_exact_a_million_spans_later() {
+    let bundle = bundle(TimeEncoding::Interarrival, None);
+    let span_ns = bundle.manifest().timeline.arrivals.span_ns();
+    let second = |spans| {
+        let attributes = Some(spans_apart(&bundle, spans));
+        let options = GenerateOptions { attributes, ..GenerateOptions::default() };
+        let mut events = run(&bundle, 0.02, &options);
+        events.retain(|event| event.flow == 1);
+        events
+    };
+    let now = second(0);
+    assert!(now.len() > 5, "{}", now.len());
+    for spans in [1, 1_000_000, 10_000_000_000] {
+        let later = second(spans);
+        let moved = now.iter().map(|event| Event {
+            time_ns: event.time_ns + spans * span_ns,
+            item: event.item.clone(),
+            ..*event
+        });
+        assert!(later.iter().eq(moved.collect::<Vec<_>>().iter()), "{spans}");
+    }
+}
+
+#[test]
+fn there_is_no_seam_where_spans_meet() {
+    let bundle = bundle(TimeEncoding::Interarrival, None);
+    let span_ns = bundle.manifest().timeline.arrivals.span_ns();
+    let (spans, phases) = (40, 20);
+    let options =
+        GenerateOptions { duration_ns: Some(spans * span_ns), ..GenerateOptions::default() };
+    let mut counts = vec![vec![0.0; phases]; spans as usize];
+    for event in run(&bundle, 0.1, &options) {
+        let phase = (event.time_ns % span_ns) * phases as u64 / span_ns;
+        counts[(event.time_ns / span_ns) as usize][phase as usize] += 1.0;
+    }
+    // Until flows end as fast as they begin.
+    let steady = &counts[10..];
+    let rows = steady.len() as f64;
+    let mean = |phase: usize| steady.iter().map(|row| row[phase]).sum::<f64>() / rows;
+    let overall = (0..phases).map(mean).sum::<f64>() / phases as f64;
+    assert!(overall > 50.0, "{overall}");
+    for phase in [0, phases - 1] {
+        let squares = steady.iter().map(|row| (row[phase] - mean(phase)).powi(2));
+        let error = (squares.sum::<f64>() / rows / rows).sqrt();
+        let off = mean(phase) - overall;
+        assert!(off.abs() < 4.0 * error, "{phase}: {off} {error} {overall}");
+    }
 }

@@ -8,6 +8,7 @@
 mod checksum;
 pub(crate) mod fields;
 mod frame;
+mod labelled;
 mod payload;
 mod repairs;
 mod tcp;
@@ -15,6 +16,7 @@ mod tcp;
 mod tests;
 
 pub use frame::{ETHERNET_BYTES, Frame};
+pub use labelled::{LabelledFlow, LabelledFrame, LabelledRender};
 pub use payload::{Payload, PayloadError};
 pub use repairs::{RepairCounts, Repairs};
 

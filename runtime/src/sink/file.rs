@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::output::{Output, Target};
 use super::part::PartWriter;
+use super::rotate::{Numbered, Rotation};
 use super::{Item, Sent, Sink, SinkError};
 use crate::render::Event;
 
@@ -15,11 +16,14 @@ pub trait Format<T>: Send {
     fn append(&self, event: &Event<T>, out: &mut Vec<u8>);
 }
 
-/// Writes records to a file, or to standard output.
+/// Writes records to a file, to one after another, or to standard output.
 #[derive(Debug)]
 pub struct FileSink<F> {
     output: Output,
     format: F,
+    files: Option<Numbered>,
+    /// Records in the files before.
+    records_before: u64,
     sent: Sent,
 }
 
@@ -32,29 +36,103 @@ impl<F> FileSink<F> {
     where
         F: Format<T>,
     {
-        let mut output = Output::create(target)?;
-        output.buffer.extend_from_slice(&format.header());
-        output.end_record()?;
-        Ok(FileSink { output, format, sent: Sent::default() })
+        FileSink::rotating(target, format, Rotation::default())
     }
+
+    /// Begins the first of several files, each whole: `NAME-00000.EXTENSION` and so on.
+    ///
+    /// # Errors
+    /// The file cannot be made or written; or it cannot be followed by another, since it
+    /// is no regular file.
+    pub fn rotating<T>(
+        target: &Target,
+        format: F,
+        rotation: Rotation,
+    ) -> Result<FileSink<F>, SinkError>
+    where
+        F: Format<T>,
+    {
+        let files = match target {
+            _ if rotation.is_none() => None,
+            Target::File(path) if path.metadata().map_or(true, |found| found.is_file()) => {
+                Some(Numbered::new(path, rotation))
+            }
+            other => {
+                let source = std::io::Error::other("only regular files can be many");
+                let path = other.to_string().into();
+                return Err(SinkError::Output { action: "rotate", path, source });
+            }
+        };
+        let first = files.as_ref().map(|files| Target::File(files.path()));
+        let output = open(first.as_ref().unwrap_or(target), &format.header())?;
+        let sent = Sent { files: 1, ..Sent::default() };
+        Ok(FileSink { output, format, files, records_before: 0, sent })
+    }
+
+    /// Ends this file and begins the next.
+    fn next_file(&mut self, header: &[u8]) -> Result<(), SinkError> {
+        let Some(files) = &mut self.files else { return Ok(()) };
+        self.output.finish()?;
+        let records = self.output.records();
+        files.go_on();
+        self.output = open(&Target::File(files.path()), header)?;
+        self.records_before += records;
+        self.sent.files += 1;
+        Ok(())
+    }
+
+    fn append<T: Item>(&mut self, event: &Event<T>) -> Result<(), SinkError>
+    where
+        F: Format<T>,
+    {
+        if self.files.as_mut().is_some_and(|files| files.ends_before(event.time_ns)) {
+            self.next_file(&self.format.header())?;
+        }
+        let begin = self.output.buffer.len();
+        self.format.append(event, &mut self.output.buffer);
+        let bytes = self.output.bytes();
+        if self.files.as_ref().is_some_and(|files| files.is_too_long(bytes))
+            && self.output.records() > 0
+        {
+            let record = self.output.buffer.split_off(begin);
+            self.next_file(&self.format.header())?;
+            self.output.buffer.extend_from_slice(&record);
+        }
+        self.output.end_record()?;
+        self.sent.count(event);
+        Ok(())
+    }
+
+    /// After an error, those records count that are in files.
+    fn counted(&mut self, result: Result<(), SinkError>) -> Result<(), SinkError> {
+        if result.is_err() {
+            self.sent.records = self.records_before + self.output.records();
+        }
+        result
+    }
+}
+
+fn open(target: &Target, header: &[u8]) -> Result<Output, SinkError> {
+    let mut output = Output::create(target)?;
+    output.buffer.extend_from_slice(header);
+    output.end_record()?;
+    Ok(output)
 }
 
 impl<T: Item, F: Format<T>> Sink<T> for FileSink<F> {
     fn write(&mut self, events: &[Event<T>]) -> Result<(), SinkError> {
-        for event in events {
-            self.format.append(event, &mut self.output.buffer);
-            self.output.end_record()?;
-            self.sent.count(event);
-        }
-        Ok(())
+        let written = events.iter().try_for_each(|event| self.append(event));
+        self.counted(written)
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
-        self.output.flush()
+        let flushed = self.output.flush();
+        self.counted(flushed)
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
-        self.output.finish()
+        let finished = self.output.finish();
+        self.counted(finished)
     }
 
     fn sent(&self) -> Sent {
@@ -80,26 +158,38 @@ impl<F> PartSink<F> {
         F: Format<T>,
     {
         let writer = PartWriter::create(path, &format.header())?;
-        Ok(PartSink { writer, format, sent: Sent::default() })
+        let sent = Sent { files: 1, ..Sent::default() };
+        Ok(PartSink { writer, format, sent })
+    }
+
+    /// After an error, those records count that are in the file.
+    fn counted(&mut self, result: Result<(), SinkError>) -> Result<(), SinkError> {
+        if result.is_err() {
+            self.sent.records = self.writer.written();
+        }
+        result
     }
 }
 
 impl<T: Item, F: Format<T>> Sink<T> for PartSink<F> {
     fn write(&mut self, events: &[Event<T>]) -> Result<(), SinkError> {
-        for event in events {
+        let written = events.iter().try_for_each(|event| {
             let key = (event.time_ns, event.flow);
             self.writer.record(key, |out| self.format.append(event, out))?;
             self.sent.count(event);
-        }
-        Ok(())
+            Ok(())
+        });
+        self.counted(written)
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
-        self.writer.flush()
+        let flushed = self.writer.flush();
+        self.counted(flushed)
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
-        self.writer.finish(self.sent.flows)
+        let finished = self.writer.finish(self.sent.flows);
+        self.counted(finished)
     }
 
     fn sent(&self) -> Sent {

@@ -3,6 +3,7 @@
 mod csv;
 mod export;
 mod file;
+mod flows;
 mod interface;
 mod ioctl;
 mod link;
@@ -10,23 +11,28 @@ mod null;
 mod output;
 mod part;
 mod pcap;
+mod pcapng;
 mod raw;
+mod rotate;
 
 pub use csv::{CsvFormat, CsvSink};
 pub use export::{ExportFormat, ExportSink};
 pub use file::{FileSink, Format, PartSink};
+pub use flows::{FlowNotes, FlowRender, FlowSink};
 pub use interface::{InterfaceReport, InterfaceSink, Log, OnDown, Oversize, WireOptions};
 pub use link::{Interface, LinkState, interface_names};
 pub use null::NullSink;
 pub use output::Target;
 pub use part::{MergeError, Merged, merge_parts};
 pub use pcap::{DEFAULT_SNAPLEN, PcapFormat, PcapSink};
+pub use pcapng::{PcapngFormat, PcapngSink};
+pub use rotate::Rotation;
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::packets::{Frame, RepairCounts};
+use crate::packets::{Frame, LabelledFrame, RepairCounts};
 use crate::render::Event;
 
 /// What a sink did with what it was given.
@@ -50,9 +56,16 @@ pub struct Sent {
     pub oversize_truncated: u64,
     /// Packets that needed each kind of repair.
     pub repaired: RepairCounts,
+    /// Files begun.
+    pub files: u64,
 }
 
 impl Sent {
+    /// Records that were taken from the generator, whatever became of them.
+    pub(crate) fn taken(&self) -> u64 {
+        self.records + self.dropped + self.down_skipped + self.oversize_skipped
+    }
+
     /// Counts a record as sent.
     #[inline]
     pub(crate) fn count<T: Item>(&mut self, event: &Event<T>) {
@@ -65,16 +78,27 @@ impl Sent {
 
 /// What can be counted of a rendered record.
 pub trait Item: Send + 'static {
+    /// Whether it is a frame, whose bytes are what is on the wire.
+    const IS_FRAME: bool;
     /// Its length.
     fn bytes(&self) -> usize;
+    /// Whether the side that did not begin the conversation sent it.
+    fn is_reply(&self) -> bool {
+        false
+    }
     /// Adds what was repaired in it.
     fn count_repairs(&self, counts: &mut RepairCounts);
 }
 
 impl Item for Frame {
+    const IS_FRAME: bool = true;
     #[inline]
     fn bytes(&self) -> usize {
         self.len()
+    }
+    #[inline]
+    fn is_reply(&self) -> bool {
+        self.side() == 1
     }
     #[inline]
     fn count_repairs(&self, counts: &mut RepairCounts) {
@@ -82,7 +106,24 @@ impl Item for Frame {
     }
 }
 
+impl Item for LabelledFrame {
+    const IS_FRAME: bool = true;
+    #[inline]
+    fn bytes(&self) -> usize {
+        self.frame.bytes()
+    }
+    #[inline]
+    fn is_reply(&self) -> bool {
+        self.frame.side() == 1
+    }
+    #[inline]
+    fn count_repairs(&self, counts: &mut RepairCounts) {
+        self.frame.count_repairs(counts);
+    }
+}
+
 impl Item for Box<str> {
+    const IS_FRAME: bool = false;
     /// With the line's end.
     fn bytes(&self) -> usize {
         self.len() + 1
@@ -100,7 +141,7 @@ pub enum SinkError {
     /// The file could not be made, written or renamed.
     #[error("cannot {action} `{}`", path.display())]
     Output {
-        /// `create`, `write` or `rename`.
+        /// `create`, `write`, `rename` or `rotate`.
         action: &'static str,
         /// The file.
         path: PathBuf,

@@ -98,6 +98,18 @@ impl Output {
         if self.buffer.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
     }
 
+    /// Bytes that were appended, written or not.
+    #[inline]
+    pub(super) fn bytes(&self) -> u64 {
+        self.written_bytes + self.buffer.len() as u64
+    }
+
+    /// Records that were ended, written or not; after an error, those that the system took.
+    pub(super) fn records(&self) -> u64 {
+        // The file's header was counted as one.
+        (self.written_records + self.ends.len() as u64).saturating_sub(1)
+    }
+
     pub(super) fn flush(&mut self) -> Result<(), SinkError> {
         let mut done = 0;
         while done < self.buffer.len() {
@@ -118,20 +130,18 @@ impl Output {
     /// After a write that stopped `done` bytes into the buffer.
     fn fail(&mut self, done: usize, source: io::Error) -> Result<(), SinkError> {
         let full = matches!(source.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG));
-        if source.kind() == io::ErrorKind::BrokenPipe {
-            self.buffer.clear();
-            self.ends.clear();
-            return Err(SinkError::Closed);
-        }
-        if !full || self.is_pipe {
-            return Err(output_error("write", &self.path, source));
-        }
         let whole = self.ends.partition_point(|&end| end <= done);
         let kept = if whole == 0 { 0 } else { self.ends[whole - 1] };
         self.written_bytes += kept as u64;
         self.written_records += whole as u64;
         self.buffer.clear();
         self.ends.clear();
+        if source.kind() == io::ErrorKind::BrokenPipe {
+            return Err(SinkError::Closed);
+        }
+        if !full || self.is_pipe {
+            return Err(output_error("write", &self.path, source));
+        }
         // Cutting a file needs no room. What cannot be cut is no regular file.
         if self.part.is_some() {
             self.file
@@ -141,8 +151,7 @@ impl Output {
         }
         Err(SinkError::Full {
             path: self.path.clone(),
-            // The file's header was counted as one.
-            records: self.written_records.saturating_sub(1),
+            records: self.records(),
             bytes: self.written_bytes,
             source,
         })

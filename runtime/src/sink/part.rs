@@ -58,6 +58,11 @@ impl PartWriter {
         self.output.end_record()
     }
 
+    /// Records; after an error, those that are in the file.
+    pub(super) fn written(&self) -> u64 {
+        self.output.records()
+    }
+
     pub(super) fn flush(&mut self) -> Result<(), SinkError> {
         self.output.flush()
     }
