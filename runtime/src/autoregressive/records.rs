@@ -23,6 +23,8 @@ use crate::stages::{Stage, timed};
 const STEERED_FROM: u32 = 16;
 const MOST_STEERED: f64 = 2.0;
 const MOST_PRESSED: f64 = 16.0;
+/// Before the span ends each record to come is left such a share of the flow's usual gap.
+const SHARE_LEFT: f64 = 0.25;
 /// Place within a bin of what has no draw of its own.
 const MIDDLE: f32 = 0.5;
 /// Values of a record's row before its measurements: the gap in microseconds, and
@@ -270,9 +272,9 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                         // No gap ends after the span.
                         if at + 1 == count && index > 0 && token < gap_from_us.len() {
                             let clock = &progress[widths.clock()..];
-                            let left_us = widths.left_us(gates) - elapsed_us(clock);
-                            if gap_from_us[token] > left_us {
-                                let fits = |token: &u32| gap_from_us[*token as usize] <= left_us;
+                            let room_us = room_us(widths.plan(gates), widths.left_us(gates), clock);
+                            if gap_from_us[token] > room_us {
+                                let fits = |token: &u32| gap_from_us[*token as usize] <= room_us;
                                 some.clear();
                                 some.extend((0..gap_from_us.len() as u32).filter(fits));
                                 let allowed = (!some.is_empty()).then_some(&some[..]);
@@ -313,8 +315,11 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                 let plan = widths.plan(gates);
                 let span_us = widths.left_us(gates);
                 let factor = if is_exact { 1.0 } else { steer(plan, span_us, clock) };
-                let left_us = (span_us - elapsed_us(clock)).max(0.0);
-                gap_us = (factor * drawn_us).min(left_us);
+                gap_us = factor * drawn_us;
+                let room_us = room_us(plan, span_us, clock);
+                if gap_us > room_us {
+                    gap_us = within * room_us;
+                }
                 clock[3] += drawn_us as f32;
                 clock[4] = clock[4].max(drawn_us as f32);
             }
@@ -371,6 +376,20 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
 #[inline(always)]
 fn elapsed_us(clock: &[f32]) -> f64 {
     f64::from(clock[1]) * 1e6 + f64::from(clock[2])
+}
+
+/// Microseconds that a gap may take: what is left of the span, but for what the records after
+/// it need. Else one long gap would leave them no time, and all would come at once.
+fn room_us((records, plan_us): (u32, f64), span_us: f64, clock: &[f32]) -> f64 {
+    let index = clock[0] as u32;
+    let [sum_us, longest_us] = [clock[3], clock[4]].map(f64::from);
+    let left_us = (span_us - elapsed_us(clock)).max(0.0);
+    let usual_us = match index {
+        ..STEERED_FROM => plan_us / f64::from(records.max(2) - 1),
+        _ => (sum_us - longest_us) / f64::from(index - 2),
+    };
+    let after = f64::from(records.saturating_sub(index + 1));
+    left_us - after * (SHARE_LEFT * usual_us).min(left_us / (after + 1.0))
 }
 
 /// What a gap is multiplied by, so that a long flow takes about as long as planned: the mean
@@ -487,6 +506,12 @@ mod tests {
             let took_us = takes_us(plan, span_us, uneven(800.0));
             assert!(expected.contains(&(took_us / plan.1)), "{span_us}: {took_us}");
         }
+        // The first of a hundred gaps leaves time for the others: a quarter of the planned.
+        let clock = [1.0, 0.0, 0.0, 0.0, 0.0];
+        assert_eq!(room_us((101, 1e4), 1e6, &clock), 1e6 - 99.0 * 25.0);
+        assert_eq!(room_us((101, 1e4), 1e3, &clock), 10.0);
+        assert_eq!(room_us((2, 1e4), 1e3, &clock), 1e3);
+        assert_eq!(room_us((101, 1e4), 1e3, &[1.0, 0.0, 1e3, 0.0, 0.0]), 0.0);
         // The first records are as drawn, and so are flows without time.
         assert_eq!(steer((100, 1.0), 9.0, &[15.0, 0.0, 9e5, 9e5, 9e5]), 1.0);
         assert_eq!(steer((100, 0.0), 9.0, &[50.0, 0.0, 0.0, 0.0, 0.0]), 1.0);
