@@ -317,6 +317,10 @@ impl Manifest {
         if schema.self_norm || schema.segmentation.is_some() || schema.spanning.is_some() {
             return Err(fail("flows are cut, or on scales of their own".to_owned()));
         }
+        if schema.longest.is_some() {
+            let reason = "how many records a flow has is planned: `longest` is for others";
+            return Err(fail(reason.to_owned()));
+        }
         if schema.distinct.is_some() {
             return Err(fail(
                 "no two flows are alike in any case: `distinct` is for others".to_owned(),

@@ -385,6 +385,10 @@ pub struct Schema {
     /// How long flows were cut, if any were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segmentation: Option<Segmentation>,
+    /// Records of the longest flow in a chunk, if none were cut: a flow ends there, whatever
+    /// its flag says. Not for an autoregressive model, which plans how many there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest: Option<u32>,
     /// How flows go on from chunk to chunk, if any do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spanning: Option<Spanning>,
@@ -528,6 +532,9 @@ impl Schema {
             && self.attributes.iter().all(|field| field.name != *name)
         {
             return Err(format!("distinct: no attribute is named `{name}`"));
+        }
+        if self.longest == Some(0) || (self.longest.is_some() && self.segmentation.is_some()) {
+            return Err("longest: expected 1 or more, and flows that are not cut".to_owned());
         }
         match &self.segmentation {
             Some(cut)

@@ -292,7 +292,8 @@ impl<N: Networks, R: Render> Slots<N, R> {
         let Shared { schema, limits, counters, selection, .. } = &**shared;
         let filters = selection.is_on_measurements();
         let encoding = self.encoding;
-        let segment_len = schema.segmentation.as_ref().map_or(u32::MAX, |cut| cut.max_records);
+        let longest = schema.longest.unwrap_or(u32::MAX);
+        let segment_len = schema.segmentation.as_ref().map_or(longest, |cut| cut.max_records);
         for (slot, (flow, row)) in live.iter_mut().zip(all.chunks_exact(width)).enumerate() {
             flow.step = flow.step.wrapping_add(1);
             for index in 0..decoder.repeat() {
@@ -333,7 +334,6 @@ impl<N: Networks, R: Render> Slots<N, R> {
                     break;
                 }
                 if !more || flow.in_segment >= segment_len {
-                    // Without segments nothing bounds a part but its own flag.
                     if flow.goes_on {
                         self.segment_ends.push(slot);
                     } else {

@@ -156,6 +156,7 @@ mod tests {
             )],
             self_norm: false,
             distinct: None,
+            longest: None,
             segmentation: None,
             spanning: None,
             word2vec: Default::default(),

@@ -68,6 +68,7 @@ pub(crate) fn chunked_bundle(
         }],
         self_norm: false,
         distinct: None,
+        longest: None,
         segmentation,
         spanning: tags.map(|tags| Spanning { chunks: chunks as u32, tags }),
         word2vec: BTreeMap::new(),

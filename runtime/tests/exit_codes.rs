@@ -38,6 +38,7 @@ fn bundle(kind: TraceKind, path: &Path) {
         measurements: vec![field("pkt_len")],
         self_norm: false,
         distinct: None,
+        longest: None,
         segmentation: None,
         spanning: None,
         word2vec: BTreeMap::new(),

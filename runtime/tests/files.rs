@@ -51,6 +51,7 @@ fn schema() -> Schema {
         measurements: vec![field(name::LEN)],
         self_norm: false,
         distinct: None,
+        longest: None,
         segmentation: None,
         spanning: None,
         word2vec: Default::default(),

@@ -57,6 +57,7 @@ fn schema() -> Schema {
         measurements: [name::LEN, name::DIRECTION].map(field).into(),
         self_norm: false,
         distinct: None,
+        longest: None,
         segmentation: None,
         spanning: None,
         word2vec: Default::default(),

@@ -125,6 +125,7 @@ fn packet_schema(model: SampleModel) -> Schema {
         measurements,
         self_norm: model.self_norm,
         distinct: None,
+        longest: None,
         segmentation: None,
         spanning: None,
         word2vec: BTreeMap::new(),

@@ -136,6 +136,8 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
         codec: fit_time(&config.timestamp, &times_us)?,
         datetime: trace.time.datetime.clone(),
     };
+    let segmentation = cut.segmentation(config.max_flow_len);
+    let longest = cut.parts.iter().map(|part| part.to - part.from).max().unwrap_or(1);
     let schema = Schema {
         kind: config.kind,
         columns: trace.order.clone(),
@@ -149,7 +151,8 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
             true => None,
             false => tells_flows_apart(trace, config, &firsts)?,
         },
-        segmentation: cut.segmentation(config.max_flow_len),
+        longest: segmentation.is_none().then_some(longest).filter(|_| !by_tokens),
+        segmentation,
         spanning: cut
             .spans()
             .then(|| Spanning { chunks: cut.chunks.count() as u32, tags: config.chunks.tags }),

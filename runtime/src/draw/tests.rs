@@ -225,6 +225,20 @@ fn flows_of_a_bundle_that_says_so_are_drawn_until_no_two_are_alike() {
 }
 
 #[test]
+fn no_flow_is_longer_than_the_longest_that_was_learned() {
+    let any = bundle(TimeEncoding::Interarrival, None);
+    let lengths = |longest| {
+        let bundle = with_schema(&any, |schema| schema.longest = longest);
+        let (events, _) = run_all_ways(&bundle, &options(&[]));
+        let length = |flow: u64| events.iter().filter(|event| event.flow == flow).count();
+        flows(&events).into_iter().map(length).collect::<Vec<_>>()
+    };
+    let (free, bounded) = (lengths(None), lengths(Some(2)));
+    assert!(free.iter().any(|&length| length > 2), "{free:?}");
+    assert_eq!(bounded, free.iter().map(|&length| length.min(2)).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_bundle_of_several_chunks_cannot_ask_for_distinct_flows() {
     let chunks = crate::testing::chunked_bundle(TimeEncoding::Interarrival, None, None, &[0, 9]);
     let mut manifest = chunks.manifest().clone();

@@ -36,6 +36,7 @@ fn schema(conversations: bool, measurements: &[&str]) -> Schema {
         measurements: measurements.iter().map(|name| field(name)).collect(),
         self_norm: false,
         distinct: None,
+        longest: None,
         segmentation: None,
         spanning: None,
         word2vec: Default::default(),

@@ -195,7 +195,7 @@ mod tests {
     fn what_is_beyond_all_that_was_seen_is_absent_together() {
         // Each of the numbers 10 to 19 is there once; with token 1 only the first three are.
         let large = (0..10).map(|b| (0, b));
-        let pairs = large.chain((0..12).map(|at| (1, at % 3)));
+        let pairs = large.chain((0..15).map(|at| (1, at % 3)));
         let order = Order { rank: Some((0..10).collect()), counts: None };
         let absent = of(0, [2, 10], pairs, &order, EXPECTED).expect("something is absent");
         assert_eq!(absent.pairs, (3..10).map(|b| [1, b]).collect::<Vec<_>>());
