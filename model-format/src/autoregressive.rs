@@ -23,6 +23,8 @@ const MOST: usize = 1 << 14;
 const MOST_SETS: usize = 1 << 10;
 /// Combinations that lists may hold, each list taken with each other.
 const MOST_LISTED: usize = 1 << 22;
+/// Most combinations of all lists of what comes later, taken with each set of a support.
+const MOST_STEPS: usize = 1 << 26;
 /// Most pairs of tokens that are said not to go together, for two variables.
 pub const MOST_ABSENT: usize = 1 << 12;
 
@@ -130,7 +132,7 @@ impl Absent {
     /// Whether the tokens are some of so many.
     fn fits(&self, sizes: [usize; 2]) -> bool {
         let known = |pair: &[u32; 2]| pair.iter().zip(sizes).all(|(&t, size)| (t as usize) < size);
-        self.pairs.len() <= MOST_ABSENT
+        (1..=MOST_ABSENT).contains(&self.pairs.len())
             && self.pairs.iter().all(known)
             && self.pairs.is_sorted_by(|one, next| one < next)
     }
@@ -355,12 +357,15 @@ impl Autoregressive {
                     pairs.len() + 1
                 }
                 Says::Support { head, kinds, sets } => {
-                    let Some(RecordSays::Joint { combinations, .. }) =
+                    let Some(RecordSays::Joint { combinations, since, .. }) =
                         self.heads.get(*head).map(|head| &head.says)
                     else {
                         return fail("a support of no joint head");
                     };
-                    if sets.len() > MOST_SETS || kinds.len() > MOST {
+                    // What the runtime makes of both takes as many steps as their product.
+                    let listed: usize = since.iter().map(Vec::len).sum();
+                    let is_much = listed.saturating_mul(sets.len()) > MOST_STEPS;
+                    if sets.len() > MOST_SETS || kinds.len() > MOST || is_much {
                         return fail("too many sets, or kinds");
                     }
                     let known = |set: &Vec<u32>| {
@@ -409,7 +414,8 @@ impl Autoregressive {
                 variable.parents.contains(&absent.before)
                     && absent.fits([self.attributes[absent.before].size, size])
             };
-            if !variable.absent.iter().all(absent) {
+            let each_once = |all: &[Absent]| all.is_sorted_by(|one, next| one.before < next.before);
+            if !variable.absent.iter().all(absent) || !each_once(&variable.absent) {
                 return fail("it is said not to go with what it does not depend on");
             }
             if let Some(told) = &variable.told {
@@ -500,7 +506,11 @@ impl Autoregressive {
                 let before = self.heads[..at].get(absent.before);
                 before.is_some_and(|before| absent.fits([before.size, size]))
             };
-            if !head.absent.iter().all(absent) {
+            let each_once = head.absent.is_sorted_by(|one, next| one.before < next.before);
+            let is_field = matches!(head.says, RecordSays::Field { .. });
+            if !(head.absent.iter().all(absent) && each_once)
+                || !(is_field || head.absent.is_empty())
+            {
                 return fail("it is said not to go with what is not before it");
             }
         }

@@ -88,11 +88,11 @@ pub struct Cli {
     /// Go on in another file before one exceeds this size, such as `100MB` or `1GiB`:
     /// NAME-00000.pcap and so on, each whole
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Files")]
-    #[arg(conflicts_with_all = ["iface", "null", "describe"])]
+    #[arg(conflicts_with_all = ["iface", "ipfix", "netflow9", "null", "describe"])]
     pub rotate_size: Option<u64>,
     /// Go on in another file after every so much time of the trace, such as `10min`
     #[arg(long, value_name = "TIME", value_parser = parse_period, help_heading = "Files")]
-    #[arg(conflicts_with_all = ["iface", "null", "describe"])]
+    #[arg(conflicts_with_all = ["iface", "ipfix", "netflow9", "null", "describe"])]
     pub rotate_time: Option<Duration>,
 
     /// Stop after so many flows
@@ -101,8 +101,8 @@ pub struct Cli {
     /// Stop after so many packets, or rows
     #[arg(long, value_name = "N", help_heading = "How much")]
     pub packets: Option<u64>,
-    /// Stop after so much time, such as `90s` or `1h 30min`: of the trace, or of the clock with
-    /// `--pps`, `--mbps` and `--topspeed` on an interface
+    /// Stop after so much time, such as `90s` or `1h 30min`: of the trace; on an interface or to
+    /// a collector of the clock
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[arg(help_heading = "How much")]
     pub duration: Option<Duration>,
@@ -167,6 +167,7 @@ pub struct Cli {
     /// Move the addresses of one network into another, such as `0.0.0.0/0=10.0.0.0/8`; may be
     /// repeated, the first that knows an address moves it
     #[arg(long, value_name = "FROM=TO", help_heading = "Packets")]
+    #[arg(conflicts_with_all = ["csv", "flows_out"])]
     pub map: Vec<Mapping>,
 
     /// Packets may only go to this network: one to elsewhere is not sent, and ends the run. May be

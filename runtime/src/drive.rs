@@ -175,7 +175,7 @@ pub fn drive<T: Item, E>(
         cause: Cause::Woken,
         arrived_ns: 0,
         written_ns: (0, 0),
-        deadline: limits.wall.map(|wall| begin + wall),
+        deadline: limits.wall.and_then(|wall| begin.checked_add(wall)),
         flushed: begin,
         first_ns: None,
         last_ns: 0,
@@ -363,14 +363,15 @@ impl<T: Item> Sender<'_, T> {
                                 return Ok(Some(ending));
                             }
                             // It may have another pace by now.
-                            due = self.schedule.due(first.time_ns).unwrap_or(0);
+                            // At top speed it is due now.
+                            due = self.schedule.due(first.time_ns).unwrap_or(now);
                         }
                     }
                     let mut progress = self.control.progress();
                     progress.lateness.record(self.cause, now - due);
                     self.schedule.advance(first.item.bytes());
                     for event in &rest[1..] {
-                        let due = self.schedule.due(event.time_ns).unwrap_or(0);
+                        let due = self.schedule.due(event.time_ns).unwrap_or(now);
                         if due > now {
                             break;
                         }

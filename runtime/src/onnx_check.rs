@@ -104,11 +104,25 @@ fn check_graph(graph: &[u8]) -> Result<(), String> {
     let mut used = 0_usize;
     for field in Fields(graph) {
         let (1, Value::Bytes(node)) = field? else { continue };
+        // What is computed from weights alone is a weight too: it may be kept as one.
+        let (mut outputs, mut is_known, mut bytes) = (Vec::new(), true, 0_usize);
         for field in Fields(node) {
-            // input
-            if let (1, Value::Bytes(name)) = field? {
-                used = used.saturating_add(weights.get(name).copied().unwrap_or(0));
+            match field? {
+                // input
+                (1, Value::Bytes(name)) => match weights.get(name) {
+                    Some(&found) => bytes = bytes.saturating_add(found),
+                    None => is_known &= name.is_empty(),
+                },
+                // output
+                (2, Value::Bytes(name)) => outputs.push(name),
+                // attribute
+                (5, Value::Bytes(attribute)) => bytes = bytes.saturating_add(attribute.len()),
+                _ => {}
             }
+        }
+        used = used.saturating_add(bytes);
+        if is_known {
+            weights.extend(outputs.into_iter().map(|name| (name, bytes)));
         }
         if used > most {
             let bytes = graph.len();
@@ -121,12 +135,14 @@ fn check_graph(graph: &[u8]) -> Result<(), String> {
 }
 
 fn tensor_name(tensor: &[u8]) -> Result<Option<&[u8]>, String> {
+    // Of several the last counts.
+    let mut name = None;
     for field in Fields(tensor) {
-        if let (8, Value::Bytes(name)) = field? {
-            return Ok(Some(name));
+        if let (8, Value::Bytes(found)) = field? {
+            name = Some(found);
         }
     }
-    Ok(None)
+    Ok(name)
 }
 
 fn check_node(node: &[u8]) -> Result<(), String> {

@@ -32,9 +32,11 @@ def counters(namespace, column):
     return int(line.split(":")[1].split()[column])
 
 
-def resident_mib(pid):
+def resident_mib(pid, before):
     text = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in text.splitlines() if line.startswith("VmRSS:")).split()[1]) / 1024
+    found = next((line for line in text.splitlines() if line.startswith("VmRSS:")), None)
+    # Without it, it has just ended.
+    return int(found.split()[1]) / 1024 if found else before
 
 
 def soak(options, sender, receiver):
@@ -49,7 +51,7 @@ def soak(options, sender, receiver):
             report = line
             continue
         # `ip netns exec` becomes the program, so this is its own process.
-        seconds.append((line, resident_mib(run.pid)))
+        seconds.append((line, resident_mib(run.pid, seconds[-1][1] if seconds else 0.0)))
         if len(seconds) % 10 == 0:
             late = line["lateness"] or {"median_us": 0, "p99_us": 0}
             print(f"{line['elapsed_s']:6.0f} s  {line['packets']:12,} packets  {line['packets_per_s']:9,.0f}/s  late by "

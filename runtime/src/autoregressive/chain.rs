@@ -360,7 +360,7 @@ impl<G: Dense> Chain<G> {
                         let without = absent
                             .iter()
                             .filter_map(|(before, lists)| lists.get(first[*before] as usize));
-                        let (all, possible) = (logits, masked.without(logits, without));
+                        let (unmasked, possible) = (logits, masked.without(logits, without));
                         let mut is_weighed = false;
                         while let Some(&(_, row)) =
                             members.get(drawn.len()).filter(|(of, _)| *of as usize == group)
@@ -382,7 +382,7 @@ impl<G: Dense> Chain<G> {
                             let allowed = (!allowed.is_empty()).then_some(&allowed[..]);
                             let is_left = |t: &u32| possible[*t as usize] > f32::MIN;
                             let are_left = allowed.is_none_or(|tokens| tokens.iter().any(is_left));
-                            let logits = if are_left { possible } else { all };
+                            let logits = if are_left { possible } else { unmasked };
                             let places = pairs.as_ref().filter(|_| weighs);
                             let half =
                                 places.map(|(pairs, at)| (pairs, at.map(|at| condition[at])));
@@ -414,11 +414,17 @@ impl<G: Dense> Chain<G> {
                                 }
                                 let bias = wish.map_or(&[][..], Wish::bias);
                                 sampler.weigh_biased(logits, wished, bias);
+                                let mut log_of_wished = sampler.log_total() - all;
+                                if wish.is_none() && !log_of_wished.is_finite() {
+                                    // Given all the same, as what is given in full is.
+                                    sampler.weigh_biased(unmasked, wished, bias);
+                                    log_of_wished = LEAST_LOG;
+                                }
                                 let token =
                                     wished.get(sampler.place(uniform)).copied().unwrap_or(0);
                                 let log_tilt =
                                     wish.map_or(0.0, |wish| wish.log_tilt(token as usize));
-                                let log = sampler.log_total() - all - log_tilt;
+                                let log = log_of_wished - log_tilt;
                                 logs[row] += if log.is_finite() { log } else { f64::NEG_INFINITY };
                                 drawn.push(token as f32);
                                 continue;

@@ -88,12 +88,10 @@ impl Joint {
             }
         }
         let reach = |set: &Vec<u32>| -> Vec<u32> {
-            let bit = |&token: &u32| {
-                let kind = kinds.get(token as usize)?;
-                set.iter().position(|of| of == kind)
-            };
-            let bits = |list: &Vec<u32>| list.iter().filter_map(bit).fold(0, |all, b| all | 1 << b);
-            since.iter().map(bits).collect()
+            let bit = |kind: &u32| set.iter().position(|of| of == kind).map_or(0, |bit| 1 << bit);
+            let bits: Vec<u32> = kinds.iter().map(bit).collect();
+            let bit_of = |&token: &u32| bits.get(token as usize).copied().unwrap_or(0);
+            since.iter().map(|list| list.iter().map(bit_of).fold(0, |all, bit| all | bit)).collect()
         };
         Joint {
             given,

@@ -407,7 +407,7 @@ fn steer((records, plan_us): (u32, f64), span_us: f64, clock: &[f32]) -> f64 {
     let mean_us = sum_us / f64::from(index - 1);
     let rest_us = (sum_us - longest_us) / f64::from(index - 2);
     let planned = (left_us(plan_us) / mean_us).clamp(1.0 / MOST_STEERED, MOST_STEERED);
-    let fits = if rest_us > 0.0 { left_us(span_us) / rest_us } else { 1.0 };
+    let fits = if rest_us > 0.0 { left_us(span_us) / rest_us } else { f64::INFINITY };
     if fits < planned { planned.min(fits.max(1.0 / MOST_PRESSED)) } else { planned }
 }
 

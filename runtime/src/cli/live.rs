@@ -68,6 +68,8 @@ pub(super) struct Snapshot {
     pub(super) flows_per_s: f64,
     pub(super) dropped: Dropped,
     pub(super) oversize_truncated: u64,
+    /// Datagrams of flow records that came where nobody listened.
+    pub(super) refused: u64,
     /// Of the last second.
     pub(super) lateness: Option<LatenessSummary>,
     pub(super) paused: bool,
@@ -106,6 +108,9 @@ impl Snapshot {
         match queue_full + interface_down + over_mtu {
             0 => {}
             dropped => line += &format!(", {} dropped", grouped(dropped)),
+        }
+        if self.refused > 0 {
+            line += &format!(", {} datagrams refused", grouped(self.refused));
         }
         if self.paused {
             line += ", paused";
@@ -179,6 +184,7 @@ impl Live {
                 over_mtu: sent.oversize_skipped,
             },
             oversize_truncated: sent.oversize_truncated,
+            refused: sent.refused,
             lateness: late.summary(),
             paused: self.control.is_paused(),
             late: seen.lateness.cumulative(&LATENESS_BOUNDS_NS),

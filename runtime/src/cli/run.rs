@@ -179,6 +179,11 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
     }
 }
 
+/// Writes to standard error, which may be closed; the run goes on.
+fn tell(text: &str) {
+    let _ = write!(std::io::stderr().lock(), "{text}");
+}
+
 /// Everything that is decided before a run begins.
 pub(super) struct Plan<'a> {
     pub(super) cli: &'a Cli,
@@ -334,10 +339,10 @@ impl<'a> Plan<'a> {
     {
         let cli = self.cli;
         if cli.verbose {
-            eprint!("{}", self.describe_run().to_text());
+            tell(&self.describe_run().to_text());
         } else if !cli.quiet && cli.is_live() {
             // An endless run reports at its end; its seed should be known before.
-            eprintln!("sending to {}, seed {}", self.target(), self.seed);
+            tell(&format!("sending to {}, seed {}\n", self.target(), self.seed));
         }
         let control = Arc::new(Control::default());
         listen(&control).context("cannot listen to signals").map_err(|error| Failure {
@@ -409,7 +414,7 @@ impl<'a> Plan<'a> {
             report.selection = Some(SelectionReport::new(conditions, &stats.read()));
         }
         if !cli.quiet && driven.ending != Ending::Closed {
-            eprint!("{}", report.to_text());
+            tell(&report.to_text());
         }
         if cli.json && cli.is_live() {
             print_line(&JsonLine { event: "report", of: &report });
@@ -426,17 +431,15 @@ impl<'a> Plan<'a> {
 
     fn target(&self) -> String {
         let cli = self.cli;
-        if let Some((collector, _)) = cli.collector() {
-            return format!("collector `{collector}`");
-        }
         let show = |target: &Target| match target {
             Target::Stdout => target.to_string(),
             Target::File(_) => format!("`{target}`"),
         };
-        let target = match (&cli.iface[..], cli.file()) {
-            ([name], _) => format!("interface `{name}`"),
-            ([one, other], _) => format!("interfaces `{one}` and `{other}`"),
-            (_, Some(target)) => show(target),
+        let target = match (&cli.iface[..], cli.file(), cli.collector()) {
+            (.., Some((collector, _))) => format!("collector `{collector}`"),
+            ([name], ..) => format!("interface `{name}`"),
+            ([one, other], ..) => format!("interfaces `{one}` and `{other}`"),
+            (_, Some(target), _) => show(target),
             _ => "nowhere".to_owned(),
         };
         match &cli.flows_out {

@@ -182,6 +182,7 @@ fn metrics(now: &Snapshot) -> String {
         ("bytes_total", "Bytes of these packets' frames.", now.bytes),
         ("flows_total", "Flows whose first packet is among them.", now.flows),
         ("truncated_packets_total", "Packets shortened to the MTU.", now.oversize_truncated),
+        ("refused_datagrams_total", "Datagrams that came where nobody listened.", now.refused),
     ];
     for (name, help, value) in counters {
         metric(name, "counter", help, &[("", value as f64)]);

@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::generate::Generator;
 use crate::packets::{DEFAULT_DESTINATION, ETHERNET_BYTES, Mac, PacketOptions, PacketRender};
 use crate::prefix::{Mapping, Prefix, address_of};
-use crate::sink::{Interface, InterfaceSink, SinkError, WireOptions};
+use crate::sink::{Interface, InterfaceSink, Log, SinkError, WireOptions};
 use crate::stats::grouped;
 
 /// Packets that a dry run generates to see where they would go.
@@ -66,7 +66,7 @@ pub(super) fn run(plan: Plan) -> Result<Exit, Failure> {
         on_down: cli.on_down,
         vlan: cli.vlan,
         allow: cli.allow_net.clone(),
-        log: plan.terminal.log(),
+        log: if cli.quiet { Log::default() } else { plan.terminal.log() },
     };
     for interface in interfaces.iter().filter(|interface| interface.has_default_route()) {
         // What a dry run prints says so itself.

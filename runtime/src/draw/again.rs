@@ -42,9 +42,10 @@ impl Drawer {
         let has_last_field = !self.last_field.is_empty();
         let kept = self.attempts.clone();
         let (most_drafts, _) = self.plan.most_drafts();
-        let most_more = if is_free { 1 + REDRAWS } else { most_drafts };
+        // Drafts that conditions took count.
+        let last = |flow: usize| if is_free { kept[flow] + 1 + REDRAWS } else { most_drafts };
         loop {
-            pending.retain(|&flow| self.attempts[flow] + 1 < kept[flow] + most_more);
+            pending.retain(|&flow| self.attempts[flow] + 1 < last(flow));
             let Some(&first) = pending.first() else { break };
             // Those of which the next try is of one kind.
             let how = self.plan.try_at(self.attempts[first] + 1);
@@ -53,7 +54,12 @@ impl Drawer {
                 pending.into_iter().partition(is_now);
             later.extend(now.split_off(now.len().min(MOST_DRAFTS / how.drafts as usize)));
             let each = match how.rule {
-                Rule::Accept => (MOST_ROWS / now.len()).clamp(1, CANDIDATES),
+                Rule::Accept => {
+                    // All of one kind.
+                    let left = |&flow: &usize| self.plan.tries_left(self.attempts[flow] + 1);
+                    let left = now.iter().filter_map(left).min().unwrap_or(1) as usize;
+                    (MOST_ROWS / now.len()).clamp(1, CANDIDATES).min(left.max(1))
+                }
                 Rule::All | Rule::Choose => 1,
             };
             let drafts_of = |from: u32| (0..each as u32).map(move |k| from + 1 + k * how.drafts);
@@ -78,7 +84,7 @@ impl Drawer {
                     }
                     attempts[flow] += how.drafts;
                     draws += u64::from(how.drafts);
-                    if attempts[flow] >= kept[flow] + most_more {
+                    if attempts[flow] >= last(flow) {
                         is_left = false;
                         continue;
                     }

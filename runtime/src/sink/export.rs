@@ -7,6 +7,8 @@ use super::{Sent, Sink, SinkError};
 use crate::flow_records::FlowRecord;
 use crate::render::Event;
 
+/// How long a refusal of the last datagram is waited for.
+const ANSWER: std::time::Duration = std::time::Duration::from_millis(100);
 /// Longest datagram: with its headers it fits a usual MTU, tunnels included.
 const MOST_BYTES: usize = 1400;
 /// Templates are told again after so many datagrams: a collector may have begun later.
@@ -38,6 +40,8 @@ struct Writer {
     format: ExportFormat,
     /// When the run begins, since 1970, in whole seconds as NetFlow tells when it began.
     begin_ms: u64,
+    /// When the run begins.
+    origin_ns: u64,
     bytes: Vec<u8>,
     /// Where the data set that is being filled begins, and its template.
     set: Option<(usize, u16)>,
@@ -53,10 +57,13 @@ struct Writer {
 
 impl Writer {
     fn new(format: ExportFormat, origin_ns: i64) -> Writer {
-        let begin_ms = u64::try_from(origin_ns).unwrap_or(0) / 1_000_000_000 * 1000;
+        let origin_ns = u64::try_from(origin_ns).unwrap_or(0);
+        // A whole second, since NetFlow tells it so.
+        let begin_ms = origin_ns / 1_000_000_000 * 1000;
         Writer {
             format,
             begin_ms,
+            origin_ns,
             bytes: Vec::with_capacity(MOST_BYTES),
             set: None,
             records: 0,
@@ -154,7 +161,7 @@ impl Writer {
         }
         self.put(record.packets.into(), 8);
         self.put(record.bytes.into(), 8);
-        let start_ms = self.begin_ms + time_ns / 1_000_000;
+        let start_ms = self.origin_ns.saturating_add(time_ns) / 1_000_000;
         let end_ms = start_ms.saturating_add(record.duration_ms);
         self.latest_ms = self.latest_ms.max(start_ms);
         for time_ms in [start_ms, end_ms] {
@@ -281,7 +288,15 @@ impl Sink<FlowRecord> for ExportSink {
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
-        self.send()
+        self.send()?;
+        if self.writer.datagrams > 0 {
+            // What came of the last one is told to who asks, a moment later.
+            std::thread::sleep(ANSWER);
+            let error = self.socket.take_error().ok().flatten();
+            let refused = error.is_some_and(|e| e.raw_os_error() == Some(libc::ECONNREFUSED));
+            self.sent.refused += u64::from(refused);
+        }
+        Ok(())
     }
 
     fn sent(&self) -> Sent {

@@ -114,7 +114,7 @@ struct Given {
 }
 
 /// Hands records to another sink, and writes a CSV with a line for every flow of which any
-/// record went out: its number, the times of its first and last record in seconds since
+/// record was given to it, also those that an interface dropped, left out or shortened: its number, the times of its first and last record in seconds since
 /// 1970, how many records it has and, of packets, bytes of frames, whether it came to its own
 /// end within the run, and its attributes.
 pub struct FlowSink<'a, T> {

@@ -206,7 +206,10 @@ impl InterfaceSink {
                         waiting = None;
                     }
                 }
-                Some(libc::EMSGSIZE) => return Err(self.oversize_error(side, &batch[0].item)),
+                Some(libc::EMSGSIZE) => {
+                    self.after_a_smaller_mtu(side, &events[done], events.len() - done - 1)?;
+                    done += 1;
+                }
                 Some(libc::ENETDOWN) => {
                     self.went_down(side, LinkState::Down, events.len() - done)?;
                 }
@@ -217,6 +220,29 @@ impl InterfaceSink {
             }
         }
         Ok(())
+    }
+
+    /// Does with a frame that was not taken what `--oversize` says, if the MTU has become
+    /// smaller since it was read; `unsent` frames come after it.
+    fn after_a_smaller_mtu(
+        &mut self,
+        side: usize,
+        event: &Event<Frame>,
+        unsent: usize,
+    ) -> Result<(), SinkError> {
+        let interface = &mut self.sides[side].interface;
+        if let Ok(found) = Interface::find_once(&interface.name) {
+            interface.mtu = found.mtu;
+        }
+        if event.item.bytes() <= interface.mtu + ETHERNET_BYTES {
+            return Err(self.oversize_error(side, &event.item));
+        }
+        self.send_oversize(side, event).map_err(|mut error| {
+            if let SinkError::NotReady { unsent: waiting, .. } = &mut error {
+                *waiting += unsent;
+            }
+            error
+        })
     }
 
     /// Whether a side can send; `unsent` are the frames that wait for the answer.
@@ -298,8 +324,9 @@ impl InterfaceSink {
                 let mtu = u16::try_from(self.sides[side].interface.mtu).unwrap_or(u16::MAX);
                 match event.item.shortened(mtu, &self.options.payload) {
                     Some(item) => {
+                        let before = self.sent.records;
                         self.send(side, &[Event { item, ..*event }])?;
-                        self.sent.oversize_truncated += 1;
+                        self.sent.oversize_truncated += self.sent.records - before;
                     }
                     None => self.sent.oversize_skipped += 1,
                 }

@@ -70,7 +70,7 @@ impl Sent {
     #[inline]
     pub(crate) fn count<T: Item>(&mut self, event: &Event<T>) {
         self.records += 1;
-        self.bytes += event.item.bytes() as u64;
+        self.bytes = self.bytes.saturating_add(event.item.bytes() as u64);
         self.flows += u64::from(event.record == 0);
         event.item.count_repairs(&mut self.repaired);
     }
