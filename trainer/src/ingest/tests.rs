@@ -172,7 +172,8 @@ fn packets_of_both_versions_are_one_trace_that_tells_them_apart() {
     assert_eq!(fitted.metadata.len(), default.metadata.len() + 1);
     let spaces = Default::default();
     let source = crate::encoders::fit(&fitted.metadata[0], column("srcip"), false, &spaces);
-    assert_eq!(source.expect("fits").codec.dim(), 256);
+    // 128 bits of two each, and which values have an output of their own: none here.
+    assert_eq!(source.expect("fits").codec.dim(), 258);
     // A configuration that has the version, or no addresses, stays as it is.
     let own = crate::config::DEFAULT_PCAP.replacen(
         "{ \"column\": \"ttl\", \"type\": \"integer\", \"encoding\": \"bit\" }",
