@@ -4,6 +4,8 @@
 //! of one value comes on top. Where `./run bench --python PATH training` names a
 //! Python with torch and ../shared is there, the same iteration as a plain
 //! PyTorch loop runs in turn with ours, and the ratio of CPU times is printed.
+//! A build with the feature `cuda`, where there is a GPU, does the same there
+//! first, by the clock on the wall, at batches from 100 to what fills the card.
 
 use std::ffi::OsStr;
 use std::hint::black_box;
@@ -15,10 +17,14 @@ use candle_core::Device;
 use criterion::{Criterion, criterion_group, criterion_main};
 use ns_model_format::random::{Purpose, Stream};
 use ns_model_format::{Activation, Layout, Segment};
+use ns_trainer::device::Choice;
 use ns_trainer::model::config::DoppelgangerConfig;
 use ns_trainer::train::{Samples, Trainer, set_threads};
 
 const SAMPLES: usize = 1000;
+
+/// NetShare's batch, in samples.
+const BATCH: usize = 100;
 
 /// Random samples of `records` records each.
 fn samples(records: usize) -> Samples {
@@ -44,22 +50,62 @@ fn samples(records: usize) -> Samples {
     samples
 }
 
+fn trainer(samples: Samples, batch_size: usize, device: &Device) -> Trainer {
+    let config = DoppelgangerConfig { sample_len: 10, batch_size, ..DoppelgangerConfig::default() };
+    Trainer::new(samples, config, 1, device).expect("samples that fit")
+}
+
 fn training(criterion: &mut Criterion) {
+    match Choice::Cuda(0).open() {
+        Ok(device) => [100, 1000].iter().for_each(|&records| on_gpu(&device, records)),
+        Err(reason) => println!("not on a GPU: {reason:#}"),
+    }
     let mut group = criterion.benchmark_group("training iteration");
     group.sample_size(10).measurement_time(Duration::from_secs(10));
     for records in [100, 1000] {
         set_threads(1);
         let samples = samples(records);
         let data = samples.bytes();
-        let config = DoppelgangerConfig { sample_len: 10, ..DoppelgangerConfig::default() };
-        let trainer = Trainer::new(samples, config, 1, &Device::Cpu);
-        let mut trainer = trainer.expect("samples that fit");
+        let mut trainer = trainer(samples, BATCH, &Device::Cpu);
         group.bench_function(format!("{} LSTM steps", records / 10), |bencher| {
             bencher.iter(|| black_box(trainer.iteration().expect("finite losses")));
         });
         report(&mut trainer, records, data);
     }
     group.finish();
+}
+
+/// Prints what an iteration takes on a GPU, batch by batch, beside PyTorch's.
+fn on_gpu(device: &Device, records: usize) {
+    let steps = records / 10;
+    for batch in [BATCH, 10 * BATCH, 100 * BATCH] {
+        let mut trainer = trainer(samples(records), batch, device);
+        let iterations = (20 * BATCH / batch).max(3);
+        // The first ones compile kernels and choose products.
+        measure(&mut trainer, 3);
+        let python = std::env::var_os("NS_BENCH_PYTHON");
+        let (mut ours, mut foreach, mut fused) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            ours.push(measure(&mut trainer, iterations).wall_ms);
+            if let Some(python) = &python {
+                let peer = |mode| peer(python, mode, "cuda", (records, batch), iterations);
+                foreach.extend(peer("foreach").map(|times| times.wall_ms));
+                fused.extend(peer("fused").map(|times| times.wall_ms));
+            }
+        }
+        let (ours, foreach, fused) = (median(ours), median(foreach), median(fused));
+        print!(
+            "{steps} LSTM steps on the GPU, batch {batch}: {ours:.2} ms an iteration, {:.0} samples/ms",
+            batch as f64 / ours
+        );
+        match foreach.min(fused) {
+            theirs if theirs.is_finite() => println!(
+                "; PyTorch {foreach:.2} ms foreach, {fused:.2} ms fused: {:.2}x as fast as the faster",
+                theirs / ours
+            ),
+            _ => println!(),
+        }
+    }
 }
 
 /// Times of one iteration.
@@ -83,8 +129,9 @@ fn report(trainer: &mut Trainer, records: usize, data: usize) {
     for _ in 0..ROUNDS {
         ours.push(measure(trainer, iterations).cpu_ms);
         if let Some(python) = &python {
-            foreach.extend(peer(python, "foreach", records, iterations));
-            fused.extend(peer(python, "fused", records, iterations));
+            let peer = |mode| peer(python, mode, "cpu", (records, BATCH), iterations);
+            foreach.extend(peer("foreach").map(|times| times.cpu_ms));
+            fused.extend(peer("fused").map(|times| times.cpu_ms));
         }
         // One at a time in turn: a second core that comes and goes is no news.
         for _ in 0..iterations {
@@ -158,12 +205,22 @@ fn resident_bytes() -> usize {
     kib.expect("a size in kB") * 1024
 }
 
-/// CPU time of PyTorch's iteration, in ms.
-fn peer(python: &OsStr, mode: &str, records: usize, iterations: usize) -> Option<f64> {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+/// PyTorch's iteration.
+fn peer(
+    python: &OsStr,
+    mode: &str,
+    device: &str,
+    (records, batch): (usize, usize),
+    iterations: usize,
+) -> Option<Times> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/peers/torch_train.py");
+    // The batch is a constant of the script.
+    let program = std::fs::read_to_string(&path).ok()?;
+    let program = program.replacen(&format!("B={BATCH};"), &format!("B={batch};"), 1);
+    let arguments = ["--mode", mode, "--threads", "1", "--device", device];
     let output = Command::new(python)
-        .arg(root.join("../../shared/peers/torch_train.py"))
-        .args(["--mode", mode, "--threads", "1"])
+        .args(["-c", &program])
+        .args(arguments)
         .args(["--iters", &iterations.to_string(), "--len", &records.to_string()])
         .output();
     let text = match output {
@@ -175,8 +232,11 @@ fn peer(python: &OsStr, mode: &str, records: usize, iterations: usize) -> Option
             return None;
         }
     };
-    let mut words = text.split_whitespace().skip_while(|word| *word != "cpu").skip(1);
-    words.next()?.parse().ok()
+    let number = |name: &str| {
+        let mut words = text.split_whitespace().skip_while(|word| *word != name).skip(1);
+        words.next()?.parse().ok()
+    };
+    Some(Times { wall_ms: number("median")?, cpu_ms: number("cpu")? })
 }
 
 criterion_group!(benches, training);

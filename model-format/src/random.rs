@@ -41,6 +41,18 @@ pub enum Purpose {
     Drafts = 14,
 }
 
+/// Draws of a stream that are made elsewhere, on a GPU say: draw `n` of the stream is word
+/// `n % 4` of Philox4x32-10 of the counter `[n / 4, purpose, index, index >> 32]` under the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draws {
+    /// The key.
+    pub key: [u32; 2],
+    /// The counter but for its first word.
+    pub counter: [u32; 3],
+    /// The number of the first draw.
+    pub first: u64,
+}
+
 /// A stream of random numbers.
 #[derive(Clone, Debug)]
 pub struct Stream {
@@ -87,6 +99,26 @@ impl Stream {
         let value = self.buffer[self.used];
         self.used += 1;
         value
+    }
+
+    /// Leaves the next `count` normals to whoever makes them of their draws, two of two, as
+    /// [`Stream::normal`] does, and goes on after them. `None` where they would begin or end
+    /// within a pair.
+    pub fn hand_over_normals(&mut self, count: usize) -> Option<Draws> {
+        if self.spare.is_some() || !count.is_multiple_of(2) {
+            return None;
+        }
+        let counter = [self.purpose, self.index as u32, (self.index >> 32) as u32];
+        let first = 4 * u64::from(self.block) - (4 - self.used as u64);
+        let next = first + count as u64;
+        self.block = (next / 4) as u32;
+        self.used = 4;
+        let within = (next % 4) as usize;
+        if within > 0 {
+            self.next_u32();
+            self.used = within;
+        }
+        Some(Draws { key: self.key, counter, first })
     }
 
     /// 64 random bits.
@@ -199,6 +231,24 @@ mod tests {
         let variance = draws.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / draws.len() as f64;
         // Four standard errors: 1/sqrt(n) and sqrt(2/n).
         assert!(mean.abs() < 0.013 && (variance - 1.0).abs() < 0.018, "{mean} {variance}");
+    }
+
+    #[test]
+    fn draws_that_are_handed_over_are_those_of_the_stream() {
+        for (before, count) in [(0, 2), (1, 6), (3, 8), (4, 100), (6, 4)] {
+            let mut stream = Stream::new(7, Purpose::Training, 1 << 33);
+            (0..before).for_each(|_| drop(stream.next_u32()));
+            let mut other = stream.clone();
+            let draws = other.hand_over_normals(count).unwrap();
+            for number in draws.first..draws.first + count as u64 {
+                let [purpose, low, high] = draws.counter;
+                let words = philox4x32([(number / 4) as u32, purpose, low, high], draws.key);
+                assert_eq!(words[number as usize % 4], stream.next_u32());
+            }
+            assert_eq!(other.next_u64(), stream.next_u64());
+            stream.normal();
+            assert_eq!(stream.hand_over_normals(2), None);
+        }
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Where to train.
 
+use crate::autoregressive::ModelClass;
 use candle_core::Device;
 
 /// `auto`, `cpu` or `cuda:N`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// The first GPU if this build and machine have one, else the CPU.
+    /// The first GPU if this build and machine have one and the networks gain by it, else
+    /// the CPU.
     Auto,
     /// The CPU.
     Cpu,
@@ -29,6 +31,20 @@ impl std::str::FromStr for Choice {
 }
 
 impl Choice {
+    /// Opens the device to train networks of a class on.
+    ///
+    /// An autoregressive model's are so small that a CPU has done with a step while a GPU
+    /// is being told what to do in it: it trains on one only where one is asked for.
+    ///
+    /// # Errors
+    /// As [`Choice::open`].
+    pub fn open_for(self, class: ModelClass) -> anyhow::Result<Device> {
+        match (self, class) {
+            (Choice::Auto, ModelClass::Autoregressive) => Choice::Cpu.open(),
+            _ => self.open(),
+        }
+    }
+
     /// Opens the device.
     ///
     /// # Errors
@@ -59,7 +75,11 @@ fn open_cuda(number: usize) -> anyhow::Result<Device> {
     // panic inside cudarc, not an error, where it is loaded on first use.
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
-    let opened = panic::catch_unwind(|| Device::new_cuda(number));
+    let opened = panic::catch_unwind(|| {
+        let device = Device::new_cuda(number)?;
+        crate::model::ops::cuda::prepare(&device)?;
+        Ok::<_, candle_core::Error>(device)
+    });
     panic::set_hook(hook);
     match opened {
         Ok(opened) => opened.with_context(|| format!("cannot open `cuda:{number}`")),

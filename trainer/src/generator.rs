@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use candle_core::Device;
+use candle_core::{Device, DeviceLocation};
 use ns_model_format::Bundle;
 use ns_model_format::schema::TraceKind;
 use ns_runtime::stats::Report;
@@ -818,13 +818,16 @@ impl Generator {
                 1 => "the CPU, 1 thread".to_owned(),
                 threads => format!("the CPU, {threads} threads"),
             },
-            device => format!("{:?}", device.location()),
+            device => match device.location() {
+                DeviceLocation::Cuda { gpu_id } => format!("the GPU `cuda:{gpu_id}`"),
+                other => format!("{other:?}"),
+            },
         })
     }
 
     fn open_device(&self) -> Result<Device, GeneratorError> {
         let fail = |error| GeneratorError::Device { reason: format!("{error:#}") };
-        self.device.open().map_err(fail)
+        self.device.open_for(self.config().class()).map_err(fail)
     }
 
     /// What this run is made from.

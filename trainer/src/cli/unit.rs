@@ -8,6 +8,7 @@ use ns_runtime::exit::Exit;
 
 use super::signals::Signals;
 use super::train::minutes;
+use crate::autoregressive::ModelClass;
 use crate::units::{Ended, Means, Plan, run_unit};
 use crate::{GeneratorError, WorkFolder, device};
 
@@ -43,7 +44,12 @@ pub(super) fn run(args: &UnitArgs) -> anyhow::Result<Exit> {
     let plan = Plan::read_with(&work, &args.name).map_err(GeneratorError::from)?;
     let unit = plan.unit(&args.name).map_err(GeneratorError::from)?;
     let signals = Signals::listen()?;
-    let opened = args.device.open();
+    // All models of a plan are of one class.
+    let class = match plan.cells.first() {
+        Some(cell) => work.cell(&cell.name).map_err(GeneratorError::from)?.class(),
+        None => ModelClass::Doppelganger,
+    };
+    let opened = args.device.open_for(class);
     let device = opened.map_err(|error| GeneratorError::Device { reason: format!("{error:#}") })?;
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = args.threads.map_or_else(cores, usize::from);

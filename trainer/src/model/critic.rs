@@ -36,6 +36,8 @@ pub(crate) struct Critic {
     chain: Vec<Tensor>,
     /// `[batch, units]`.
     scratch: Tensor,
+    /// `[3 * batch, 1]`: what the output's gradient is multiplied by, row by row.
+    shares: Tensor,
 }
 
 /// What a step found, each a tensor of one number (on the device until read).
@@ -44,6 +46,12 @@ pub(crate) struct Judgement {
     pub(crate) distance: Tensor,
     /// Mean of `(|g| - 1)^2`, without its coefficient.
     pub(crate) penalty: Tensor,
+}
+
+/// What a row counts in the gradient of the loss: real, generated, and the penalty's.
+fn scales(batch: usize) -> [f64; 3] {
+    let share = 1.0 / batch as f64;
+    [-share, share, 1.0]
 }
 
 impl Critic {
@@ -78,6 +86,11 @@ impl Critic {
             activations: hidden()?,
             chain: hidden()?,
             scratch: zeros(batch, units)?,
+            shares: {
+                let rows = |scale: f64| Tensor::full(scale, (batch, 1), device)?.to_dtype(dtype);
+                let [real, fake, between] = scales(batch).map(rows);
+                Tensor::cat(&[real?, fake?, between?], 0)?
+            },
         })
     }
 
@@ -166,9 +179,7 @@ impl Critic {
         let distance = (output.narrow(0, batch, batch)?.mean_all()?
             - output.narrow(0, 0, batch)?.mean_all()?)?;
 
-        let share = 1.0 / batch as f64;
-        let scales = [-share, share, 1.0];
-        self.backward(ops, activations, chain, &scales)?;
+        self.backward(ops, activations, chain, &scales(batch))?;
 
         // The penalty's gradient with respect to the input gradient.
         let gradient = self.rows(&self.input, 2)?;
@@ -176,7 +187,7 @@ impl Critic {
         let norms = ops.gradient_norms(&gradient, self.columns)?;
         let excess = (&norms - 1.0)?;
         let penalty = excess.sqr()?.mean_all()?;
-        let factors = ((excess * (2.0 * share * coefficient))? / norms)?;
+        let factors = ((excess * (2.0 * coefficient / batch as f64))? / norms)?;
         ops.scale_rows(&gradient, &factors, self.columns)?;
 
         // Its forward chain replaces the activations in between.
@@ -194,9 +205,8 @@ impl Critic {
             below = &activations[layer];
         }
         // The last bias cancels: its gradient stays 0.
-        let ones = Tensor::ones((batch, 1), below.dtype(), below.device())?;
-        let scales = Tensor::cat(&[(&ones * scales[0])?, (&ones * scales[1])?, ones], 0)?;
-        ops.matmul_into(&self.layers[self.hidden()].weight.gradient, &below.t()?, &scales)?;
+        let last = &self.layers[self.hidden()].weight.gradient;
+        ops.matmul_into(last, &below.t()?, &self.shares)?;
         Ok(Judgement { distance, penalty })
     }
 

@@ -1,6 +1,8 @@
 //! A trained tensor with its gradient and its Adam state.
 
 use super::ops::Ops;
+#[cfg(feature = "cuda")]
+use super::ops::cuda::{Array, Gpu};
 use super::ops::kernel::{InPlace, Kernel, expect_lengths};
 use super::ops::real::{Real, wide};
 use candle_core::{DType, Device, Result, Tensor};
@@ -242,6 +244,18 @@ impl Kernel for AdamKernel {
             self.update(value, first, second, greatest, gradient);
         }
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, gradient: Array, _: Array) -> Result<()> {
+        let count = gradient.len;
+        let amsgrad = out.len == 4 * count;
+        expect_lengths(Self::NAME, &[out.len], &[count * if amsgrad { 4 } else { 3 }])?;
+        let (rate, correction) = self.0.corrections();
+        let Adam { beta1, beta2, epsilon, scale, .. } = self.0;
+        let places = [out.argument(), count as u64, gradient.argument(), u64::from(amsgrad)];
+        let numbers = [beta1, beta2, rate, correction, epsilon, self.0.kept(), scale];
+        gpu.each("adam", count, &[&places[..], &numbers.map(f64::to_bits)].concat())
     }
 }
 

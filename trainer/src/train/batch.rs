@@ -317,16 +317,6 @@ impl Samples {
         rows
     }
 
-    /// Attributes and condition only: `[picked, A + C]`.
-    pub(crate) fn fixed_rows(&self, picked: &[usize]) -> Vec<f32> {
-        let width = self.attribute_layout.dim() + self.condition_dim;
-        let mut rows = vec![0.0; picked.len() * width];
-        for (row, &sample) in rows.chunks_exact_mut(width.max(1)).zip(picked) {
-            self.write_fixed(sample, row);
-        }
-        rows
-    }
-
     /// `[picked, C]`.
     pub(crate) fn condition_rows(&self, picked: &[usize]) -> Vec<f32> {
         picked.iter().flat_map(|&sample| self.condition(sample)).copied().collect()

@@ -70,6 +70,8 @@ pub struct Trainer {
     attribute_critic_adam: Adam,
     /// Padded length in records.
     padded: usize,
+    /// All samples as critics see them, on a GPU with room for them.
+    resident: Option<Tensor>,
     /// The moving average of the generator's weights, where wanted.
     averaged: Option<GeneratorWeights>,
 }
@@ -77,6 +79,30 @@ pub struct Trainer {
 /// The moving average takes the weights in every so many iterations: often
 /// enough to be smooth, seldom enough to cost nothing.
 const AVERAGE_EVERY: u64 = 5;
+
+/// Samples that take more bytes than this go to a GPU batch by batch.
+const RESIDENT_BYTES: usize = 4 << 30;
+
+/// All samples as rows on a device, if they are few enough.
+fn resident(
+    samples: &Samples,
+    padded: usize,
+    device: &Device,
+) -> Result<Option<Tensor>, TrainError> {
+    /// Rows that are made on the way at once.
+    const AT_ONCE: usize = 1024;
+    let (count, width) = (samples.len(), samples.row_dim(padded));
+    if count.saturating_mul(width) > RESIDENT_BYTES / size_of::<f32>() {
+        return Ok(None);
+    }
+    let all = Tensor::zeros((count, width), DType::F32, device)?;
+    for first in (0..count).step_by(AT_ONCE) {
+        let picked: Vec<usize> = (first..count.min(first + AT_ONCE)).collect();
+        let rows = Tensor::from_vec(samples.rows(&picked, padded), (picked.len(), width), device)?;
+        all.slice_set(&rows, 0, first)?;
+    }
+    Ok(Some(all))
+}
 
 /// What generated samples are made from.
 struct Drawn {
@@ -183,6 +209,7 @@ impl Trainer {
             generator_adam: adam(config.g_lr, config.g_beta1),
             critic_adam: adam(config.d_lr, config.d_beta1),
             attribute_critic_adam: adam(config.attr_d_lr, config.attr_d_beta1),
+            resident: if ops == Ops::Gpu { resident(&samples, padded, device)? } else { None },
             padded,
             averaged: None,
             samples,
@@ -251,7 +278,13 @@ impl Trainer {
             let columns = values.len() / rows.max(1);
             Tensor::from_vec(values, (rows, columns), device)
         };
-        let rows = upload(samples.rows(&picked, self.padded), batch)?;
+        let rows = match &self.resident {
+            Some(all) => {
+                let picked = picked.iter().map(|&sample| sample as u32).collect::<Vec<_>>();
+                all.index_select(&Tensor::from_vec(picked, batch, device)?, 0)?
+            }
+            None => upload(samples.rows(&picked, self.padded), batch)?,
+        };
         self.critic.real()?.slice_set(&rows, 0, 0)?;
         let conditions = samples.condition_rows(&picked);
         let mut noise_and_condition = || {
@@ -265,12 +298,11 @@ impl Trainer {
         let input = noise_and_condition()?;
         let second = self.additional.is_some().then(&mut noise_and_condition).transpose()?;
         let steps = self.padded / config.sample_len * batch;
-        let mut noise = vec![0.0; steps * config.feature_latent_dim];
-        stream.fill_normal(&mut noise);
-        let noise = upload(noise, steps)?;
+        let noise = self.ops.normals(stream, (steps, config.feature_latent_dim), device)?;
         // Without values there is nothing to place, and tensors do not like it.
         let conditions = (condition_dim > 0).then(|| upload(conditions, batch)).transpose()?;
-        let fixed = upload(samples.fixed_rows(&picked), batch)?;
+        let sequence = self.padded * samples.measurement_layout.dim();
+        let fixed = rows.narrow(1, sequence, samples.row_dim(self.padded) - sequence)?;
 
         let pass = self.attributes.forward(self.ops, &input)?;
         let how = self.config.discretize;
@@ -291,10 +323,9 @@ impl Trainer {
             None => Ok(attributes.clone()),
         };
         let generated = beside(&attributes)?;
-        let sequence = self.padded * self.samples.measurement_layout.dim();
         self.critic.fake()?.slice_set(&generated, 1, sequence)?;
         if let Some(critic) = &self.attribute_critic {
-            critic.real()?.slice_set(&fixed, 0, 0)?;
+            critic.real()?.slice_set(&fixed.contiguous()?, 0, 0)?;
             critic.fake()?.slice_set(&generated, 0, 0)?;
         }
         let input = Input { fixed: beside(&discrete)?, noise };
@@ -306,12 +337,9 @@ impl Trainer {
     fn generate(&self, stream: &mut Stream) -> Result<Tensor, TrainError> {
         let batch = self.config.batch_size * self.config.num_packing;
         let shape = (batch, self.config.generator_feature_num_units);
-        let mut state = || {
-            let mut values = vec![0.0; shape.0 * shape.1];
-            if self.config.initial_state == InitialState::Normal {
-                stream.fill_normal(&mut values);
-            }
-            Tensor::from_vec(values, shape, &self.device)
+        let mut state = || match self.config.initial_state {
+            InitialState::Normal => self.ops.normals(stream, shape, &self.device),
+            InitialState::Zero => Tensor::zeros(shape, DType::F32, &self.device),
         };
         let (hidden, cell) = (state()?, state()?);
         Ok(self.records.forward(self.ops, (&hidden, &cell), &self.critic.fake()?)?)

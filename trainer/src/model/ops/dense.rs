@@ -1,5 +1,7 @@
 //! Fused passes of fully connected layers and of the gradient penalty.
 
+#[cfg(feature = "cuda")]
+use super::cuda::{Array, Gpu};
 use super::kernel::{InPlace, Kernel, expect_lengths};
 use super::real::{Real, wide};
 use super::{Ops, indicator};
@@ -28,6 +30,12 @@ impl Kernel for BiasRelu {
             },
         );
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, bias: Array, _: Array) -> Result<()> {
+        let arguments = [out.argument(), out.len as u64, bias.argument(), bias.len as u64];
+        gpu.each("bias_relu", out.len, &arguments)
     }
 }
 
@@ -63,6 +71,15 @@ impl Kernel for Interpolate {
         );
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, weights: Array, bias: Array) -> Result<()> {
+        let block = weights.len * bias.len;
+        expect_lengths(Self::NAME, &[out.len], &[3 * block])?;
+        let sources = [weights.argument(), bias.argument(), bias.len as u64];
+        let arguments = [&[out.argument(), block as u64][..], &sources].concat();
+        gpu.each("interpolate_relu", block, &arguments)
+    }
 }
 
 /// Where `out` is not positive it becomes 0, else the source.
@@ -83,6 +100,13 @@ impl Kernel for TakeWherePositive {
         );
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, source: Array, _: Array) -> Result<()> {
+        expect_lengths(Self::NAME, &[out.len], &[source.len])?;
+        let arguments = [out.argument(), out.len as u64, source.argument()];
+        gpu.each("take_where_positive", out.len, &arguments)
+    }
 }
 
 struct Mask;
@@ -101,6 +125,12 @@ impl Kernel for Mask {
             },
         );
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, activation: Array, _: Array) -> Result<()> {
+        expect_lengths(Self::NAME, &[out.len], &[activation.len])?;
+        gpu.each("mask", out.len, &[out.argument(), out.len as u64, activation.argument()])
     }
 }
 
@@ -136,6 +166,20 @@ impl Kernel for MaskedOuter {
                 }
             },
         );
+        Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, activation: Array, weight: Array) -> Result<()> {
+        expect_lengths(Self::NAME, &[out.len], &[activation.len])?;
+        let block = out.len / self.scales.len().max(1);
+        for (index, scale) in self.scales.iter().enumerate() {
+            let part = |array: Array| array.part(index * block, block).map(Array::argument);
+            let (out, activation) = (part(out)?, part(activation)?);
+            let weight = [weight.argument(), weight.len as u64, scale.to_bits()];
+            let arguments = [&[out, block as u64, activation][..], &weight].concat();
+            gpu.each("masked_outer", block, &arguments)?;
+        }
         Ok(())
     }
 }
@@ -186,6 +230,18 @@ impl Kernel for Norms {
         );
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, gradient: Array, _: Array) -> Result<()> {
+        let width = gradient.len / out.len.max(1);
+        let columns = [self.columns.of_sample as u64, self.columns.counted as u64];
+        let arguments = [
+            &[out.argument(), gradient.argument(), width as u64][..],
+            &columns,
+            &[NORM_FLOOR.to_bits()],
+        ];
+        gpu.blocks("gradient_norms", out.len, &arguments.concat())
+    }
 }
 
 /// Multiplies each row by its factor; columns that do not count become 0.
@@ -212,6 +268,15 @@ impl Kernel for ScaleRows {
             },
         );
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, factors: Array, _: Array) -> Result<()> {
+        let width = out.len / factors.len.max(1);
+        let columns = [width, self.columns.of_sample, self.columns.counted].map(|n| n as u64);
+        let arguments =
+            [&[out.argument(), out.len as u64, factors.argument()][..], &columns].concat();
+        gpu.each("scale_rows", out.len, &arguments)
     }
 }
 
@@ -248,6 +313,25 @@ impl Kernel for ColumnSums {
         );
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, rows: Array, _: Array) -> Result<()> {
+        let width = out.len;
+        let sums = |out: Array, rows: Array, parts: usize| {
+            let sizes = [width, rows.len / width.max(1), parts].map(|size| size as u64);
+            let arguments = [&[out.argument(), rows.argument()][..], &sizes].concat();
+            gpu.blocks("column_sums", width.div_ceil(8) * parts, &arguments)
+        };
+        // Many rows in parts of so many, and then the sums of these.
+        const PART: usize = 2048;
+        let parts = (rows.len / width.max(1)).div_ceil(PART);
+        if parts <= 1 {
+            return sums(out, rows, 1);
+        }
+        let (_kept, of_parts) = gpu.zeros(parts * width)?;
+        sums(of_parts, rows, parts)?;
+        sums(out, of_parts, 1)
+    }
 }
 
 /// Adds a block to every block of its size.
@@ -268,6 +352,12 @@ impl Kernel for AddRepeated {
             },
         );
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, block: Array, _: Array) -> Result<()> {
+        let arguments = [out.argument(), out.len as u64, block.argument(), block.len as u64];
+        gpu.each("add_repeated", out.len, &arguments)
     }
 }
 

@@ -5,7 +5,11 @@
 //! is told. The sum over the inner dimension runs in one order whatever the
 //! threads, so their number changes no bit of the result.
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::real::{Real, wide};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result};
 use gemm::Parallelism;
 
@@ -28,7 +32,7 @@ impl View {
         View { rows, columns, row_stride: columns, column_stride: 1 }
     }
 
-    fn of(layout: &Layout) -> Result<View> {
+    pub(super) fn of(layout: &Layout) -> Result<View> {
         let (rows, columns) = layout.shape().dims2()?;
         match *layout.stride() {
             [row_stride, column_stride] => Ok(View { rows, columns, row_stride, column_stride }),
@@ -36,7 +40,8 @@ impl View {
         }
     }
 
-    fn extent(&self) -> usize {
+    /// Numbers from its first to its last.
+    pub(super) fn extent(&self) -> usize {
         if self.rows == 0 || self.columns == 0 {
             return 0;
         }
@@ -249,6 +254,26 @@ impl InplaceOp3 for Product {
             CpuStorage::F64(_) => self.run::<f64>((out, out_layout), (a, a_layout), (b, b_layout)),
             _ => self.run::<f32>((out, out_layout), (a, a_layout), (b, b_layout)),
         }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        out: &mut CudaStorage,
+        out_layout: &Layout,
+        a: &CudaStorage,
+        a_layout: &Layout,
+        b: &CudaStorage,
+        b_layout: &Layout,
+    ) -> Result<()> {
+        let (gpu, out) = cuda::target((out, out_layout))?;
+        let a_values = cuda::rest_of(&gpu, (a, a_layout))?;
+        let b_values = cuda::rest_of(&gpu, (b, b_layout))?;
+        gpu.gemm(
+            (out, View::of(out_layout)?),
+            (a_values, View::of(a_layout)?),
+            (b_values, View::of(b_layout)?),
+        )
     }
 }
 

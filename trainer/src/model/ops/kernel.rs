@@ -1,6 +1,10 @@
-//! Element-wise work on the CPU as candle operations in place.
+//! Work on tensors as candle operations in place: one body for the CPU, one for a GPU.
 
+#[cfg(feature = "cuda")]
+use super::cuda::{self, Array, Gpu};
 use super::real::Real;
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Result};
 
 /// Work on contiguous memory that no sequence of tensor operations does in one pass.
@@ -10,6 +14,10 @@ pub(crate) trait Kernel {
 
     /// Rewrites `out`; a source that was not given is empty.
     fn run<T: Real>(&self, out: &mut [T], first: &[T], second: &[T]) -> Result<()>;
+
+    /// The same on a GPU.
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, first: Array, second: Array) -> Result<()>;
 }
 
 /// A kernel as a candle operation.
@@ -52,6 +60,18 @@ impl<K: Kernel> InPlace<K> {
             _ => self.run::<f32>(out, first, second),
         }
     }
+
+    #[cfg(feature = "cuda")]
+    fn launch(
+        &self,
+        out: (&mut CudaStorage, &Layout),
+        first: Option<(&CudaStorage, &Layout)>,
+        second: Option<(&CudaStorage, &Layout)>,
+    ) -> Result<()> {
+        let (gpu, out) = cuda::target(out)?;
+        let (first, second) = (cuda::source(&gpu, first)?, cuda::source(&gpu, second)?);
+        self.0.launch(&gpu, out, first, second)
+    }
 }
 
 impl<K: Kernel> InplaceOp1 for InPlace<K> {
@@ -61,6 +81,11 @@ impl<K: Kernel> InplaceOp1 for InPlace<K> {
 
     fn cpu_fwd(&self, out: &mut CpuStorage, layout: &Layout) -> Result<()> {
         self.dispatch((out, layout), None, None)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, out: &mut CudaStorage, layout: &Layout) -> Result<()> {
+        self.launch((out, layout), None, None)
     }
 }
 
@@ -77,6 +102,17 @@ impl<K: Kernel> InplaceOp2 for InPlace<K> {
         first_layout: &Layout,
     ) -> Result<()> {
         self.dispatch((out, layout), Some((first, first_layout)), None)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        out: &mut CudaStorage,
+        layout: &Layout,
+        first: &CudaStorage,
+        first_layout: &Layout,
+    ) -> Result<()> {
+        self.launch((out, layout), Some((first, first_layout)), None)
     }
 }
 
@@ -95,6 +131,19 @@ impl<K: Kernel> InplaceOp3 for InPlace<K> {
         second_layout: &Layout,
     ) -> Result<()> {
         self.dispatch((out, layout), Some((first, first_layout)), Some((second, second_layout)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        out: &mut CudaStorage,
+        layout: &Layout,
+        first: &CudaStorage,
+        first_layout: &Layout,
+        second: &CudaStorage,
+        second_layout: &Layout,
+    ) -> Result<()> {
+        self.launch((out, layout), Some((first, first_layout)), Some((second, second_layout)))
     }
 }
 

@@ -1,6 +1,8 @@
 //! A whole LSTM sequence at once, forward and backward.
 
 use super::Ops;
+#[cfg(feature = "cuda")]
+use super::cuda::{Array, Gpu};
 use super::gemm::{View, gemm_into, transpose};
 use super::kernel::{InPlace, Kernel, expect_lengths};
 use super::real::{Real, wide};
@@ -156,6 +158,60 @@ impl Kernel for Forward {
         }
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, projected: Array, weight: Array) -> Result<()> {
+        let sizes @ Sizes { steps, batch, hidden } = self.0;
+        expect_lengths(
+            Self::NAME,
+            &[out.len, projected.len, weight.len],
+            &[sizes.total(), sizes.gates(), 4 * hidden * hidden],
+        )?;
+        let places = Places { sizes, all: out };
+        for step in 0..steps {
+            let gates = places.gates(step)?;
+            gpu.gemm(
+                (gates, View::dense(batch, 4 * hidden)),
+                (places.hidden(step)?, View::dense(batch, hidden)),
+                (weight, View::dense(hidden, 4 * hidden)),
+            )?;
+            let arguments = [
+                gates,
+                projected.part(step * gates.len, gates.len)?,
+                places.cell(step)?,
+                places.cell(step + 1)?,
+                places.hidden(step + 1)?,
+            ];
+            let arguments = arguments.map(Array::argument);
+            let arguments = [&arguments[..], &[batch as u64, hidden as u64]].concat();
+            gpu.each("lstm_cell", sizes.state(), &arguments)?;
+        }
+        Ok(())
+    }
+}
+
+/// A [`Tape`]'s memory on a GPU.
+#[cfg(feature = "cuda")]
+struct Places {
+    sizes: Sizes,
+    all: Array,
+}
+
+#[cfg(feature = "cuda")]
+impl Places {
+    fn gates(&self, step: usize) -> Result<Array> {
+        let size = 4 * self.sizes.state();
+        self.all.part(step * size, size)
+    }
+
+    fn cell(&self, step: usize) -> Result<Array> {
+        let size = self.sizes.state();
+        self.all.part(self.sizes.gates() + step * size, size)
+    }
+
+    fn hidden(&self, step: usize) -> Result<Array> {
+        self.cell(self.sizes.steps + 1 + step)
+    }
 }
 
 struct Backward(Sizes);
@@ -221,6 +277,44 @@ impl Kernel for Backward {
                     (&back, View::dense(4 * hidden, hidden)),
                     false,
                 );
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, upstream: Array, weight: Array) -> Result<()> {
+        let sizes @ Sizes { steps, batch, hidden } = self.0;
+        expect_lengths(
+            Self::NAME,
+            &[out.len, upstream.len, weight.len],
+            &[sizes.total(), steps * sizes.state(), 4 * hidden * hidden],
+        )?;
+        let places = Places { sizes, all: out };
+        let (_kept, scratch) = gpu.zeros(2 * sizes.state())?;
+        let d_hidden = scratch.part(0, sizes.state())?;
+        let d_cell = scratch.part(sizes.state(), sizes.state())?;
+        let back =
+            View { rows: 4 * hidden, columns: hidden, row_stride: 1, column_stride: 4 * hidden };
+        for step in (0..steps).rev() {
+            let gates = places.gates(step)?;
+            let arguments = [
+                gates,
+                d_hidden,
+                d_cell,
+                upstream.part(step * sizes.state(), sizes.state())?,
+                places.cell(step)?,
+                places.cell(step + 1)?,
+            ];
+            let arguments = arguments.map(Array::argument);
+            let arguments = [&arguments[..], &[batch as u64, hidden as u64]].concat();
+            gpu.each("lstm_cell_backward", sizes.state(), &arguments)?;
+            if step > 0 {
+                gpu.gemm(
+                    (d_hidden, View::dense(batch, hidden)),
+                    (gates, View::dense(batch, 4 * hidden)),
+                    (weight, back),
+                )?;
             }
         }
         Ok(())

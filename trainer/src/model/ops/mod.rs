@@ -1,6 +1,9 @@
 //! What networks do to tensors: one function an operation, with a fused body
-//! on the CPU and the same in ordinary tensor operations for other devices.
+//! on the CPU, one on a GPU, and the same in ordinary tensor operations, by which
+//! tests judge both.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub(crate) mod dense;
 pub(crate) mod gemm;
 pub(crate) mod kernel;
@@ -11,6 +14,7 @@ pub(crate) mod tokens;
 
 use candle_core::{Device, Result, Tensor};
 use gemm::Product;
+use ns_model_format::random::Stream;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -60,9 +64,12 @@ fn of_process() -> usize {
 /// and as tensor operations on the CPU, and on a GPU where there is one.
 #[cfg(test)]
 pub(crate) fn places() -> Vec<(Device, Ops)> {
-    let mut places = vec![(Device::Cpu, Ops::on(&Device::Cpu)), (Device::Cpu, Ops::plain())];
+    let mut places = vec![(Device::Cpu, Ops::on(&Device::Cpu)), (Device::Cpu, Ops::Plain)];
     match crate::device::Choice::Cuda(0).open() {
-        Ok(device) => places.push((device.clone(), Ops::on(&device))),
+        Ok(device) => {
+            places.push((device.clone(), Ops::on(&device)));
+            places.push((device, Ops::Plain));
+        }
         Err(reason) => println!("not on a GPU: {reason:#}"),
     }
     places
@@ -83,26 +90,34 @@ fn pool(threads: usize) -> Option<Arc<ThreadPool>> {
 }
 
 /// How operations run.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ops {
-    fused: bool,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ops {
+    /// Fused, on the CPU.
+    Cpu,
+    /// Fused, on a GPU.
+    Gpu,
+    /// As tensor operations.
+    Plain,
 }
 
 impl Ops {
-    /// Fused where the device is the CPU.
+    /// Fused where there are bodies for the device.
     pub(crate) fn on(device: &Device) -> Ops {
-        Ops { fused: device.is_cpu() }
-    }
-
-    /// Tensor operations only, on any device: what a GPU runs.
-    #[cfg(test)]
-    pub(crate) fn plain() -> Ops {
-        Ops { fused: false }
+        match device {
+            Device::Cpu => Ops::Cpu,
+            Device::Cuda(_) if cfg!(feature = "cuda") => Ops::Gpu,
+            _ => Ops::Plain,
+        }
     }
 
     /// Whether fused bodies run.
     pub(crate) fn fused(self) -> bool {
-        self.fused
+        self != Ops::Plain
+    }
+
+    /// Whether what has a fused body on the CPU alone has one here.
+    pub(crate) fn on_cpu(self) -> bool {
+        self == Ops::Cpu
     }
 
     /// Does two things that have nothing to do with each other, at once where
@@ -113,15 +128,33 @@ impl Ops {
         second: impl FnOnce() -> B + Send,
     ) -> (A, B) {
         let threads = threads();
-        match if self.fused && threads > 1 { pool(threads) } else { None } {
+        match if self.on_cpu() && threads > 1 { pool(threads) } else { None } {
             Some(pool) => pool.join(|| on_threads(threads, first), || on_threads(threads, second)),
             None => (first(), second()),
         }
     }
 
+    /// The next normals of a stream, `[rows, columns]` of f32.
+    pub(crate) fn normals(
+        self,
+        stream: &mut Stream,
+        (rows, columns): (usize, usize),
+        device: &Device,
+    ) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if self == Ops::Gpu
+            && let Some(draws) = stream.hand_over_normals(rows * columns)
+        {
+            return cuda::normals(device, &draws, rows * columns)?.reshape((rows, columns));
+        }
+        let mut values = vec![0.0; rows * columns];
+        stream.fill_normal(&mut values);
+        Tensor::from_vec(values, (rows, columns), device)
+    }
+
     /// `out = a b` into a matrix whose rows follow one another.
     pub(crate) fn matmul_into(self, out: &Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
-        if self.fused {
+        if self.fused() {
             return out.inplace_op3(a, b, &Product { threads: threads() });
         }
         out.slice_set(&product(a, b)?, 0, 0)
@@ -129,7 +162,7 @@ impl Ops {
 
     /// `a b` as a new matrix.
     pub(crate) fn matmul(self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        if !self.fused {
+        if !self.on_cpu() {
             return product(a, b);
         }
         let out = Tensor::zeros((a.dim(0)?, b.dim(1)?), a.dtype(), a.device())?;

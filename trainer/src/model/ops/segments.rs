@@ -1,5 +1,7 @@
 //! Activations by segment, one-hot rounding and sampling, and the generation flag's mask.
 
+#[cfg(feature = "cuda")]
+use super::cuda::{Array, Gpu};
 use super::kernel::{InPlace, Kernel, expect_lengths};
 use super::real::{Real, wide};
 use super::{Ops, indicator};
@@ -14,6 +16,9 @@ pub(crate) struct Segments {
     /// Runs of equal segments: how many, and which.
     runs: Vec<(usize, Segment)>,
     dim: usize,
+    /// Of each segment its first column, its columns and its activation.
+    #[cfg(feature = "cuda")]
+    on_gpu: std::sync::OnceLock<Tensor>,
 }
 
 impl Segments {
@@ -32,7 +37,41 @@ impl Segments {
                 _ => runs.push((count, piece)),
             }
         }
-        Segments { each: layout.segments.clone(), runs, dim: layout.dim() }
+        Segments {
+            each: layout.segments.clone(),
+            runs,
+            dim: layout.dim(),
+            #[cfg(feature = "cuda")]
+            on_gpu: std::sync::OnceLock::new(),
+        }
+    }
+
+    /// Runs a kernel on every segment of every row of `out`; several lanes share a wide one.
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, name: &str, out: Array, sources: &[u64]) -> Result<()> {
+        let table = match self.on_gpu.get() {
+            Some(table) => table,
+            None => {
+                let mut first = 0;
+                let numbers = self.each.iter().flat_map(|segment| {
+                    let activation = match segment.activation {
+                        Activation::Sigmoid => 0,
+                        Activation::Tanh => 1,
+                        Activation::Softmax => 2,
+                    };
+                    first += segment.dim;
+                    [first - segment.dim, segment.dim, activation].map(|number| number as u32)
+                });
+                let table = gpu.upload(numbers.collect())?;
+                self.on_gpu.get_or_init(|| table)
+            }
+        };
+        let widest = self.each.iter().map(|segment| segment.dim).max().unwrap_or(1);
+        let lanes = widest.div_ceil(4).next_power_of_two().min(32);
+        let rows = out.len / self.dim.max(1);
+        let sizes = [self.each.len(), self.dim, rows, lanes].map(|size| size as u64);
+        let arguments = [&[out.argument()][..], sources, &[gpu.table(table)?], &sizes].concat();
+        gpu.each(name, rows * self.each.len() * lanes, &arguments)
     }
 
     /// Values a row.
@@ -131,6 +170,11 @@ impl Kernel for Activate<'_> {
         }
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, _: Array, _: Array) -> Result<()> {
+        self.0.launch(gpu, "activate", out, &[])
+    }
 }
 
 struct ActivateBackward<'a>(&'a Segments);
@@ -161,6 +205,12 @@ impl Kernel for ActivateBackward<'_> {
         });
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, activated: Array, _: Array) -> Result<()> {
+        expect_lengths(Self::NAME, &[out.len], &[activated.len])?;
+        self.0.launch(gpu, "activate_backward", out, &[activated.argument()])
+    }
 }
 
 struct OneHot<'a>(&'a Segments);
@@ -183,6 +233,11 @@ impl Kernel for OneHot<'_> {
             values[best] = T::of(1.0);
         });
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, _: Array, _: Array) -> Result<()> {
+        self.0.launch(gpu, "one_hot", out, &[])
     }
 }
 
@@ -232,6 +287,16 @@ impl Kernel for Alive {
         }
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, records: Array, _: Array) -> Result<()> {
+        let Shape { steps, batch, per_step, dim } = self.0;
+        let count = steps * batch * per_step;
+        expect_lengths(Self::NAME, &[out.len, records.len], &[count, count * dim])?;
+        let sizes = [steps, batch, per_step, dim].map(|size| size as u64);
+        let arguments = [&[out.argument(), records.argument()][..], &sizes].concat();
+        gpu.each("alive", batch, &arguments)
+    }
 }
 
 struct Place(Shape);
@@ -265,6 +330,19 @@ impl Kernel for Place {
         }
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, records: Array, alive: Array) -> Result<()> {
+        let shape @ Shape { batch, per_step, dim, .. } = self.0;
+        let (width, sequence) = (out.len / batch.max(1), shape.sequence());
+        expect_lengths(Self::NAME, &[records.len, alive.len * dim], &[batch * sequence; 2])?;
+        if width < sequence {
+            candle_core::bail!("{}: rows of {width} are too short", Self::NAME);
+        }
+        let sizes = [width, sequence, batch, per_step, dim].map(|size| size as u64);
+        let places = [out.argument(), records.argument(), alive.argument()];
+        gpu.each("place_records", batch * sequence, &[&places[..], &sizes].concat())
+    }
 }
 
 struct Take(Shape);
@@ -294,6 +372,19 @@ impl Kernel for Take {
             }
         }
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, samples: Array, alive: Array) -> Result<()> {
+        let shape @ Shape { batch, per_step, dim, .. } = self.0;
+        let (width, sequence) = (samples.len / batch.max(1), shape.sequence());
+        expect_lengths(Self::NAME, &[out.len, alive.len * dim], &[batch * sequence; 2])?;
+        if width < sequence {
+            candle_core::bail!("{}: rows of {width} are too short", Self::NAME);
+        }
+        let sizes = [width, sequence, batch, per_step, dim].map(|size| size as u64);
+        let places = [out.argument(), samples.argument(), alive.argument()];
+        gpu.each("take_records", batch * sequence, &[&places[..], &sizes].concat())
     }
 }
 

@@ -2,6 +2,8 @@
 //! token that was there.
 
 use super::Ops;
+#[cfg(feature = "cuda")]
+use super::cuda::{Array, Gpu};
 use super::kernel::{InPlace, Kernel, expect_lengths};
 use super::real::{Real, wide};
 use candle_core::{D, DType, Device, Result, Tensor};
@@ -14,16 +16,25 @@ pub(crate) struct Ids {
     /// 1 each, if there are none.
     weights: Vec<f32>,
     on_device: OnceLock<(Tensor, Tensor)>,
+    /// See [`Ids::table`].
+    #[cfg(feature = "cuda")]
+    on_gpu: OnceLock<Tensor>,
 }
 
 impl Ids {
     /// All of weight 1.
     pub(crate) fn new(ids: Vec<u32>) -> Ids {
-        Ids { ids, weights: Vec::new(), on_device: OnceLock::new() }
+        Ids::weighted(ids, Vec::new())
     }
 
     pub(crate) fn weighted(ids: Vec<u32>, weights: Vec<f32>) -> Ids {
-        Ids { ids, weights, on_device: OnceLock::new() }
+        Ids {
+            ids,
+            weights,
+            on_device: OnceLock::new(),
+            #[cfg(feature = "cuda")]
+            on_gpu: OnceLock::new(),
+        }
     }
 
     fn weight(&self, row: usize) -> f32 {
@@ -40,6 +51,32 @@ impl Ids {
         let ids = Tensor::from_slice(&self.ids, rows, device)?;
         let weights = Tensor::from_vec(weights, (rows, 1), device)?.to_dtype(dtype)?;
         Ok(self.on_device.get_or_init(|| (ids, weights)))
+    }
+
+    /// What kernels take: the ids, the bits of their weights, the rows in the order of their
+    /// ids, and where each id that occurs begins among these; the address of each, and how
+    /// many ids occur.
+    #[cfg(feature = "cuda")]
+    fn table(&self, gpu: &Gpu) -> Result<([u64; 4], usize)> {
+        let rows = self.ids.len();
+        let table = match self.on_gpu.get() {
+            Some(table) => table,
+            None => {
+                let mut order: Vec<u32> = (0..rows as u32).collect();
+                let id = |row: u32| self.ids[row as usize];
+                order.sort_by_key(|&row| id(row));
+                let begins = |&at: &usize| at == 0 || id(order[at]) != id(order[at - 1]);
+                let starts = (0..rows).filter(begins).map(|at| at as u32);
+                let weights = (0..rows).map(|row| self.weight(row).to_bits());
+                let numbers = self.ids.iter().copied().chain(weights);
+                let numbers = numbers.chain(order.iter().copied()).chain(starts);
+                let table = gpu.upload(numbers.chain([rows as u32]).collect())?;
+                self.on_gpu.get_or_init(|| table)
+            }
+        };
+        let address = gpu.table(table)?;
+        let part = |index: usize| address + (index * rows * size_of::<u32>()) as u64;
+        Ok(([0, 1, 2, 3].map(part), table.elem_count() - 3 * rows - 1))
     }
 
     fn check(&self, name: &str, rows: usize, size: usize) -> Result<()> {
@@ -77,6 +114,16 @@ impl Kernel for LookUp<'_> {
         );
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, table: Array, _: Array) -> Result<()> {
+        let LookUp(ids, width) = *self;
+        ids.check(Self::NAME, out.len / width.max(1), table.len / width.max(1))?;
+        let ([id, weight, ..], _) = ids.table(gpu)?;
+        let sizes = [out.len as u64, width as u64];
+        let arguments = [&[out.argument(), table.argument(), id, weight][..], &sizes].concat();
+        gpu.each("look_up", out.len, &arguments)
+    }
 }
 
 /// `out[id[row]] += weight[row] gradient[row]`, in the order of the rows.
@@ -106,6 +153,17 @@ impl Kernel for LookUpBackward<'_> {
             },
         );
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, gradient: Array, _: Array) -> Result<()> {
+        let LookUpBackward(ids, width) = *self;
+        ids.check(Self::NAME, gradient.len / width.max(1), out.len / width.max(1))?;
+        let (table, occurring) = ids.table(gpu)?;
+        let count = occurring * width;
+        let sizes = [count as u64, width as u64];
+        let arguments = [&[out.argument(), gradient.argument()][..], &table, &sizes].concat();
+        gpu.each("look_up_backward", count, &arguments)
     }
 }
 
@@ -144,6 +202,22 @@ impl Kernel for CrossEntropy<'_> {
                 }
             },
         );
+        *self.loss.lock().unwrap_or_else(PoisonError::into_inner) = loss;
+        Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, _: Array, _: Array) -> Result<()> {
+        let size = self.size.max(1);
+        let rows = out.len / size;
+        self.ids.check(Self::NAME, rows, size)?;
+        let ([id, weight, ..], _) = self.ids.table(gpu)?;
+        let (losses, address) = gpu.doubles(rows)?;
+        let sizes = [rows as u64, size as u64, self.scale.to_bits()];
+        let arguments = [&[out.argument(), address, id, weight][..], &sizes].concat();
+        // A warp a row.
+        gpu.each("cross_entropy", 32 * rows, &arguments)?;
+        let loss = losses.sum_all()?.to_scalar()?;
         *self.loss.lock().unwrap_or_else(PoisonError::into_inner) = loss;
         Ok(())
     }
