@@ -551,9 +551,10 @@ fn a_full_disk_for_flows_leaves_the_packets() {
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(driven.sent.records, 4);
+    // It is noticed with the first record, which does not wait for others.
+    assert_eq!(driven.sent.records, 1);
     drop(sink);
     drop(packets);
     let bytes = std::fs::read(folder.path().join("out.pcap")).unwrap();
-    assert_eq!(times_ns(&bytes).len(), 4);
+    assert_eq!(times_ns(&bytes).len(), 1);
 }
