@@ -263,6 +263,13 @@ pub enum RecordSays {
         /// The same of any record after one of it, the next or a later one.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         since: Vec<Vec<u32>>,
+        /// Those that begin anew: what came before one of them does not count in `since`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        begins: Vec<u32>,
+        /// For each combination, how many records at most come after one of it; `u32::MAX`: it
+        /// says nothing of how near a flow's end is.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        room: Vec<u32>,
     },
     /// A measurement field.
     Field {
@@ -442,7 +449,17 @@ impl Autoregressive {
         for (at, head) in self.heads.iter().enumerate() {
             let fail = |reason: &str| Err(format!("head `{}`: {reason}", head.name));
             let size = match &head.says {
-                RecordSays::Joint { fields, combinations, given, first, later, after, since } => {
+                RecordSays::Joint {
+                    fields,
+                    combinations,
+                    given,
+                    first,
+                    later,
+                    after,
+                    since,
+                    begins,
+                    room,
+                } => {
                     let mut sizes = Vec::new();
                     for &field in fields {
                         sizes.push(measurement(field)?);
@@ -462,7 +479,7 @@ impl Autoregressive {
                             None => return fail("it depends on a variable that there is not"),
                         },
                     };
-                    let lists = first.iter().chain(later).chain(after).chain(since);
+                    let lists = first.iter().chain(later).chain(after).chain(since).chain([begins]);
                     let known = |list: &Vec<u32>| {
                         list.is_sorted_by(|one, next| one < next)
                             && list.iter().all(|&at| (at as usize) < combinations.len())
@@ -479,7 +496,8 @@ impl Autoregressive {
                     // What comes after what is kept as bits.
                     let of_each = each(after)
                         && each(since)
-                        && (since.is_empty() || combinations.len() <= MOST_SETS);
+                        && (since.is_empty() || combinations.len() <= MOST_SETS)
+                        && (room.is_empty() || room.len() == combinations.len());
                     let fit = first.len() == rows && later.len() == rows && of_each;
                     if !fit || !lists.into_iter().all(known) {
                         return fail("lists of combinations that do not fit");

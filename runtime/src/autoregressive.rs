@@ -24,6 +24,7 @@ use ns_model_format::autoregressive::{Autoregressive, Variable};
 use ns_model_format::manifest::Tensor;
 use ns_model_format::{Bundle, Schema};
 
+use crate::device::Device;
 use crate::error::RuntimeError;
 use crate::networks::Networks;
 use crate::program::{Rows, RowsMut};
@@ -159,14 +160,16 @@ impl AutoregressiveEngine<DenseGraph, RecurrentGraph> {
     /// Loads a bundle's graphs.
     ///
     /// # Errors
-    /// A graph that is not what the manifest says; no ONNX Runtime, if a graph needs it.
+    /// A graph that is not what the manifest says; no ONNX Runtime, if a graph needs it; no such
+    /// device.
     pub(crate) fn load(
         bundle: &Bundle,
         model: &Autoregressive,
         tables: Arc<Tables>,
         onnxruntime: Option<&Path>,
+        device: Device,
     ) -> Result<Self, RuntimeError> {
-        let mut loader = Loader::new(bundle, onnxruntime);
+        let mut loader = Loader::new(bundle, onnxruntime, device);
         let widths = Widths::of(model);
         let (sum, u) = (Tensor::new("sum", model.units), Tensor::new("u", model.head));
         let logits = |size| Tensor::new("logits", size);

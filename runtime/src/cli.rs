@@ -8,6 +8,8 @@ use clap::{ArgGroup, Parser};
 use ns_model_format::FlowRate;
 
 use crate::condition::Condition;
+use crate::device::Device;
+use crate::generate::{MOST_QUEUED, QUEUE_CAP};
 use crate::pace::Pacing;
 use crate::packets::Mac;
 use crate::prefix::{Mapping, Prefix};
@@ -138,6 +140,17 @@ pub struct Cli {
     #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Generation")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub slots: u32,
+    /// Records that may wait for their turn in a worker before it stops running ahead: less
+    /// memory where few do, which then is that of the flows in progress alone. Changes nothing of
+    /// what is generated
+    #[arg(long, value_name = "N", default_value_t = QUEUE_CAP as u32, help_heading = "Generation")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=MOST_QUEUED as i64))]
+    pub queue_cap: u32,
+    /// What runs the networks: `auto` is `cpu`, which is faster at networks of this size; `cuda:N`
+    /// is a GPU, and needs an ONNX Runtime with CUDA (the package onnxruntime-gpu), CUDA and
+    /// cuDNN, or is an error. On a GPU other threads or slots are other bytes
+    #[arg(long, value_name = "auto|cpu|cuda:N", default_value_t, help_heading = "Generation")]
+    pub device: Device,
     /// The ONNX Runtime library
     #[arg(long, value_name = "FILE", help_heading = "Generation")]
     pub onnxruntime: Option<PathBuf>,

@@ -177,6 +177,7 @@ pub fn drive<T: Item, E>(
         written_ns: (0, 0),
         deadline: limits.wall.and_then(|wall| begin.checked_add(wall)),
         flushed: begin,
+        has_begun: false,
         first_ns: None,
         last_ns: 0,
     };
@@ -224,6 +225,7 @@ struct Sender<'a, T> {
     written_ns: (u64, u64),
     deadline: Option<Instant>,
     flushed: Instant,
+    has_begun: bool,
     first_ns: Option<u64>,
     last_ns: u64,
 }
@@ -415,7 +417,13 @@ impl<T: Item> Sender<'_, T> {
             self.written_ns = (begin, now_ns());
             self.control.progress().sent = self.sink.sent();
             match result {
-                Ok(()) => return Ok(None),
+                Ok(()) => {
+                    // What comes first leaves at once: somebody may wait for it.
+                    if !std::mem::replace(&mut self.has_begun, true) {
+                        self.flush()?;
+                    }
+                    return Ok(None);
+                }
                 Err(SinkError::NotReady { unsent, .. }) => {
                     rest = &rest[rest.len().saturating_sub(unsent)..];
                     let ending = self.hold(|sender| Ok(!sender.sink.ready()?))?;
@@ -463,10 +471,12 @@ impl<T: Item> Sender<'_, T> {
     }
 
     fn flush_if_due(&mut self) -> Result<(), SinkError> {
-        if self.flushed.elapsed() >= FLUSH_AFTER {
-            self.sink.flush()?;
-            self.flushed = Instant::now();
-        }
+        if self.flushed.elapsed() >= FLUSH_AFTER { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), SinkError> {
+        self.sink.flush()?;
+        self.flushed = Instant::now();
         Ok(())
     }
 

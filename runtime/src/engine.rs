@@ -1,33 +1,32 @@
 //! Runs a bundle's graphs in ONNX Runtime. The only file that names `ort`.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use ns_model_format::Bundle;
 use ns_model_format::manifest::{Chunk, Tensor};
 use ort::environment::Environment;
-use ort::session::builder::GraphOptimizationLevel;
+use ort::ep::{CUDA, ExecutionProvider};
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 
+use crate::device::Device;
 use crate::error::RuntimeError;
 use crate::locate;
 use crate::networks::Networks;
 use crate::onnx_check;
 
-/// The library, loaded. At most one is loaded in a process; the environment
+/// The library, loaded, and where it is. At most one is loaded in a process; the environment
 /// lives until the process ends.
-static LOADED: Mutex<Option<Environment>> = Mutex::new(None);
+static LOADED: Mutex<Option<(Environment, PathBuf)>> = Mutex::new(None);
 
 /// Loads ONNX Runtime, or returns what is loaded already: a process has one.
-///
-/// # Errors
-/// No library, not a library, too old a version.
-pub(crate) fn environment(given: Option<&Path>) -> Result<Environment, RuntimeError> {
+fn environment(given: Option<&Path>) -> Result<(Environment, PathBuf), RuntimeError> {
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(environment) = &*loaded {
-        return Ok(environment.clone());
+    if let Some(loaded) = &*loaded {
+        return Ok(loaded.clone());
     }
     let path = locate::locate(given)?;
     let unusable =
@@ -51,8 +50,7 @@ pub(crate) fn environment(given: Option<&Path>) -> Result<Environment, RuntimeEr
         .with_telemetry(false)
         .build()
         .map_err(|error| unusable(error.to_string()))?;
-    *loaded = Some(environment.clone());
-    Ok(environment)
+    Ok(loaded.insert((environment, path)).clone())
 }
 
 /// Finds and loads ONNX Runtime, as [`crate::Generator::open`] does: whoever
@@ -62,6 +60,67 @@ pub(crate) fn environment(given: Option<&Path>) -> Result<Environment, RuntimeEr
 /// No library, not a library, too old a version.
 pub fn load_library(given: Option<&Path>) -> Result<(), RuntimeError> {
     environment(given).map(drop)
+}
+
+/// The library on a device.
+#[derive(Clone, Debug)]
+pub(crate) struct OnnxRuntime {
+    environment: Environment,
+    library: PathBuf,
+    device: Device,
+}
+
+impl OnnxRuntime {
+    /// # Errors
+    /// No library, not a library, too old a version; one without what the device needs.
+    pub(crate) fn open(given: Option<&Path>, device: Device) -> Result<OnnxRuntime, RuntimeError> {
+        let (environment, library) = environment(given)?;
+        let opened = OnnxRuntime { environment, library, device };
+        if device.cuda().is_some() {
+            let has_cuda = CUDA::is_available();
+            if !has_cuda.map_err(|error| opened.unusable(&error.to_string()))? {
+                return Err(opened.unusable("this build has no CUDA provider"));
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Why there is nothing to be had from the device.
+    fn unusable(&self, reason: &str) -> RuntimeError {
+        // The provider's own words go over several lines.
+        let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+        RuntimeError::Device { device: self.device, library: self.library.clone(), reason }
+    }
+
+    /// One thread, nothing shared: a worker is one core.
+    fn builder(&self) -> ort::Result<SessionBuilder> {
+        Ok(Session::builder(&self.environment)?
+            .with_intra_threads(1)?
+            .with_inter_threads(1)?
+            .with_parallel_execution(false)?
+            .with_optimization_level(GraphOptimizationLevel::All)?)
+    }
+
+    fn session(&self, file: &str, bytes: &[u8]) -> Result<Session, RuntimeError> {
+        let refuse = |error: ort::Error| RuntimeError::Graph {
+            file: file.to_owned(),
+            reason: error.to_string(),
+        };
+        let on_cpu = || self.builder().and_then(|mut builder| builder.commit_from_memory(bytes));
+        let Some(number) = self.device.cuda() else { return on_cpu().map_err(refuse) };
+        // Full float32, as on the CPU.
+        let cuda = CUDA::default().with_device_id(number.into()).with_tf32(false);
+        let session = self.builder().and_then(|mut builder| {
+            // Not as a list of providers, which goes on without those that fail.
+            cuda.register(&mut builder)?;
+            builder.commit_from_memory(bytes)
+        });
+        // Either the GPU is at fault or the graph: that shows without the GPU.
+        session.map_err(|error| match on_cpu() {
+            Ok(_) => self.unusable(&error.to_string()),
+            Err(error) => refuse(error),
+        })
+    }
 }
 
 /// One graph, checked against what the manifest says of it.
@@ -74,7 +133,7 @@ pub(crate) struct Graph {
 
 impl Graph {
     pub(crate) fn load(
-        environment: &Environment,
+        onnxruntime: &OnnxRuntime,
         bundle: &Bundle,
         file: &str,
         inputs: Vec<Tensor>,
@@ -83,7 +142,7 @@ impl Graph {
         let refuse = |reason: String| RuntimeError::Graph { file: file.to_owned(), reason };
         let bytes = bundle.file(file).ok_or_else(|| refuse("is not in the bundle".to_owned()))?;
         onnx_check::check(bytes).map_err(refuse)?;
-        let session = session(environment, bytes).map_err(refuse)?;
+        let session = onnxruntime.session(file, bytes)?;
         check_outlets("input", session.inputs(), &inputs).map_err(refuse)?;
         check_outlets("output", session.outputs(), &outputs).map_err(refuse)?;
         // A value that is input and output at once would be our own buffer.
@@ -155,17 +214,6 @@ fn floats<'v>(value: &'v DynValue, file: &str) -> Result<&'v [f32], RuntimeError
         .map_err(|error| RuntimeError::Run { file: file.to_owned(), reason: error.to_string() })
 }
 
-/// One thread, nothing shared: a worker is one core.
-fn session(environment: &Environment, bytes: &[u8]) -> Result<Session, String> {
-    let builder = Session::builder(environment).map_err(|error| error.to_string())?;
-    let builder = builder.with_intra_threads(1).map_err(|error| error.to_string())?;
-    let builder = builder.with_inter_threads(1).map_err(|error| error.to_string())?;
-    let builder = builder.with_parallel_execution(false).map_err(|error| error.to_string())?;
-    let level = GraphOptimizationLevel::All;
-    let mut builder = builder.with_optimization_level(level).map_err(|error| error.to_string())?;
-    builder.commit_from_memory(bytes).map_err(|error| error.to_string())
-}
-
 /// Exactly the tensors expected, each `[batch, dim]` of float32.
 fn check_outlets(what: &str, found: &[Outlet], expected: &[Tensor]) -> Result<(), String> {
     if let Some(extra) = found.iter().find(|o| !expected.iter().any(|t| t.name == o.name())) {
@@ -201,7 +249,7 @@ pub(crate) struct StepGraph {
 impl StepGraph {
     /// `states` are the names before and after a step, and the width.
     pub(crate) fn load<'a>(
-        environment: &Environment,
+        onnxruntime: &OnnxRuntime,
         bundle: &Bundle,
         file: &str,
         mut inputs: Vec<Tensor>,
@@ -214,7 +262,7 @@ impl StepGraph {
             outputs.push(Tensor::new(after, dim));
             state_dims.push(dim);
         }
-        let graph = Graph::load(environment, bundle, file, inputs, outputs)?;
+        let graph = Graph::load(onnxruntime, bundle, file, inputs, outputs)?;
         Ok(StepGraph { graph, rows: 0, state_dims, states: Vec::new(), output: None })
     }
 
@@ -277,16 +325,17 @@ impl Engine {
     /// Loads a chunk's graphs.
     ///
     /// # Errors
-    /// No ONNX Runtime; a graph that is not what the manifest says.
+    /// No ONNX Runtime, no such device; a graph that is not what the manifest says.
     pub fn load(
         bundle: &Bundle,
         chunk: &Chunk,
         onnxruntime: Option<&Path>,
+        device: Device,
     ) -> Result<Engine, RuntimeError> {
-        let environment = environment(onnxruntime)?;
+        let onnxruntime = OnnxRuntime::open(onnxruntime, device)?;
         let Chunk { attributes, gates, step, .. } = chunk;
         let load =
-            |file: &str, inputs, outputs| Graph::load(&environment, bundle, file, inputs, outputs);
+            |file: &str, inputs, outputs| Graph::load(&onnxruntime, bundle, file, inputs, outputs);
         let states = step.states.iter().map(|s| (s.input.as_str(), s.output.as_str(), s.dim));
         Ok(Engine {
             attributes: load(
@@ -300,7 +349,7 @@ impl Engine {
                 vec![gates.gates.clone()],
             )?,
             step: StepGraph::load(
-                &environment,
+                &onnxruntime,
                 bundle,
                 &step.file,
                 vec![step.gates.clone(), step.noise.clone()],

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::device::Device;
+
 /// An error of the generation side: the library, the graphs, the workers.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -18,6 +20,16 @@ pub enum RuntimeError {
         /// The library.
         path: PathBuf,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// The device that was asked for cannot be used.
+    #[error("cannot run on `{device}` with ONNX Runtime `{}`: {reason}", library.display())]
+    Device {
+        /// The device.
+        device: Device,
+        /// The library that was to use it.
+        library: PathBuf,
+        /// What is missing.
         reason: String,
     },
     /// The bundle cannot be read.
@@ -88,6 +100,12 @@ impl RuntimeError {
                      `--onnxruntime PATH` (the file onnxruntime/capi/libonnxruntime.so.*)",
                 )
             }
+            RuntimeError::Device { .. } => Some(
+                "`--device cpu` needs no GPU; for CUDA `pip install onnxruntime-gpu`, name its \
+                 onnxruntime/capi/libonnxruntime.so.* in ORT_DYLIB_PATH (or `--onnxruntime`), with \
+                 libonnxruntime_providers_cuda.so beside it, and have an NVIDIA driver, and CUDA and \
+                 cuDNN where the loader finds them (LD_LIBRARY_PATH)",
+            ),
             RuntimeError::NothingMatches { more_tries_may_help: true, .. } => {
                 Some("a rare value needs more tries: `--where-tries N`")
             }

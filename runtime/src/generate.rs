@@ -15,6 +15,7 @@ use crate::autoregressive::{AutoregressiveEngine, Tables};
 use crate::common::Common;
 use crate::condition::Condition;
 use crate::counters::{Counters, GenerationStats};
+use crate::device::Device;
 use crate::draw::{Distinct, DrawPlan, Drawer};
 use crate::engine::Engine;
 use crate::error::RuntimeError;
@@ -35,10 +36,13 @@ const MOST_PARTS: u64 = 512;
 const MOST_TRIES: usize = 1_000_000;
 const MOST_SLOTS: usize = 1 << 16;
 /// The queue numbers its places with 32 bits and may outgrow its cap twofold.
-const MOST_QUEUED: usize = 1 << 28;
+pub(crate) const MOST_QUEUED: usize = 1 << 28;
+
+/// Records that may wait in a worker, unless said otherwise.
+pub(crate) const QUEUE_CAP: usize = 1 << 18;
 
 /// What to generate, and with what means. The means (`threads`, `slots`,
-/// `queue_cap`) never change the output.
+/// `queue_cap`) never change the output, on a CPU.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct GenerateOptions {
@@ -49,7 +53,8 @@ pub struct GenerateOptions {
     /// Flows that a worker computes together.
     pub slots: usize,
     /// Records that may wait for their turn in a worker before it stops
-    /// running ahead.
+    /// running ahead. None is too few: what flows in progress have computed always has room, up
+    /// to four steps each.
     pub queue_cap: usize,
     /// This many flows, all of them to their end, past the trained span if need be.
     pub flows: Option<u64>,
@@ -79,6 +84,8 @@ pub struct GenerateOptions {
     /// The ONNX Runtime library; see [`crate::locate::locate`] for where it is
     /// looked for otherwise.
     pub onnxruntime: Option<PathBuf>,
+    /// What the graphs are run on.
+    pub device: Device,
 }
 
 impl Default for GenerateOptions {
@@ -87,7 +94,7 @@ impl Default for GenerateOptions {
             seed: 0,
             threads: 1,
             slots: 256,
-            queue_cap: 1 << 18,
+            queue_cap: QUEUE_CAP,
             flows: None,
             duration_ns: None,
             forever: false,
@@ -98,6 +105,7 @@ impl Default for GenerateOptions {
             attributes: None,
             part: (0, 1),
             onnxruntime: None,
+            device: Device::Auto,
         }
     }
 }
@@ -197,7 +205,7 @@ impl Generator {
     /// a worker: as much memory as the graphs have bytes, times the workers.
     ///
     /// # Errors
-    /// Options out of range; no usable ONNX Runtime; graphs that are not what
+    /// Options out of range; no usable ONNX Runtime or device; graphs that are not what
     /// the manifest says, or that do what a bundle's graphs must not.
     pub fn open(bundle: Arc<Bundle>, options: GenerateOptions) -> Result<Generator, RuntimeError> {
         options.check()?;
@@ -210,7 +218,7 @@ impl Generator {
             None => None,
         };
         let engines = (0..options.threads)
-            .map(|_| load(&bundle, tables.as_ref(), options.onnxruntime.as_deref()))
+            .map(|_| load(&bundle, tables.as_ref(), &options))
             .collect::<Result<_, _>>()?;
         Ok(Generator { bundle, options, engines })
     }
@@ -228,14 +236,19 @@ impl Generator {
 fn load(
     bundle: &Bundle,
     tables: Option<&Arc<Tables>>,
-    onnxruntime: Option<&Path>,
+    options: &GenerateOptions,
 ) -> Result<Vec<Box<dyn Networks>>, RuntimeError> {
+    let (onnxruntime, device) = (options.onnxruntime.as_deref(), options.device);
     let model = &bundle.manifest().model;
     if let (Some(model), Some(tables)) = (&model.autoregressive, tables) {
-        let engine = AutoregressiveEngine::load(bundle, model, tables.clone(), onnxruntime)?;
+        let engine =
+            AutoregressiveEngine::load(bundle, model, tables.clone(), onnxruntime, device)?;
         return Ok(vec![Box::new(engine)]);
     }
-    let load = |chunk| Ok(Box::new(Engine::load(bundle, chunk, onnxruntime)?) as Box<dyn Networks>);
+    let load = |chunk| {
+        let engine = Engine::load(bundle, chunk, onnxruntime, device)?;
+        Ok(Box::new(engine) as Box<dyn Networks>)
+    };
     model.chunks.iter().map(load).collect()
 }
 

@@ -80,6 +80,7 @@ pub mod condition;
 mod counters;
 mod decode;
 pub mod describe;
+pub mod device;
 mod draw;
 pub mod drive;
 pub mod engine;
@@ -115,6 +116,7 @@ mod worker;
 
 pub use condition::{Condition, ConditionError};
 pub use counters::GenerationStats;
+pub use device::Device;
 pub use error::RuntimeError;
 pub use generate::{Due, GenerateOptions, Generator, StatsReader, Stream};
 pub use given::{GivenError, GivenFlows};

@@ -16,6 +16,8 @@ type Record = Event<Box<str>>;
 #[derive(Default)]
 struct Taker {
     taken: Vec<u64>,
+    /// How many records it had when it was first told to flush with any.
+    flushed: Option<usize>,
     /// How long each write takes.
     slow: Duration,
     /// Takes so many records, then is not ready so many times.
@@ -36,6 +38,8 @@ impl Sink<Box<str>> for Taker {
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
+        let taken = self.taken.len();
+        self.flushed = self.flushed.or((taken > 0).then_some(taken));
         Ok(())
     }
 
@@ -105,6 +109,19 @@ fn nothing_goes_out_early_at_any_pace() {
             assert_eq!((ending, sink.taken.len()), (Ending::Done, 101));
             assert!(wall >= Duration::from_millis(least_ms), "{pace:?} {pacing:?} {wall:?}");
         }
+    }
+}
+
+#[test]
+fn the_first_record_does_not_wait_for_others() {
+    for (pace, threaded) in
+        [(Pace::TopSpeed, false), (Pace::TopSpeed, true), (Pace::Speed(1.0), true)]
+    {
+        let (mut sink, limits) = (Taker::default(), Limits::default());
+        let control = Control::default();
+        let (_, result) = drive(records(50), &mut sink, pace, threaded, limits, &control);
+        result.unwrap();
+        assert_eq!((sink.flushed, sink.taken.len()), (Some(1), 50), "{pace:?}, {threaded}");
     }
 }
 

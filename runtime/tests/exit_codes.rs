@@ -5,44 +5,20 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use ns_model_format::arrival::ArrivalProcess;
-use ns_model_format::codec::{BitCodec, Codec, FloatCodec, FloatOptions};
 use ns_model_format::manifest::{
     AttributesGraph, Chunk, GatesGraph, InitialState, Model, Provenance, State, StepGraph, Tensor,
     Timeline,
 };
-use ns_model_format::schema::{TimeEncoding, TimeUnit, Timestamp, TraceKind};
-use ns_model_format::{Bundle, Column, Field, FieldKind, Manifest, Schema};
+use ns_model_format::schema::TraceKind;
+use ns_model_format::{Bundle, Manifest, Schema};
+
+mod schemas;
+
+use schemas::packet_schema;
 
 /// A bundle whose graphs are empty files.
 fn bundle(kind: TraceKind, path: &Path) {
-    let field = |name: &str| Field {
-        missing: None,
-        name: name.to_owned(),
-        kind: FieldKind::Integer,
-        codec: Codec::Bit(BitCodec::new(name, 8).unwrap()),
-    };
-    let time = Column::floats("time", vec![0.0, 1.0]);
-    let schema = Schema {
-        kind,
-        columns: ["time", "proto", "pkt_len"].map(str::to_owned).into(),
-        timestamp: Timestamp {
-            column: "time".to_owned(),
-            unit: TimeUnit::Microseconds,
-            decimals: 0,
-            encoding: TimeEncoding::Interarrival,
-            codec: Codec::Float(FloatCodec::fit(&time, FloatOptions::default()).unwrap()),
-            datetime: None,
-        },
-        conversations: false,
-        attributes: vec![field("proto")],
-        measurements: vec![field("pkt_len")],
-        self_norm: false,
-        distinct: None,
-        longest: None,
-        segmentation: None,
-        spanning: None,
-        word2vec: BTreeMap::new(),
-    };
+    let schema = Schema { kind, ..packet_schema(&["proto"], &["pkt_len"]) };
     let attributes = schema.attribute_layout().fold_layout(1);
     let records = schema.measurement_layout().fold_layout(1);
     let (file, condition) = ("none".to_owned(), Tensor::new("condition", schema.condition_dim()));

@@ -8,9 +8,8 @@ use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use ns_model_format::codec::{BitCodec, Codec, FloatCodec, FloatOptions};
-use ns_model_format::schema::{TimeEncoding, TimeUnit, Timestamp, TraceKind, packet_field as name};
-use ns_model_format::{Column, Field, FieldKind, Schema, Value};
+use ns_model_format::schema::packet_field as name;
+use ns_model_format::{Schema, Value};
 use ns_runtime::drive::{Control, Limits, drive};
 use ns_runtime::exit::{Exit, sink_hint};
 use ns_runtime::pace::Pace;
@@ -18,8 +17,10 @@ use ns_runtime::sink::{Interface, InterfaceSink, OnDown, Oversize, PcapSink, Tar
 use ns_runtime::{Event, Frame, PacketOptions, PacketRender, Payload, Render, Sink, SinkError};
 
 mod namespaces;
+mod schemas;
 
 use namespaces::{Namespaces, receiver, receiver_at};
+use schemas::packet_schema;
 
 /// A sink at `wire0`.
 fn open_sink(payload: &Payload, oversize: Oversize) -> Result<InterfaceSink, SinkError> {
@@ -33,35 +34,9 @@ fn open_sink(payload: &Payload, oversize: Oversize) -> Result<InterfaceSink, Sin
 }
 
 fn schema() -> Schema {
-    let field = |name: &str| Field {
-        missing: None,
-        name: name.to_owned(),
-        kind: FieldKind::Integer,
-        codec: Codec::Bit(BitCodec::new(name, 32).unwrap()),
-    };
-    let time = Column::floats("time", vec![0.0, 1.0]);
     let attributes = [name::SRC_IP, name::DST_IP, name::SRC_PORT, name::DST_PORT, name::PROTO];
-    Schema {
-        kind: TraceKind::Packets,
-        columns: Vec::new(),
-        timestamp: Timestamp {
-            column: "time".to_owned(),
-            unit: TimeUnit::Microseconds,
-            decimals: 0,
-            encoding: TimeEncoding::Interarrival,
-            codec: Codec::Float(FloatCodec::fit(&time, FloatOptions::default()).unwrap()),
-            datetime: None,
-        },
-        conversations: true,
-        attributes: attributes.map(field).into(),
-        measurements: [name::LEN, name::DIRECTION].map(field).into(),
-        self_norm: false,
-        distinct: None,
-        longest: None,
-        segmentation: None,
-        spanning: None,
-        word2vec: Default::default(),
-    }
+    let schema = packet_schema(&attributes, &[name::LEN, name::DIRECTION]);
+    Schema { conversations: true, ..schema }
 }
 
 /// Conversations of 20 packets, 10 us apart.

@@ -4,6 +4,7 @@
 
 use ns_model_format::random::{Purpose, Stream};
 use ns_model_format::{FoldedLayout, Layout};
+use ns_runtime::Device;
 use ns_runtime::engine::Engine;
 use ns_runtime::networks::Networks;
 use ns_tests::{SampleModel, random_weights, sample_bundle};
@@ -52,7 +53,8 @@ fn check(self_norm: bool) {
     let chunk = &bundle.manifest().model.chunks[0];
     let (attribute_layout, record_layout) =
         (schema.attribute_layout(), schema.measurement_layout());
-    let mut engine = Engine::load(&bundle, chunk, None).expect("onnxruntime and good graphs");
+    let mut engine =
+        Engine::load(&bundle, chunk, None, Device::Cpu).expect("onnxruntime and good graphs");
     let rows = 7;
     let mut random = Stream::new(5, Purpose::Training, 0);
     let mut normals = |dim: usize| {

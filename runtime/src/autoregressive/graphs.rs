@@ -6,7 +6,8 @@ use ns_model_format::Bundle;
 use ns_model_format::manifest::Tensor;
 
 use super::{Dense, Recurrent};
-use crate::engine::{self, Graph, StepGraph};
+use crate::device::Device;
+use crate::engine::{Graph, OnnxRuntime, StepGraph};
 use crate::error::RuntimeError;
 use crate::program::{MOST_NUMBERS, Program, Rows, RowsMut};
 
@@ -40,16 +41,24 @@ pub(crate) struct Loader<'a> {
     bundle: &'a Bundle,
     /// Where ONNX Runtime is, if it is needed.
     onnxruntime: Option<&'a Path>,
+    device: Device,
     /// Numbers that programs may yet hold.
     budget: usize,
 }
 
 impl<'a> Loader<'a> {
-    pub(super) fn new(bundle: &'a Bundle, onnxruntime: Option<&'a Path>) -> Loader<'a> {
-        Loader { bundle, onnxruntime, budget: MOST_NUMBERS }
+    pub(super) fn new(
+        bundle: &'a Bundle,
+        onnxruntime: Option<&'a Path>,
+        device: Device,
+    ) -> Loader<'a> {
+        Loader { bundle, onnxruntime, device, budget: MOST_NUMBERS }
     }
 
     fn own(&mut self, file: &str, inputs: &[Tensor], outputs: &[Tensor]) -> Option<Program> {
+        if self.device.cuda().is_some() {
+            return None;
+        }
         let bytes = self.bundle.file(file)?;
         Program::read(bytes, inputs, outputs, &mut self.budget)
     }
@@ -65,8 +74,8 @@ impl<'a> Loader<'a> {
         if let Some(program) = self.own(file, &inputs, &outputs) {
             return Ok(DenseGraph::Own(program));
         }
-        let environment = engine::environment(self.onnxruntime)?;
-        let graph = Graph::load(&environment, self.bundle, file, inputs, outputs)?;
+        let onnxruntime = OnnxRuntime::open(self.onnxruntime, self.device)?;
+        let graph = Graph::load(&onnxruntime, self.bundle, file, inputs, outputs)?;
         Ok(DenseGraph::OnnxRuntime(Box::new(Library::new(graph, dims[0], dims[1]))))
     }
 
@@ -90,9 +99,9 @@ impl<'a> Loader<'a> {
                 next: Default::default(),
             })));
         }
-        let environment = engine::environment(self.onnxruntime)?;
+        let onnxruntime = OnnxRuntime::open(self.onnxruntime, self.device)?;
         let (states, dims) = (states.into_iter(), [input.dim, output.dim]);
-        let graph = StepGraph::load(&environment, self.bundle, file, vec![input], output, states)?;
+        let graph = StepGraph::load(&onnxruntime, self.bundle, file, vec![input], output, states)?;
         Ok(RecurrentGraph::OnnxRuntime(0, Box::new(Library::new(graph, dims[0], dims[1]))))
     }
 }

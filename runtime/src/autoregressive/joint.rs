@@ -31,8 +31,11 @@ pub(super) struct Joint {
     first: Vec<Vec<u32>>,
     /// For each given token: for each combination before, or one list for all.
     later: Vec<Vec<Vec<u32>>>,
-    /// Whether a combination is only ever a flow's last.
-    is_last: Vec<bool>,
+    /// For each combination, how many records can come after it: none if it is only ever a
+    /// flow's last.
+    room: Vec<u32>,
+    /// Whether a combination begins anew.
+    begins: Vec<bool>,
     /// For each combination, those that cannot come after it, as bits of [`Self::words`]
     /// numbers each.
     over: Vec<u32>,
@@ -73,13 +76,22 @@ impl Joint {
             _ => (Vec::new(), Vec::new()),
         };
         let none: [Vec<Vec<u32>>; 5] = Default::default();
-        let [combinations, first, later, after, since] = match &model.heads[at].says {
-            RecordSays::Joint { combinations, first, later, after, since, .. } => {
-                [combinations, first, later, after, since]
-            }
-            _ => none.each_ref(),
+        let none_of = [const { Vec::new() }; 2];
+        let ([combinations, first, later, after, since], [begin, room]) = match &model.heads[at]
+            .says
+        {
+            RecordSays::Joint {
+                combinations, first, later, after, since, begins, room, ..
+            } => ([combinations, first, later, after, since], [begins, room]),
+            _ => (none.each_ref(), none_of.each_ref()),
         };
         let count = combinations.len();
+        let mut begins = vec![false; count];
+        begin.iter().for_each(|&token| begins[token as usize] = true);
+        let room = |token: usize| match after.get(token).map(Vec::is_empty) {
+            Some(true) => 0,
+            _ => room.get(token).copied().unwrap_or(u32::MAX),
+        };
         let words = since.len().div_ceil(BITS);
         let mut over = vec![0; since.len() * words];
         for (possible, over) in since.iter().zip(over.chunks_exact_mut(words.max(1))) {
@@ -91,7 +103,13 @@ impl Joint {
             let bit = |kind: &u32| set.iter().position(|of| of == kind).map_or(0, |bit| 1 << bit);
             let bits: Vec<u32> = kinds.iter().map(bit).collect();
             let bit_of = |&token: &u32| bits.get(token as usize).copied().unwrap_or(0);
-            since.iter().map(|list| list.iter().map(bit_of).fold(0, |all, bit| all | bit)).collect()
+            let direct = |list: &Vec<u32>| list.iter().map(bit_of).fold(0, |all, bit| all | bit);
+            // Where something can begin anew, what can come after that can come too.
+            let begun = begin.iter().filter_map(|&token| since.get(token as usize));
+            let begun = begun.map(direct).fold(0, |all, bits| all | bits);
+            let begins_in = |list: &Vec<u32>| list.iter().any(|&token| begins[token as usize]);
+            let of = |list| direct(list) | if begins_in(list) { begun } else { 0 };
+            since.iter().map(of).collect()
         };
         Joint {
             given,
@@ -99,10 +117,11 @@ impl Joint {
             combinations: combinations.clone(),
             first: first.clone(),
             later: successors(later, after),
-            is_last: after.iter().map(Vec::is_empty).collect(),
+            room: (0..count).map(room).collect(),
             over,
             words,
             reach: sets.iter().map(reach).collect(),
+            begins,
             kinds,
             sets,
         }
@@ -141,7 +160,7 @@ impl Joint {
             {
                 let fits = |token: &u32| {
                     let at = *token as usize;
-                    let ends = left > 1 && self.is_last.get(at) == Some(&true);
+                    let ends = self.room.get(at).is_some_and(|&room| left > 1 && left - 1 > room);
                     !(rules.orderly && (ends || is_over(at)))
                         && set.is_none_or(|set| self.is_of(set, at, left, *rules))
                 };
@@ -189,8 +208,10 @@ impl Joint {
             progress[self.from] = (progress[self.from] as u32 | 1 << bit) as f32;
         }
         let over = self.over.chunks_exact(self.words.max(1)).nth(token as usize);
+        let begins = self.begins.get(token as usize) == Some(&true);
         for (kept, over) in progress[self.from + 1..].iter_mut().zip(over.unwrap_or(&[])) {
-            *kept = (*kept as u32 | over) as f32;
+            let before = if begins { 0 } else { *kept as u32 };
+            *kept = (before | over) as f32;
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod model;
 mod onnx;
+mod order;
 mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};

@@ -40,9 +40,6 @@ use crate::sink::{
 };
 use crate::stats::{Ending, Report, SelectionReport, grouped};
 
-/// Records that may wait for their turn in a worker.
-const QUEUE_CAP: usize = 1 << 18;
-
 /// The generator is to be ahead of the sender by so many seconds of what is usual, ...
 const SECONDS_AHEAD: f64 = 4.0 * 0.2;
 /// ... within these numbers of records.
@@ -256,12 +253,13 @@ impl<'a> Plan<'a> {
             attributes,
             threads: cli.threads.into(),
             slots: cli.slots as usize,
-            queue_cap: QUEUE_CAP,
+            queue_cap: cli.queue_cap as usize,
             flows: cli.flows,
             flow_rate: cli.flow_rate.or(cli.ramp).unwrap_or(1.0.into()),
             duration_ns,
             forever: endless && cli.flows.is_none() && duration_ns.is_none(),
             onnxruntime: cli.onnxruntime.clone(),
+            device: cli.device,
             ..GenerateOptions::default()
         };
         let packets = PacketOptions {

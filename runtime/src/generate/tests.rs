@@ -148,6 +148,39 @@ fn memory_is_bounded_by_the_live_flows_and_batches_stay_full() {
 }
 
 #[test]
+fn what_comes_before_the_first_record_does_not_depend_on_how_much_is_asked_for() {
+    let million = 1_000_000;
+    for bundle in [
+        bundle(TimeEncoding::Interarrival, None),
+        bundle(TimeEncoding::Raw, None),
+        chunked_bundle(TimeEncoding::Interarrival, cut(), Some(SpanTags::EveryPart), &CHUNKS),
+    ] {
+        for slots in [16, 64, 256] {
+            let first = |options: GenerateOptions| {
+                let prepared = Arc::new(Mutex::new(Vec::new()));
+                let fake = Fake { asked: Some(prepared.clone()), ..Fake::new(&bundle, 0.03) };
+                let options = GenerateOptions { slots, ..options };
+                let mut stream = run_with(&bundle, vec![fake], &options);
+                let event = stream.next().unwrap().unwrap();
+                let stats = stream.stats();
+                assert!(stats.flows_begun <= slots as u64 && stats.steps <= 2, "{stats:?}");
+                let prepared = prepared.lock().unwrap().len();
+                // The batches that slots are filled from grow fourfold.
+                assert!(prepared <= 16 + 5 * slots, "{prepared} flows for {slots} slots");
+                (event, stats, prepared)
+            };
+            let some = first(GenerateOptions { flows: Some(1_000), ..Default::default() });
+            let flows = GenerateOptions { flows: Some(10 * million), ..Default::default() };
+            assert_eq!(first(flows), some);
+            assert_eq!(first(GenerateOptions { forever: true, ..Default::default() }), some);
+            // The same number of flows from the span itself.
+            let dense = GenerateOptions { flow_rate: 1e5.into(), ..Default::default() };
+            first(dense);
+        }
+    }
+}
+
+#[test]
 fn flows_that_never_stop_are_capped_and_counted() {
     let bundle = bundle(TimeEncoding::Interarrival, None);
     let options =

@@ -12,6 +12,8 @@ use ns_model_format::random::{Purpose, Stream};
 use super::checksum;
 use super::frame::Frame;
 
+const IGMP: u8 = 2;
+
 /// The longest payload: an IPv4 packet of 65535 bytes with a bare header.
 const BLOCK_BYTES: usize = 65_535 - 20;
 /// Larger files say no more: nothing past [`BLOCK_BYTES`] is ever sent.
@@ -77,8 +79,9 @@ impl Block {
 /// Services whose protocol analysers take zeros for a broken message, with the
 /// byte that they leave alone: (IP protocol, port, index into [`QUIET_BYTES`]).
 /// Found by dissecting frames of 14 lengths from and to every port below 1024
-/// and the common ones above with tshark 4.0.
-const QUIET_SERVICES: [(u8, u16, u8); 28] = [
+/// and the common ones above with tshark 4.0, and of 7 lengths with one end at every port
+/// below 20000: of those that are ends of other services too, where a byte leaves nothing broken.
+const QUIET_SERVICES: [(u8, u16, u8); 66] = [
     (6, 42, 2),
     (6, 53, 1),
     (6, 88, 1),
@@ -90,11 +93,32 @@ const QUIET_SERVICES: [(u8, u16, u8); 28] = [
     (6, 547, 1),
     (6, 925, 1),
     (6, 1194, 1),
+    (6, 2234, 2),
+    (6, 2240, 2),
+    (6, 3002, 1),
+    (6, 3003, 1),
+    (6, 3006, 1),
+    (6, 3014, 1),
+    (6, 3016, 1),
+    (6, 3017, 1),
+    (6, 3018, 1),
+    (6, 3019, 1),
     (6, 3306, 1),
+    (6, 3369, 1),
+    (6, 3724, 1),
+    (6, 4222, 1),
+    (6, 4249, 1),
+    (6, 4250, 1),
     (6, 5000, 2),
     (6, 5353, 1),
+    (6, 5534, 2),
     (6, 6000, 1),
+    (6, 7171, 1),
+    (6, 7172, 1),
+    (6, 7871, 2),
+    (6, 8567, 1),
     (6, 9092, 2),
+    (6, 14001, 1),
     (17, 123, 1),
     (17, 213, 1),
     (17, 503, 1),
@@ -103,9 +127,26 @@ const QUIET_SERVICES: [(u8, u16, u8); 28] = [
     (17, 938, 1),
     (17, 1194, 4),
     (17, 1719, 5),
+    (17, 2157, 1),
+    (17, 2887, 1),
     (17, 3130, ICP_HIT),
+    (17, 4533, 1),
+    (17, 4534, 1),
     (17, 4569, 2),
+    (17, 5000, 1),
+    (17, 5031, 1),
+    (17, 5350, 1),
+    (17, 5351, 1),
+    (17, 5678, 1),
     (17, 5683, 1),
+    (17, 9201, 2),
+    (17, 10500, 1),
+    (17, 14390, 1),
+    (17, 14392, 1),
+    (17, 14394, 1),
+    (17, 14396, 1),
+    (17, 14398, 1),
+    (17, 19999, 1),
     (17, 20000, 1),
 ];
 /// Services whose messages have a fixed part, and its length: no filler makes
@@ -218,6 +259,10 @@ impl Payload {
     pub(super) fn block_for(&self, protocol: u8, ports: [u16; 2]) -> u8 {
         if !self.by_service {
             return 0;
+        }
+        // Of IGMP zeros are the head of a message, often cut short.
+        if protocol == IGMP {
+            return 1;
         }
         QUIET_SERVICES
             .iter()

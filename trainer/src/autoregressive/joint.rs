@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use ns_model_format::autoregressive::{Head, MOST_SUPPORT, RecordSays, Says, Variable};
 use ns_model_format::codec::TokensCodec;
-use ns_model_format::schema::packet_field::DIRECTION;
+use ns_model_format::schema::packet_field::{DIRECTION, TCP_FLAGS};
 
 use super::chain::{FEW, head, is_few_and_whole, is_protocol, variable};
 use super::measured::{Measured, Records};
@@ -18,6 +18,14 @@ const SUPPORT_SHARE: f64 = 0.95;
 /// Most pairs of addresses, and so many of the flows must have one of them.
 const MOST_PAIRS: usize = 1024;
 const PAIRS_SHARE: f64 = 0.01;
+
+/// Of so many times that a combination was there, one is not looked at for how much can follow it.
+const OUTLIERS: usize = 200;
+/// That all of a combination are so near their flows' ends is chance with a probability of
+/// `exp(-SURE)`.
+const SURE: f64 = 16.0;
+/// TCP's flags in the first packet of a connection: SYN, without ACK.
+const TCP_BEGINS: (i64, i64) = (0x02, 0x10);
 
 /// Which fields are drawn together, and which alone.
 pub(super) fn divide(measured: &[Measured<'_>], changing: &[usize]) -> (Vec<usize>, Vec<usize>) {
@@ -196,20 +204,30 @@ pub(super) fn joint_head(
     let mut later = first.clone();
     let mut after = vec![vec![false; combinations.len()]; combinations.len()];
     let mut since = after.clone();
-    let mut had: Vec<usize> = Vec::new();
+    let begins = begins(fields, combinations, measured);
+    // What there was since something last began, and where first.
+    let mut had: Vec<(usize, usize)> = Vec::new();
+    let mut ends = vec![Vec::new(); combinations.len()];
     for (flow, range) in records.flows().enumerate() {
         let row = given.map_or(0, |at| attributes[flow * variables.len() + at] as usize);
-        had.clear();
+        let (mut begun, count) = (0, range.len());
         for (at, record) in range.enumerate() {
             let token = tokens[record] as usize;
-            had.iter().for_each(|&earlier| since[earlier][token] = true);
-            if !had.contains(&token) {
-                had.push(token);
+            had.iter().for_each(|&(earlier, _)| since[earlier][token] = true);
+            if begins[token] {
+                note_ends(&mut had, at - begun, &mut ends);
+                begun = at;
+            }
+            if had.iter().all(|&(earlier, _)| earlier != token) {
+                had.push((token, at - begun));
             }
             let lists = if at == 0 { &mut first } else { &mut later };
             lists[row][token] = true;
             if at > 0 {
                 after[tokens[record - 1] as usize][token] = true;
+            }
+            if at + 1 == count {
+                note_ends(&mut had, at + 1 - begun, &mut ends);
             }
         }
     }
@@ -222,8 +240,43 @@ pub(super) fn joint_head(
     let (first, later) = (lists(first), lists(later));
     let (after, since) = (lists(after), lists(since));
     let (fields, combinations) = (fields.to_vec(), combinations.clone());
-    let says = RecordSays::Joint { fields, combinations, given, first, later, after, since };
+    let room = ends.iter_mut().map(|ends| room(ends)).collect();
+    let begins = list(begins);
+    let says =
+        RecordSays::Joint { fields, combinations, given, first, later, after, since, begins, room };
     head(name.join(" "), size, says)
+}
+
+/// Which combinations begin anew within a flow: a connection on the ports of one that is over.
+fn begins(fields: &[usize], combinations: &[Vec<u32>], measured: &[Measured<'_>]) -> Vec<bool> {
+    let place = fields.iter().position(|&at| measured[at].field.name == TCP_FLAGS);
+    let (set, clear) = TCP_BEGINS;
+    let begins = |combination: &Vec<u32>| {
+        place.is_some_and(|place| {
+            let value = measured[fields[place]].codec.value(&[combination[place]], 0.0);
+            value.as_i64().is_some_and(|flags| flags & (set | clear) == set)
+        })
+    };
+    combinations.iter().map(begins).collect()
+}
+
+/// Notes, for each combination of a part of a flow of so many records, how many came after the
+/// first of it, and how many there were.
+fn note_ends(had: &mut Vec<(usize, usize)>, count: usize, ends: &mut [Vec<(usize, usize)>]) {
+    for (token, at) in had.drain(..) {
+        ends[token].push((count - 1 - at, count));
+    }
+}
+
+/// How many records come after a combination at most, if it says that an end is near.
+fn room(ends: &mut [(usize, usize)]) -> u32 {
+    ends.sort_unstable();
+    let Some(last) = ends.len().checked_sub(1) else { return u32::MAX };
+    let (room, _) = ends[last - ends.len() / OUTLIERS];
+    // Were it anywhere in them, it would be so near the end of all of them by chance.
+    let by_chance = |&(_, count): &(usize, usize)| (count as f64 / (room + 1) as f64).ln().max(0.0);
+    let sure = ends.iter().map(by_chance).sum::<f64>() > SURE;
+    if sure { u32::try_from(room).unwrap_or(u32::MAX) } else { u32::MAX }
 }
 
 /// The variable of few tokens that tells the most of a record's combination.

@@ -1,3 +1,5 @@
+mod order;
+
 use std::time::Duration;
 
 use candle_core::Device;
@@ -62,6 +64,8 @@ fn chain() -> Chain {
                     later: all(4),
                     after: Vec::new(),
                     since: Vec::new(),
+                    begins: Vec::new(),
+                    room: Vec::new(),
                 },
             ),
             head("length", 6, RecordSays::Field { field: 1, repeats: false }),

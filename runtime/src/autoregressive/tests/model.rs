@@ -139,6 +139,8 @@ fn bundle_with(edit: impl FnOnce(&mut Autoregressive)) -> Bundle {
         later: vec![vec![4, 5], vec![6, 7], vec![], vec![]],
         after: Vec::new(),
         since: Vec::new(),
+        begins: Vec::new(),
+        room: Vec::new(),
     };
     let heads = vec![
         head("flags", 8, joint),

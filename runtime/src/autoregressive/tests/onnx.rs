@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::Generator;
-use crate::engine::{Graph, StepGraph, environment};
+use crate::device::Device;
+use crate::engine::{Graph, OnnxRuntime, StepGraph};
 use crate::testing::graphs::{dense, lstm};
 
 fn onnx_bundle(change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) -> Bundle {
@@ -45,8 +46,8 @@ fn the_means_change_nothing() {
 
 #[test]
 fn onnx_runtime_finds_the_same() {
-    let environment = match environment(None) {
-        Ok(environment) => environment,
+    let library = match OnnxRuntime::open(None, Device::Cpu) {
+        Ok(library) => library,
         Err(error) => return println!("skipped: {error}"),
     };
     let bundle = onnx_bundle(|_| ());
@@ -63,11 +64,11 @@ fn onnx_runtime_finds_the_same() {
     };
     let rows = 50;
     let (input, output) = (Tensor::new("context", 64), Tensor::new("gates", 352));
-    let mut loader = Loader::new(&bundle, None);
+    let mut loader = Loader::new(&bundle, None, Device::Cpu);
     let mut own = loader.dense("context.onnx", input.clone(), output.clone()).unwrap();
     assert!(matches!(own, DenseGraph::Own(_)) == crate::kernels::has_fused());
     let mut theirs =
-        Graph::load(&environment, &bundle, "context.onnx", vec![input], vec![output]).unwrap();
+        Graph::load(&library, &bundle, "context.onnx", vec![input], vec![output]).unwrap();
     let (mut found, mut expected) = (Vec::new(), Vec::new());
     let input = normals(rows * 64);
     let copy = |from: &[f32], mut to: RowsMut<'_>| {
@@ -83,7 +84,7 @@ fn onnx_runtime_finds_the_same() {
     let mut own = loader.recurrent(file, x.clone(), heads.clone(), states).unwrap();
     assert!(matches!(own, RecurrentGraph::Own(_)) == crate::kernels::has_fused());
     let mut theirs =
-        StepGraph::load(&environment, &bundle, file, vec![x], heads, states.into_iter()).unwrap();
+        StepGraph::load(&library, &bundle, file, vec![x], heads, states.into_iter()).unwrap();
     own.resize(rows).unwrap();
     theirs.resize(rows).unwrap();
     let x = normals(rows * 256);
@@ -101,8 +102,21 @@ fn onnx_runtime_finds_the_same() {
 }
 
 #[test]
+fn a_gpu_is_not_replaced_by_programs() {
+    if let Err(error) = OnnxRuntime::open(None, Device::Cpu) {
+        return println!("skipped: {error}");
+    }
+    let device = Device::Cuda(0);
+    match generate(&Arc::new(onnx_bundle(|_| ())), GenerateOptions { device, ..of_flows(10) }) {
+        Ok(events) => println!("there is a GPU: {} events", events.len()),
+        Err(RuntimeError::Device { device: of, .. }) => assert_eq!(of, device),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
 fn onnx_runtime_refuses_graphs_that_do_not_fit() {
-    if let Err(error) = environment(None) {
+    if let Err(error) = OnnxRuntime::open(None, Device::Cpu) {
         println!("skipped: {error}");
         return;
     }
@@ -163,5 +177,5 @@ fn time_flows_and_records() {
 fn load(bundle: &Bundle) -> AutoregressiveEngine<DenseGraph, RecurrentGraph> {
     let model = bundle.manifest().model.autoregressive.as_ref().unwrap();
     let tables = Tables::read(model, bundle.file(&model.tables).unwrap()).unwrap();
-    AutoregressiveEngine::load(bundle, model, Arc::new(tables), None).unwrap()
+    AutoregressiveEngine::load(bundle, model, Arc::new(tables), None, Device::Cpu).unwrap()
 }
