@@ -1,6 +1,7 @@
 //! Flow records to a collector: nfcapd takes them, nfdump says what came. Everything is in a
 //! network namespace of the test's own. Needs root, `ip`, nfdump, and a library that runs
 //! networks; says so and passes where they are not there.
+#![cfg(target_os = "linux")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

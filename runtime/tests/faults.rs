@@ -1,6 +1,7 @@
 //! The program on a wire where things go wrong: every fault is told, counted, and ends with the
 //! right exit code. Wires are a test's own (`namespaces/`); needs root and `ip`, and a library
 //! that runs networks; says so and passes where there is neither.
+#![cfg(target_os = "linux")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -92,6 +93,8 @@ impl Run {
 }
 
 const PACED: &str = "--pps 2000 --duration 60s";
+/// Every way to an interface.
+const WAYS: [&str; 2] = ["--send-through af-packet", "--send-through pnet"];
 
 /// Lines about the interface's state.
 fn transitions(said: &[String]) -> Vec<&String> {
@@ -107,8 +110,9 @@ fn number(value: &Value) -> u64 {
 fn an_interface_that_comes_back_is_waited_for_as_root() {
     let Some(namespaces) = namespaces(1500) else { return };
     // Shut down here, at the other end, and unplugged for good.
-    for (side, state) in [(0, "is down"), (1, "has no carrier")] {
-        let mut run = Run::start(&namespaces, PACED);
+    let states = [(0, "is down"), (1, "has no carrier")];
+    for (way, (side, state)) in WAYS.into_iter().flat_map(|way| states.map(|state| (way, state))) {
+        let mut run = Run::start(&namespaces, &format!("{PACED} {way}"));
         run.until("sending to interface `wire0`");
         let mut receiver = namespaces.within(1, receiver);
         receiver.read_exact(&mut [0; 14]).expect("a frame");
@@ -167,27 +171,32 @@ fn an_interface_that_goes_down_ends_the_run_if_asked_as_root() {
 #[test]
 fn an_interface_that_is_made_anew_is_used_again_as_root() {
     let Some(namespaces) = namespaces(1500) else { return };
-    let mut run = Run::start(&namespaces, PACED);
-    run.until("sending");
-    namespaces.ip(0, "link del wire0");
-    run.until("interface `wire0` is gone: waiting");
-    namespaces.add_pair("wire0");
-    run.until("is up again");
-    let mut receiver = namespaces.within(1, receiver);
-    receiver.read_exact(&mut [0; 14]).expect("a frame");
-    run.signal(libc::SIGINT);
-    let (code, report, _) = run.end();
-    assert_eq!(code, 130);
-    assert_eq!(report["interfaces"][0]["counted"], Value::Null, "another interface's counters");
+    for way in WAYS {
+        let mut run = Run::start(&namespaces, &format!("{PACED} {way}"));
+        run.until("sending");
+        namespaces.ip(0, "link del wire0");
+        // It goes down before it is gone, and either may be seen.
+        run.until(": waiting until it is up again");
+        namespaces.add_pair("wire0");
+        run.until("is up again after");
+        let mut receiver = namespaces.within(1, receiver);
+        receiver.read_exact(&mut [0; 14]).expect("a frame");
+        run.signal(libc::SIGINT);
+        let (code, report, _) = run.end();
+        assert_eq!(code, 130);
+        let counted = &report["interfaces"][0]["counted"];
+        assert_eq!(counted, &Value::Null, "another interface's counters");
+    }
 }
 
 #[test]
 fn signals_end_a_run_with_all_of_it_counted_as_root() {
     let Some(namespaces) = namespaces(1500) else { return };
     for (signal, code) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)] {
-        for pace in [PACED, "--topspeed --duration 60s", "--speed 0.001"] {
+        let paces = [PACED, "--topspeed --duration 60s", "--speed 0.001"].map(str::to_owned);
+        for pace in paces.into_iter().chain([format!("{PACED} {}", WAYS[1])]) {
             let mut receiver = namespaces.within(1, receiver);
-            let run = Run::start(&namespaces, pace);
+            let run = Run::start(&namespaces, &pace);
             receiver.read_exact(&mut [0; 14]).expect("a frame");
             run.signal(signal);
             let (found, report, said) = run.end();
@@ -210,15 +219,17 @@ fn a_queue_that_stays_full_drops_and_says_so_as_root() {
         println!("skipped: this system cannot shape: {shaped:?}");
         return;
     }
-    let run = Run::start(&namespaces, "--topspeed --packets 1000 --oversize truncate");
-    let (code, report, said) = run.end();
-    assert_eq!((code, &report["ending"]), (5, &"done".into()), "{said:#?}");
-    let (sent, dropped) = (number(&report["records"]), number(&report["dropped"]));
-    assert_eq!(sent + dropped, 1000);
-    assert!(dropped > 0 && sent > 0);
-    // All that was taken has left before the report.
-    assert_eq!(report["interfaces"][0]["counted"], report["records"]);
-    assert!(said.iter().any(|line| line.contains("the interface did not take them in time")));
+    for way in WAYS {
+        let arguments = format!("--topspeed --packets 1000 --oversize truncate {way}");
+        let (code, report, said) = Run::start(&namespaces, &arguments).end();
+        assert_eq!((code, &report["ending"]), (5, &"done".into()), "{said:#?}");
+        let (sent, dropped) = (number(&report["records"]), number(&report["dropped"]));
+        assert_eq!(sent + dropped, 1000);
+        assert!(dropped > 0 && sent > 0);
+        // All that was taken has left before the report.
+        assert_eq!(report["interfaces"][0]["counted"], report["records"], "{way}");
+        assert!(said.iter().any(|line| line.contains("the interface did not take them in time")));
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Frames over a wire that exists only here: a veth pair between two network
 //! namespaces. Nothing leaves them. Needs root and `ip`; says so and passes
 //! where there is neither.
+#![cfg(target_os = "linux")]
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,19 +15,28 @@ use ns_model_format::{Column, Field, FieldKind, Schema, Value};
 use ns_runtime::drive::{Control, Limits, drive};
 use ns_runtime::exit::{Exit, sink_hint};
 use ns_runtime::pace::Pace;
-use ns_runtime::sink::{Interface, InterfaceSink, OnDown, Oversize, PcapSink, Target, WireOptions};
+use ns_runtime::sink::{
+    Interface, InterfaceSink, OnDown, Oversize, PcapSink, SendThrough, Target, WireOptions,
+};
 use ns_runtime::{Event, Frame, PacketOptions, PacketRender, Payload, Render, Sink, SinkError};
 
 mod namespaces;
 
 use namespaces::{Namespaces, receiver, receiver_at};
 
+const WAYS: [SendThrough; 2] = [SendThrough::AfPacket, SendThrough::Pnet];
+
 /// A sink at `wire0`.
-fn open_sink(payload: &Payload, oversize: Oversize) -> Result<InterfaceSink, SinkError> {
+fn open_sink(
+    payload: &Payload,
+    oversize: Oversize,
+    send_through: SendThrough,
+) -> Result<InterfaceSink, SinkError> {
     let options = WireOptions {
         payload: payload.clone(),
         oversize,
         on_down: OnDown::Abort,
+        send_through,
         ..WireOptions::default()
     };
     InterfaceSink::open(vec![Interface::find("wire0")?], options)
@@ -90,17 +100,20 @@ fn frames_cross_a_veth_pair_byte_for_byte_as_root() {
     let Some(namespaces) = Namespaces::new(1500) else { return };
     let payload = Payload::random(3);
     let count = 5000;
-    for pace in [Pace::TopSpeed, Pace::Speed(1.0)] {
+    let paces = [Pace::TopSpeed, Pace::Speed(1.0)];
+    for (way, pace) in WAYS.into_iter().flat_map(|way| paces.map(|pace| (way, pace))) {
         let mut receiver = namespaces.within(1, receiver);
         let driven = namespaces.within(0, || {
             let interface = Interface::find("wire0").unwrap();
             assert_eq!(interface.mtu, 1500);
-            let mut sink = open_sink(&payload, Oversize::Error).unwrap();
+            let mut sink = open_sink(&payload, Oversize::Error, way).unwrap();
             let events = frames(&payload, count, 1500).into_iter().map(Ok::<_, io::Error>);
             let control = Control::default();
             let (driven, result) =
                 drive(events, &mut sink, pace, true, Limits::default(), &control);
             result.unwrap();
+            let counted = driven.interfaces[0].counted;
+            assert_eq!(counted, Some(count), "all of it has left: {way:?}");
             driven
         });
         assert_eq!((driven.sent.records, driven.sent.flows, driven.sent.dropped), (count, 250, 0));
@@ -109,7 +122,7 @@ fn frames_cross_a_veth_pair_byte_for_byte_as_root() {
             let mut expected = Vec::new();
             event.item.append_to(&payload, usize::MAX, &mut expected);
             let len = receiver.read(&mut buffer).expect("a frame is missing");
-            assert_eq!(buffer[..len], expected[..], "record {}", event.record);
+            assert_eq!(buffer[..len], expected[..], "record {}, {way:?}", event.record);
         }
         if let Some(late) = driven.lateness.summary() {
             println!("{late:?}");
@@ -123,7 +136,7 @@ fn frames_above_the_mtu_are_refused_skipped_or_shortened_as_root() {
     let payload = Payload::zero();
     let send = |oversize| {
         namespaces.within(0, || {
-            let mut sink = open_sink(&payload, oversize).unwrap();
+            let mut sink = open_sink(&payload, oversize, SendThrough::AfPacket).unwrap();
             let result = sink.write(&frames(&payload, 400, 1500));
             (sink.sent(), result)
         })
@@ -187,31 +200,58 @@ fn an_interface_that_cannot_be_used_is_named_as_root() {
 fn an_interface_that_goes_down_ends_the_run_as_root() {
     let Some(namespaces) = Namespaces::new(1500) else { return };
     let payload = Payload::zero();
-    let error = namespaces.within(0, || {
-        let mut sink = open_sink(&payload, Oversize::Error).unwrap();
-        sink.write(&frames(&payload, 10, 1500)).unwrap();
-        namespaces.ip(0, "link set wire0 down");
-        sink.write(&frames(&payload, 10, 1500)).unwrap_err()
-    });
-    assert_eq!(error.to_string(), "interface `wire0` is down");
-    assert_eq!(Exit::of_sink(&error), Exit::Interface);
+    for way in WAYS {
+        let error = namespaces.within(0, || {
+            let mut sink = open_sink(&payload, Oversize::Error, way).unwrap();
+            sink.write(&frames(&payload, 10, 1500)).unwrap();
+            namespaces.ip(0, "link set wire0 down");
+            let error = sink.write(&frames(&payload, 10, 1500)).unwrap_err();
+            namespaces.ip(0, "link set wire0 up");
+            error
+        });
+        assert_eq!(error.to_string(), "interface `wire0` is down");
+        assert_eq!(Exit::of_sink(&error), Exit::Interface);
+    }
+}
+
+#[test]
+fn an_mtu_that_became_smaller_meanwhile_is_noticed_as_root() {
+    let Some(namespaces) = Namespaces::new(1500) else { return };
+    let payload = Payload::zero();
+    let long = frames(&payload, 100, 1500).iter().filter(|e| e.item.len() > 1014).count() as u64;
+    for way in WAYS {
+        let (sent, result) = namespaces.within(0, || {
+            namespaces.ip(0, "link set wire0 mtu 1500");
+            let mut sink = open_sink(&payload, Oversize::Skip, way).unwrap();
+            namespaces.ip(0, "link set wire0 mtu 1000");
+            let result = sink.write(&frames(&payload, 100, 1500));
+            (sink.sent(), result)
+        });
+        result.unwrap();
+        assert_eq!((sent.records, sent.oversize_skipped), (100 - long, long), "{way:?}");
+    }
 }
 
 #[test]
 fn without_permission_the_hint_is_setcap_as_root() {
     let Some(namespaces) = Namespaces::new(1500) else { return };
-    let error = namespaces.within(0, || {
+    let errors = namespaces.within(0, || {
         let interface = Interface::find("wire0").unwrap();
         // SAFETY: the system call changes this thread only, which loses the
         // capabilities that come with being root.
         #[allow(unsafe_code)]
         let dropped = unsafe { libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534) };
         assert_eq!(dropped, 0);
-        InterfaceSink::open(vec![interface], WireOptions::default()).unwrap_err()
+        WAYS.map(|send_through| {
+            let options = WireOptions { send_through, ..WireOptions::default() };
+            InterfaceSink::open(vec![interface.clone()], options).unwrap_err()
+        })
     });
-    assert_eq!(error.to_string(), "no permission to send raw frames on `wire0`");
-    assert_eq!(Exit::of_sink(&error), Exit::Permission);
-    assert!(sink_hint(&error).unwrap().contains("setcap cap_net_raw"));
+    for error in errors {
+        assert_eq!(error.to_string(), "no permission to send raw frames on `wire0`");
+        assert_eq!(Exit::of_sink(&error), Exit::Permission);
+        assert!(sink_hint(&error).unwrap().contains("setcap cap_net_raw"));
+    }
 }
 
 #[test]
@@ -289,7 +329,7 @@ fn full_frames_are_accepted_by_a_real_stack_as_root() {
     namespaces.within(0, || {
         let interface = Interface::find("wire0").unwrap();
         let source = interface.mac;
-        let mut sink = open_sink(&payload, Oversize::Error).unwrap();
+        let mut sink = open_sink(&payload, Oversize::Error, SendThrough::AfPacket).unwrap();
         // Broadcast at the link, so that the stack takes it for its own.
         let options = PacketOptions {
             source,
