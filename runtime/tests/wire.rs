@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ns_model_format::codec::{BitCodec, Codec, FloatCodec, FloatOptions};
@@ -16,7 +17,7 @@ use ns_runtime::drive::{Control, Limits, drive};
 use ns_runtime::exit::{Exit, sink_hint};
 use ns_runtime::pace::Pace;
 use ns_runtime::sink::{
-    Interface, InterfaceSink, OnDown, Oversize, PcapSink, SendThrough, Target, WireOptions,
+    Interface, InterfaceSink, Log, OnDown, Oversize, PcapSink, SendThrough, Target, WireOptions,
 };
 use ns_runtime::{Event, Frame, PacketOptions, PacketRender, Payload, Render, Sink, SinkError};
 
@@ -229,6 +230,40 @@ fn an_mtu_that_became_smaller_meanwhile_is_noticed_as_root() {
         });
         result.unwrap();
         assert_eq!((sent.records, sent.oversize_skipped), (100 - long, long), "{way:?}");
+    }
+}
+
+#[test]
+fn an_interface_that_is_up_again_is_not_taken_for_down_as_root() {
+    let Some(namespaces) = Namespaces::new(1500) else { return };
+    let payload = Payload::zero();
+    for send_through in WAYS {
+        let said = namespaces.within(0, || {
+            let said = Arc::new(Mutex::new(Vec::new()));
+            let log = {
+                let said = Arc::clone(&said);
+                Log(Arc::new(move |line: &str| said.lock().unwrap().push(line.to_owned())))
+            };
+            let options = WireOptions { send_through, log, ..WireOptions::default() };
+            let interfaces = vec![Interface::find("wire0").unwrap()];
+            let mut sink = InterfaceSink::open(interfaces, options).unwrap();
+            let until = |sink: &mut InterfaceSink, ready: bool| {
+                while sink.ready().unwrap() != ready {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            };
+            sink.write(&frames(&payload, 10, 1500)).unwrap();
+            // Seen without sending, so that the socket has yet to say it.
+            namespaces.ip(0, "link set wire0 down");
+            until(&mut sink, false);
+            namespaces.ip(0, "link set wire0 up");
+            until(&mut sink, true);
+            sink.write(&frames(&payload, 10, 1500)).unwrap();
+            assert_eq!(sink.sent().records, 20);
+            said.lock().unwrap().clone()
+        });
+        assert_eq!(said.len(), 2, "{said:#?}");
+        assert!(said[1].starts_with("interface `wire0` is up again after "), "{said:#?}");
     }
 }
 

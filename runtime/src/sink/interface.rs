@@ -106,6 +106,9 @@ struct Side {
     watch: Watch,
     /// Since when it cannot send, and the first look that can say otherwise.
     down: Option<(Instant, u64)>,
+    /// It has come up again, and nothing was sent since: the system may still have to say that
+    /// it was down.
+    back: bool,
     /// The queue was full until the last deadline.
     stuck: bool,
     sent: u64,
@@ -159,7 +162,16 @@ impl InterfaceSink {
                 source,
             })?;
             let counters = interface.counters();
-            Ok(Side { interface, port, watch, down: None, stuck: false, sent: 0, counters })
+            Ok(Side {
+                interface,
+                port,
+                watch,
+                down: None,
+                back: false,
+                stuck: false,
+                sent: 0,
+                counters,
+            })
         };
         let sides = interfaces.into_iter().map(open).collect::<Result<_, SinkError>>()?;
         let tag = |id: u16| [[0x81, 0x00], id.to_be_bytes()].concat();
@@ -201,14 +213,14 @@ impl InterfaceSink {
                 let (addresses, rest) = event.item.headers().split_at(ADDRESS_BYTES);
                 [addresses, &self.tag, rest, self.options.payload.of(&event.item)]
             });
-            let Side { port, stuck, sent, .. } = &mut self.sides[side];
+            let Side { port, back, stuck, sent, .. } = &mut self.sides[side];
             let error = match port.send(frames) {
                 Ok(count) => {
                     batch[..count].iter().for_each(|event| self.sent.count(event));
                     done += count;
                     *sent += count as u64;
                     waiting = None;
-                    *stuck = false;
+                    (*back, *stuck) = (false, false);
                     continue;
                 }
                 Err(error) => error,
@@ -231,6 +243,7 @@ impl InterfaceSink {
                     self.after_a_smaller_mtu(side, &events[done], events.len() - done - 1)?;
                     done += 1;
                 }
+                Some(libc::ENETDOWN) if std::mem::take(back) => {}
                 Some(libc::ENETDOWN) => {
                     self.went_down(side, LinkState::Down, events.len() - done)?;
                 }
@@ -299,7 +312,7 @@ impl InterfaceSink {
             side.counters = None;
         }
         side.interface = found;
-        side.down = None;
+        (side.down, side.back) = (None, true);
         let after = show_duration(since.elapsed().as_secs_f64());
         (self.options.log.0)(&format!("interface `{name}` is up again after {after}"));
         Ok(true)
