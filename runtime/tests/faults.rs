@@ -47,8 +47,15 @@ fn namespaces(mtu: u32) -> Option<Namespaces> {
 
 impl Run {
     fn start(namespaces: &Namespaces, arguments: &str) -> Run {
+        Run::start_under(namespaces, &[], arguments)
+    }
+
+    /// Started by another program, which these words are of.
+    fn start_under(namespaces: &Namespaces, under: &[&str], arguments: &str) -> Run {
         let mut child = Command::new("ip")
-            .args(["netns", "exec", &namespaces.0[0], env!("CARGO_BIN_EXE_ns-replay")])
+            .args(["netns", "exec", &namespaces.0[0]])
+            .args(under)
+            .arg(env!("CARGO_BIN_EXE_ns-replay"))
             .args(["--iface", "wire0", "--json", "--seed", "1", "--bundle"])
             .arg(bundle())
             .args(arguments.split_whitespace())
@@ -187,6 +194,58 @@ fn an_interface_that_is_made_anew_is_used_again_as_root() {
         let counted = &report["interfaces"][0]["counted"];
         assert_eq!(counted, &Value::Null, "another interface's counters");
     }
+}
+
+#[test]
+fn a_receiver_that_is_gone_is_told_as_root() {
+    let Some(namespaces) = namespaces(1500) else { return };
+    let mut run = Run::start(&namespaces, PACED);
+    run.until("sending");
+    // Its end of the wire goes with it, and so does ours.
+    assert!(
+        Command::new("ip").args(["netns", "del", &namespaces.0[1]]).status().unwrap().success()
+    );
+    run.until(": waiting until it is up again");
+    run.signal(libc::SIGINT);
+    let (code, report, said) = run.end();
+    assert_eq!((code, &report["ending"]), (130, &"interrupted".into()), "{said:#?}");
+    assert_eq!((&report["dropped"], &report["down_skipped"]), (&0.into(), &0.into()));
+}
+
+#[test]
+fn one_capability_is_enough_and_needed_as_root() {
+    let Some(namespaces) = namespaces(1500) else { return };
+    if Command::new("setpriv").arg("--version").output().is_err() {
+        println!("skipped: this system has no `setpriv`");
+        return;
+    }
+    for way in WAYS {
+        let arguments = format!("--topspeed --packets 10 --oversize truncate {way}");
+        let only = ["setpriv", "--bounding-set", "-all,+net_raw"];
+        let (code, report, said) = Run::start_under(&namespaces, &only, &arguments).end();
+        assert_eq!((code, number(&report["records"])), (0, 10), "{said:#?}");
+        for dry in ["", "--dry-run"] {
+            let arguments = format!("{arguments} {dry}");
+            let without = ["setpriv", "--bounding-set", "-net_raw"];
+            let (code, _, said) = Run::start_under(&namespaces, &without, &arguments).end();
+            assert_eq!(code, 3, "{said:#?}");
+            let error = "error: no permission to send raw frames on `wire0`";
+            assert!(said.iter().any(|line| line.starts_with(error)), "{said:#?}");
+            assert!(said.last().unwrap().contains("setcap cap_net_raw"), "{said:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_generator_that_is_too_slow_is_named_as_the_cause_as_root() {
+    let Some(namespaces) = namespaces(1500) else { return };
+    // No generator makes a packet every 10 ns.
+    let arguments = "--pps 100000000 --packets 5000 --oversize truncate";
+    let (code, report, said) = Run::start(&namespaces, arguments).end();
+    assert_eq!((code, &report["ending"]), (0, &"done".into()), "{said:#?}");
+    assert_eq!((number(&report["records"]), number(&report["dropped"])), (5000, 0));
+    assert!(number(&report["lateness"]["starved"]) > 0, "{report}");
+    assert!(said.iter().any(|line| line.contains(" generated too late")), "{said:#?}");
 }
 
 #[test]
@@ -390,4 +449,23 @@ fn metrics_are_what_prometheus_reads_as_root() {
     // The rest of its lines is read by `end`, the report the last of them.
     let (code, report, _) = run.end();
     assert_eq!((code, &report["event"]), (130, &"report".into()));
+}
+
+#[test]
+fn a_reader_that_has_gone_ends_the_run() {
+    if !can_generate() {
+        return;
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ns-replay"))
+        .args(["--pcap", "-", "--forever", "--seed", "1", "--bundle"])
+        .arg(bundle())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The file's header, then no more is read.
+    child.stdout.take().unwrap().read_exact(&mut [0; 24]).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &*said), (Some(0), ""));
 }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use ns_model_format::codec::{BitCodec, Codec, FloatCodec, FloatOptions};
@@ -272,11 +272,7 @@ fn without_permission_the_hint_is_setcap_as_root() {
     let Some(namespaces) = Namespaces::new(1500) else { return };
     let errors = namespaces.within(0, || {
         let interface = Interface::find("wire0").unwrap();
-        // SAFETY: the system call changes this thread only, which loses the
-        // capabilities that come with being root.
-        #[allow(unsafe_code)]
-        let dropped = unsafe { libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534) };
-        assert_eq!(dropped, 0);
+        give_up_root();
         WAYS.map(|send_through| {
             let options = WireOptions { send_through, ..WireOptions::default() };
             InterfaceSink::open(vec![interface.clone()], options).unwrap_err()
@@ -287,6 +283,49 @@ fn without_permission_the_hint_is_setcap_as_root() {
         assert_eq!(Exit::of_sink(&error), Exit::Permission);
         assert!(sink_hint(&error).unwrap().contains("setcap cap_net_raw"));
     }
+}
+
+#[test]
+fn permission_that_is_given_up_is_missed_only_by_a_new_interface_as_root() {
+    let Some(namespaces) = Namespaces::new(1500) else { return };
+    for send_through in WAYS {
+        let (sent, sends) = mpsc::channel();
+        let (anew, made_anew) = mpsc::channel();
+        let error = std::thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                namespaces.within(0, move || {
+                    let options = WireOptions { send_through, ..WireOptions::default() };
+                    let interfaces = vec![Interface::find("wire0").unwrap()];
+                    let mut sink = InterfaceSink::open(interfaces, options).unwrap();
+                    give_up_root();
+                    sink.write(&frames(&Payload::zero(), 10, 1500)).unwrap();
+                    sent.send(sink.sent().records).unwrap();
+                    made_anew.recv().unwrap();
+                    loop {
+                        match sink.ready() {
+                            Ok(_) => std::thread::sleep(Duration::from_millis(5)),
+                            Err(error) => return error,
+                        }
+                    }
+                })
+            });
+            assert_eq!(sends.recv(), Ok(10), "what was opened before stays open");
+            namespaces.ip(0, "link del wire0");
+            namespaces.add_pair("wire0");
+            anew.send(()).unwrap();
+            sender.join().unwrap()
+        });
+        assert_eq!(error.to_string(), "no permission to send raw frames on `wire0`");
+        assert_eq!(Exit::of_sink(&error), Exit::Permission);
+    }
+}
+
+/// Takes from this thread the capabilities that come with being root.
+fn give_up_root() {
+    // SAFETY: the system call changes this thread only.
+    #[allow(unsafe_code)]
+    let dropped = unsafe { libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534) };
+    assert_eq!(dropped, 0);
 }
 
 #[test]
