@@ -344,6 +344,25 @@ fn an_interface_with_the_default_route_is_warned_of_as_root() {
 }
 
 #[test]
+fn every_way_sends_the_same_frames_as_root() {
+    let Some(namespaces) = namespaces(1500) else { return };
+    let sent = WAYS.map(|way| {
+        let mut receiver = namespaces.within(1, receiver);
+        let arguments =
+            format!("--topspeed --packets 500 --oversize truncate --payload random {way}");
+        let (code, report, said) = Run::start(&namespaces, &arguments).end();
+        assert_eq!((code, number(&report["records"])), (0, 500), "{said:#?}");
+        let mut frame = [0; 2000];
+        let frames = (0..500).map(|_| {
+            let len = receiver.read(&mut frame).expect("a frame");
+            frame[..len].to_vec()
+        });
+        frames.collect::<Vec<_>>()
+    });
+    assert!(sent[0] == sent[1]);
+}
+
+#[test]
 fn two_interfaces_carry_a_side_each_as_root() {
     let Some(namespaces) = namespaces(1500) else { return };
     namespaces.add_pair("wire1");

@@ -462,6 +462,10 @@ fn read_tagged(from: &File, buffer: &mut [u8]) -> (usize, Option<u16>) {
 fn each_side_has_an_interface_and_frames_a_tag_as_root() {
     let Some(namespaces) = Namespaces::new(1500) else { return };
     namespaces.add_pair("wire1");
+    WAYS.into_iter().for_each(|way| send_both_sides(&namespaces, way));
+}
+
+fn send_both_sides(namespaces: &Namespaces, send_through: SendThrough) {
     let payload = Payload::random(5);
     let receivers = ["wire0", "wire1"].map(|name| namespaces.within(1, || receiver_at(name)));
     let reports = namespaces.within(0, || {
@@ -470,6 +474,7 @@ fn each_side_has_an_interface_and_frames_a_tag_as_root() {
             payload: payload.clone(),
             vlan: Some(300),
             on_down: OnDown::Abort,
+            send_through,
             ..WireOptions::default()
         };
         let mut sink = InterfaceSink::open(interfaces.into(), options).unwrap();
