@@ -16,7 +16,9 @@ use ns_model_format::schema::packet_field as name;
 use ns_model_format::{Bundle, Value};
 use ns_runtime::drive::{Control, Driven, Limits, Timing, drive};
 use ns_runtime::pace::{Pace, Pacing};
-use ns_runtime::sink::{Interface, InterfaceSink, OnDown, Oversize, PcapSink, Target, WireOptions};
+use ns_runtime::sink::{
+    Interface, InterfaceSink, OnDown, Oversize, PcapSink, SendThrough, Target, WireOptions,
+};
 use ns_runtime::{
     Event, Frame, GenerateOptions, Generator, PacketOptions, PacketRender, Payload, Render, Sink,
 };
@@ -78,10 +80,15 @@ fn frames(lens: &[usize]) -> Vec<Event<Frame>> {
 }
 
 fn sink(payload: Payload) -> InterfaceSink {
+    sink_through(SendThrough::default(), payload)
+}
+
+fn sink_through(send_through: SendThrough, payload: Payload) -> InterfaceSink {
     let options = WireOptions {
         payload,
         oversize: Oversize::Truncate,
         on_down: OnDown::Abort,
+        send_through,
         ..WireOptions::default()
     };
     let interface = Interface::find("wire0").expect("the wire");
@@ -153,12 +160,18 @@ fn row(name: &str, [ours, theirs]: [f64; 2]) {
 
 fn top_speed(namespaces: &Namespaces, folder: &Path, options: &Options) {
     let imix = [60, 60, 60, 60, 60, 60, 60, 590, 590, 590, 590, 1514];
-    for (size, lens) in [("60 bytes", &[60][..]), ("IMIX", &imix), ("1514 bytes", &[1514])] {
+    let packet_sockets = SendThrough::default();
+    for (what, lens, through) in [
+        ("60 bytes", &[60][..], packet_sockets),
+        ("IMIX", &imix, packet_sockets),
+        ("1514 bytes", &[1514], packet_sockets),
+        ("60 bytes, pnet", &[60], SendThrough::Pnet),
+    ] {
         let events = frames(lens);
         let file = capture(folder, &events);
         let ours = || {
             namespaces.within(0, || {
-                let mut sink = sink(PacketOptions::default().payload);
+                let mut sink = sink_through(through, PacketOptions::default().payload);
                 let begin = Instant::now();
                 let mut count = 0;
                 while begin.elapsed().as_secs_f64() < options.seconds {
@@ -173,7 +186,7 @@ fn top_speed(namespaces: &Namespaces, folder: &Path, options: &Options) {
         let arguments = ["--topspeed".to_owned(), format!("--loop={loops}")];
         let theirs = || tcpreplay(namespaces, &file, &arguments).0;
         row(
-            &format!("preloaded, {size}, packets/s"),
+            &format!("preloaded, {what}, packets/s"),
             turns(options.runs, ours, theirs).map(median),
         );
     }

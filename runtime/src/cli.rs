@@ -13,7 +13,7 @@ use crate::generate::{MOST_QUEUED, QUEUE_CAP};
 use crate::pace::Pacing;
 use crate::packets::Mac;
 use crate::prefix::{Mapping, Prefix};
-use crate::sink::{DEFAULT_SNAPLEN, ExportFormat, OnDown, Oversize, Rotation, Target};
+use crate::sink::{DEFAULT_SNAPLEN, ExportFormat, OnDown, Oversize, Rotation, SendThrough, Target};
 
 mod live;
 mod run;
@@ -197,6 +197,11 @@ pub struct Cli {
     /// What becomes of the run while an interface is down, gone or without a carrier
     #[arg(long, value_name = "WHAT", value_enum, default_value_t, help_heading = "On the wire")]
     pub on_down: OnDown,
+    /// How frames get to the interface; `pnet` is slower, for wires on which sockets that take
+    /// many frames at once misbehave
+    #[arg(long, value_name = "HOW", value_enum, default_value_t, help_heading = "On the wire")]
+    #[arg(requires = "iface")]
+    pub send_through: SendThrough,
     /// Tell monitoring how the run is: Prometheus's text at http://IP:PORT/metrics
     #[arg(long, value_name = "IP:PORT", help_heading = "On the wire", requires = "live")]
     pub metrics: Option<SocketAddr>,

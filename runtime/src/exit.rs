@@ -85,19 +85,25 @@ impl From<Exit> for std::process::ExitCode {
     }
 }
 
+/// What sets up interfaces here.
+const CONFIGURE: &str = if cfg!(target_os = "linux") { "ip link set" } else { "ifconfig" };
+
 /// What a person can do about an error of a sink.
 #[must_use]
 pub fn sink_hint(error: &SinkError) -> Option<String> {
     match error {
-        SinkError::Permission { .. } => Some(
+        SinkError::Permission { .. } if cfg!(target_os = "linux") => Some(
             "`sudo setcap cap_net_raw=ep $(command -v ns-replay)` allows it without root"
                 .to_owned(),
         ),
+        SinkError::Permission { .. } => Some(
+            "it needs root, or a user who may read and write the devices `/dev/bpf*`".to_owned(),
+        ),
         SinkError::Down { name, state: LinkState::Down } => {
-            Some(format!("`ip link set {name} up` brings it up"))
+            Some(format!("`{CONFIGURE} {name} up` brings it up"))
         }
         SinkError::Oversize { name, bytes, .. } => Some(format!(
-            "`ip link set {name} mtu {bytes}` makes room; `--oversize skip` leaves such packets \
+            "`{CONFIGURE} {name} mtu {bytes}` makes room; `--oversize skip` leaves such packets \
              out, `--oversize truncate` shortens them"
         )),
         SinkError::Refused { destination, .. } => Some(format!(

@@ -9,7 +9,8 @@ use crate::error::RuntimeError;
 /// The variable that names the library, as other programs use it.
 pub const ENVIRONMENT: &str = "ORT_DYLIB_PATH";
 /// What the system's loader knows the library as.
-const PLAIN_NAME: &str = "libonnxruntime.so";
+const PLAIN_NAME: &str =
+    if cfg!(target_vendor = "apple") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
 /// Where the source tree's setup lays it, from the tree's root.
 const IN_TREE: &str = "target/onnxruntime";
 

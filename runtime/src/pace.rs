@@ -148,8 +148,10 @@ pub fn now_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// Lets timers of this thread be exact: the usual slack of 50 us saves power.
+/// Lets timers of this thread be exact: the usual slack of 50 us saves power. Elsewhere than on
+/// Linux timers are as they are.
 pub fn make_timers_exact() {
+    #[cfg(target_os = "linux")]
     #[allow(unsafe_code)]
     // SAFETY: PR_SET_TIMERSLACK takes one number. If it fails, sleeps end
     // later, which the lateness shows.
@@ -224,6 +226,13 @@ impl Waiter {
     }
 }
 
+#[cfg(not(target_os = "linux"))]
+fn sleep_until(wake_ns: u64) -> u64 {
+    std::thread::sleep(Duration::from_nanos(wake_ns.saturating_sub(now_ns())));
+    now_ns()
+}
+
+#[cfg(target_os = "linux")]
 fn sleep_until(wake_ns: u64) -> u64 {
     let until = libc::timespec {
         tv_sec: (wake_ns / 1_000_000_000) as libc::time_t,

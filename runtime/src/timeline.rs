@@ -17,6 +17,9 @@ const SPLIT_ABOVE: usize = 64;
 /// Entries that a bucket should get.
 const ENTRIES_A_BUCKET: usize = 8;
 const MOST_BUCKETS: usize = 1 << 15;
+/// Entries that an empty bucket keeps room for: with what the largest crowd needed, memory would
+/// grow as long as larger ones come.
+const ROOM_KEPT: usize = 2 * ENTRIES_A_BUCKET;
 
 /// The place of an event in the output. The order is total: no two records of
 /// a run share flow and number.
@@ -247,6 +250,9 @@ impl<T> Timeline<T> {
                 continue;
             }
             let (start, shift) = (clamped(rung.start_of(rung.current)), rung.shift);
+            if self.bottom.capacity() > ROOM_KEPT {
+                self.bottom = Vec::new();
+            }
             // Swapped, not taken: the vectors' memory goes round.
             std::mem::swap(&mut self.bottom, &mut rung.buckets[rung.current]);
             rung.current += 1;
@@ -336,6 +342,25 @@ mod tests {
             assert_eq!(event.item, reference.pop().unwrap().0);
         }
         assert!(reference.is_empty() && timeline.is_empty());
+    }
+
+    #[test]
+    fn buckets_do_not_keep_the_room_of_a_crowd() {
+        let mut timeline = Timeline::new();
+        for round in 0..200 {
+            let begin = round * 1_000_000;
+            // A crowd that moves, among others far and wide.
+            (0..500).for_each(|record| timeline.push(event(begin + round * 5_000, 1, record)));
+            (0..500).for_each(|record| {
+                timeline.push(event(begin + u64::from(record) * 40_000, 2, record));
+            });
+            let limit = Key { time_ns: begin + 1_000_000, flow: u64::MAX };
+            while timeline.pop_through(limit).is_some() {}
+        }
+        while timeline.pop_through(Key::MAX).is_some() {}
+        assert!(timeline.rungs.is_empty() && !timeline.spare.is_empty());
+        let room = timeline.spare.iter().flatten().map(Vec::capacity).max();
+        assert!(room.is_some_and(|room| room <= ROOM_KEPT), "{room:?}");
     }
 
     fn time() -> impl Strategy<Value = u64> {

@@ -1,6 +1,7 @@
 //! Flow records to a collector: nfcapd takes them, nfdump says what came. Everything is in a
 //! network namespace of the test's own. Needs root, `ip`, nfdump, and a library that runs
 //! networks; says so and passes where they are not there.
+#![cfg(target_os = "linux")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -157,13 +158,17 @@ fn a_collector_reads_what_was_generated_as_root() {
 #[test]
 fn packets_are_no_flow_records() {
     let packets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/packets-1.ns");
-    let output = Command::new(env!("CARGO_BIN_EXE_ns-replay"))
-        .arg("--bundle")
-        .arg(packets)
-        .args(["--ipfix", "127.0.0.1:9995"])
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.starts_with("error: the bundle holds packets, not flow records"), "{said}");
+    for option in ["--ipfix", "--netflow9"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_ns-replay"))
+            .arg("--bundle")
+            .arg(&packets)
+            .args([option, "127.0.0.1:9995"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines[0], "error: the bundle holds packets, not flow records");
+        assert!(lines[1].starts_with("hint: ") && lines[1].contains("`--iface NAME`"), "{said}");
+    }
 }

@@ -1,6 +1,7 @@
 //! The program on a wire where things go wrong: every fault is told, counted, and ends with the
 //! right exit code. Wires are a test's own (`namespaces/`); needs root and `ip`, and a library
 //! that runs networks; says so and passes where there is neither.
+#![cfg(target_os = "linux")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -46,8 +47,15 @@ fn namespaces(mtu: u32) -> Option<Namespaces> {
 
 impl Run {
     fn start(namespaces: &Namespaces, arguments: &str) -> Run {
+        Run::start_under(namespaces, &[], arguments)
+    }
+
+    /// Started by another program, which these words are of.
+    fn start_under(namespaces: &Namespaces, under: &[&str], arguments: &str) -> Run {
         let mut child = Command::new("ip")
-            .args(["netns", "exec", &namespaces.0[0], env!("CARGO_BIN_EXE_ns-replay")])
+            .args(["netns", "exec", &namespaces.0[0]])
+            .args(under)
+            .arg(env!("CARGO_BIN_EXE_ns-replay"))
             .args(["--iface", "wire0", "--json", "--seed", "1", "--bundle"])
             .arg(bundle())
             .args(arguments.split_whitespace())
@@ -92,6 +100,8 @@ impl Run {
 }
 
 const PACED: &str = "--pps 2000 --duration 60s";
+/// Every way to an interface.
+const WAYS: [&str; 2] = ["--send-through af-packet", "--send-through pnet"];
 
 /// Lines about the interface's state.
 fn transitions(said: &[String]) -> Vec<&String> {
@@ -107,8 +117,9 @@ fn number(value: &Value) -> u64 {
 fn an_interface_that_comes_back_is_waited_for_as_root() {
     let Some(namespaces) = namespaces(1500) else { return };
     // Shut down here, at the other end, and unplugged for good.
-    for (side, state) in [(0, "is down"), (1, "has no carrier")] {
-        let mut run = Run::start(&namespaces, PACED);
+    let states = [(0, "is down"), (1, "has no carrier")];
+    for (way, (side, state)) in WAYS.into_iter().flat_map(|way| states.map(|state| (way, state))) {
+        let mut run = Run::start(&namespaces, &format!("{PACED} {way}"));
         run.until("sending to interface `wire0`");
         let mut receiver = namespaces.within(1, receiver);
         receiver.read_exact(&mut [0; 14]).expect("a frame");
@@ -167,27 +178,84 @@ fn an_interface_that_goes_down_ends_the_run_if_asked_as_root() {
 #[test]
 fn an_interface_that_is_made_anew_is_used_again_as_root() {
     let Some(namespaces) = namespaces(1500) else { return };
+    for way in WAYS {
+        let mut run = Run::start(&namespaces, &format!("{PACED} {way}"));
+        run.until("sending");
+        namespaces.ip(0, "link del wire0");
+        // It goes down before it is gone, and either may be seen.
+        run.until(": waiting until it is up again");
+        namespaces.add_pair("wire0");
+        run.until("is up again after");
+        let mut receiver = namespaces.within(1, receiver);
+        receiver.read_exact(&mut [0; 14]).expect("a frame");
+        run.signal(libc::SIGINT);
+        let (code, report, _) = run.end();
+        assert_eq!(code, 130);
+        let counted = &report["interfaces"][0]["counted"];
+        assert_eq!(counted, &Value::Null, "another interface's counters");
+    }
+}
+
+#[test]
+fn a_receiver_that_is_gone_is_told_as_root() {
+    let Some(namespaces) = namespaces(1500) else { return };
     let mut run = Run::start(&namespaces, PACED);
     run.until("sending");
-    namespaces.ip(0, "link del wire0");
-    run.until("interface `wire0` is gone: waiting");
-    namespaces.add_pair("wire0");
-    run.until("is up again");
-    let mut receiver = namespaces.within(1, receiver);
-    receiver.read_exact(&mut [0; 14]).expect("a frame");
+    // Its end of the wire goes with it, and so does ours.
+    assert!(
+        Command::new("ip").args(["netns", "del", &namespaces.0[1]]).status().unwrap().success()
+    );
+    run.until(": waiting until it is up again");
     run.signal(libc::SIGINT);
-    let (code, report, _) = run.end();
-    assert_eq!(code, 130);
-    assert_eq!(report["interfaces"][0]["counted"], Value::Null, "another interface's counters");
+    let (code, report, said) = run.end();
+    assert_eq!((code, &report["ending"]), (130, &"interrupted".into()), "{said:#?}");
+    assert_eq!((&report["dropped"], &report["down_skipped"]), (&0.into(), &0.into()));
+}
+
+#[test]
+fn one_capability_is_enough_and_needed_as_root() {
+    let Some(namespaces) = namespaces(1500) else { return };
+    if Command::new("setpriv").arg("--version").output().is_err() {
+        println!("skipped: this system has no `setpriv`");
+        return;
+    }
+    for way in WAYS {
+        let arguments = format!("--topspeed --packets 10 --oversize truncate {way}");
+        let only = ["setpriv", "--bounding-set", "-all,+net_raw"];
+        let (code, report, said) = Run::start_under(&namespaces, &only, &arguments).end();
+        assert_eq!((code, number(&report["records"])), (0, 10), "{said:#?}");
+        for dry in ["", "--dry-run"] {
+            let arguments = format!("{arguments} {dry}");
+            let without = ["setpriv", "--bounding-set", "-net_raw"];
+            let (code, _, said) = Run::start_under(&namespaces, &without, &arguments).end();
+            assert_eq!(code, 3, "{said:#?}");
+            let error = "error: no permission to send raw frames on `wire0`";
+            assert!(said.iter().any(|line| line.starts_with(error)), "{said:#?}");
+            assert!(said.last().unwrap().contains("setcap cap_net_raw"), "{said:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_generator_that_is_too_slow_is_named_as_the_cause_as_root() {
+    let Some(namespaces) = namespaces(1500) else { return };
+    // No generator makes a packet every 10 ns.
+    let arguments = "--pps 100000000 --packets 5000 --oversize truncate";
+    let (code, report, said) = Run::start(&namespaces, arguments).end();
+    assert_eq!((code, &report["ending"]), (0, &"done".into()), "{said:#?}");
+    assert_eq!((number(&report["records"]), number(&report["dropped"])), (5000, 0));
+    assert!(number(&report["lateness"]["starved"]) > 0, "{report}");
+    assert!(said.iter().any(|line| line.contains(" generated too late")), "{said:#?}");
 }
 
 #[test]
 fn signals_end_a_run_with_all_of_it_counted_as_root() {
     let Some(namespaces) = namespaces(1500) else { return };
     for (signal, code) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)] {
-        for pace in [PACED, "--topspeed --duration 60s", "--speed 0.001"] {
+        let paces = [PACED, "--topspeed --duration 60s", "--speed 0.001"].map(str::to_owned);
+        for pace in paces.into_iter().chain([format!("{PACED} {}", WAYS[1])]) {
             let mut receiver = namespaces.within(1, receiver);
-            let run = Run::start(&namespaces, pace);
+            let run = Run::start(&namespaces, &pace);
             receiver.read_exact(&mut [0; 14]).expect("a frame");
             run.signal(signal);
             let (found, report, said) = run.end();
@@ -210,15 +278,17 @@ fn a_queue_that_stays_full_drops_and_says_so_as_root() {
         println!("skipped: this system cannot shape: {shaped:?}");
         return;
     }
-    let run = Run::start(&namespaces, "--topspeed --packets 1000 --oversize truncate");
-    let (code, report, said) = run.end();
-    assert_eq!((code, &report["ending"]), (5, &"done".into()), "{said:#?}");
-    let (sent, dropped) = (number(&report["records"]), number(&report["dropped"]));
-    assert_eq!(sent + dropped, 1000);
-    assert!(dropped > 0 && sent > 0);
-    // All that was taken has left before the report.
-    assert_eq!(report["interfaces"][0]["counted"], report["records"]);
-    assert!(said.iter().any(|line| line.contains("the interface did not take them in time")));
+    for way in WAYS {
+        let arguments = format!("--topspeed --packets 300 --oversize truncate {way}");
+        let (code, report, said) = Run::start(&namespaces, &arguments).end();
+        assert_eq!((code, &report["ending"]), (5, &"done".into()), "{said:#?}");
+        let (sent, dropped) = (number(&report["records"]), number(&report["dropped"]));
+        assert_eq!(sent + dropped, 300);
+        assert!(dropped > 0 && sent > 0);
+        // All that was taken has left before the report.
+        assert_eq!(report["interfaces"][0]["counted"], report["records"], "{way}");
+        assert!(said.iter().any(|line| line.contains("the interface did not take them in time")));
+    }
 }
 
 #[test]
@@ -271,6 +341,25 @@ fn an_interface_with_the_default_route_is_warned_of_as_root() {
     namespaces.ip(0, "route add default via 10.9.0.2");
     let (code, _, said) = Run::start(&namespaces, "--topspeed --packets 1").end();
     assert_eq!((code, warns(&said)), (0, true), "{said:#?}");
+}
+
+#[test]
+fn every_way_sends_the_same_frames_as_root() {
+    let Some(namespaces) = namespaces(1500) else { return };
+    let sent = WAYS.map(|way| {
+        let mut receiver = namespaces.within(1, receiver);
+        let arguments =
+            format!("--topspeed --packets 500 --oversize truncate --payload random {way}");
+        let (code, report, said) = Run::start(&namespaces, &arguments).end();
+        assert_eq!((code, number(&report["records"])), (0, 500), "{said:#?}");
+        let mut frame = [0; 2000];
+        let frames = (0..500).map(|_| {
+            let len = receiver.read(&mut frame).expect("a frame");
+            frame[..len].to_vec()
+        });
+        frames.collect::<Vec<_>>()
+    });
+    assert!(sent[0] == sent[1]);
 }
 
 #[test]
@@ -379,4 +468,23 @@ fn metrics_are_what_prometheus_reads_as_root() {
     // The rest of its lines is read by `end`, the report the last of them.
     let (code, report, _) = run.end();
     assert_eq!((code, &report["event"]), (130, &"report".into()));
+}
+
+#[test]
+fn a_reader_that_has_gone_ends_the_run() {
+    if !can_generate() {
+        return;
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ns-replay"))
+        .args(["--pcap", "-", "--forever", "--seed", "1", "--bundle"])
+        .arg(bundle())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The file's header, then no more is read.
+    child.stdout.take().unwrap().read_exact(&mut [0; 24]).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &*said), (Some(0), ""));
 }

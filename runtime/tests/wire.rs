@@ -1,11 +1,13 @@
 //! Frames over a wire that exists only here: a veth pair between two network
 //! namespaces. Nothing leaves them. Needs root and `ip`; says so and passes
 //! where there is neither.
+#![cfg(target_os = "linux")]
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use ns_model_format::schema::packet_field as name;
@@ -13,7 +15,9 @@ use ns_model_format::{Schema, Value};
 use ns_runtime::drive::{Control, Limits, drive};
 use ns_runtime::exit::{Exit, sink_hint};
 use ns_runtime::pace::Pace;
-use ns_runtime::sink::{Interface, InterfaceSink, OnDown, Oversize, PcapSink, Target, WireOptions};
+use ns_runtime::sink::{
+    Interface, InterfaceSink, Log, OnDown, Oversize, PcapSink, SendThrough, Target, WireOptions,
+};
 use ns_runtime::{Event, Frame, PacketOptions, PacketRender, Payload, Render, Sink, SinkError};
 
 mod namespaces;
@@ -22,12 +26,19 @@ mod schemas;
 use namespaces::{Namespaces, receiver, receiver_at};
 use schemas::packet_schema;
 
+const WAYS: [SendThrough; 2] = [SendThrough::AfPacket, SendThrough::Pnet];
+
 /// A sink at `wire0`.
-fn open_sink(payload: &Payload, oversize: Oversize) -> Result<InterfaceSink, SinkError> {
+fn open_sink(
+    payload: &Payload,
+    oversize: Oversize,
+    send_through: SendThrough,
+) -> Result<InterfaceSink, SinkError> {
     let options = WireOptions {
         payload: payload.clone(),
         oversize,
         on_down: OnDown::Abort,
+        send_through,
         ..WireOptions::default()
     };
     InterfaceSink::open(vec![Interface::find("wire0")?], options)
@@ -65,17 +76,20 @@ fn frames_cross_a_veth_pair_byte_for_byte_as_root() {
     let Some(namespaces) = Namespaces::new(1500) else { return };
     let payload = Payload::random(3);
     let count = 5000;
-    for pace in [Pace::TopSpeed, Pace::Speed(1.0)] {
+    let paces = [Pace::TopSpeed, Pace::Speed(1.0)];
+    for (way, pace) in WAYS.into_iter().flat_map(|way| paces.map(|pace| (way, pace))) {
         let mut receiver = namespaces.within(1, receiver);
         let driven = namespaces.within(0, || {
             let interface = Interface::find("wire0").unwrap();
             assert_eq!(interface.mtu, 1500);
-            let mut sink = open_sink(&payload, Oversize::Error).unwrap();
+            let mut sink = open_sink(&payload, Oversize::Error, way).unwrap();
             let events = frames(&payload, count, 1500).into_iter().map(Ok::<_, io::Error>);
             let control = Control::default();
             let (driven, result) =
                 drive(events, &mut sink, pace, true, Limits::default(), &control);
             result.unwrap();
+            let counted = driven.interfaces[0].counted;
+            assert_eq!(counted, Some(count), "all of it has left: {way:?}");
             driven
         });
         assert_eq!((driven.sent.records, driven.sent.flows, driven.sent.dropped), (count, 250, 0));
@@ -84,7 +98,7 @@ fn frames_cross_a_veth_pair_byte_for_byte_as_root() {
             let mut expected = Vec::new();
             event.item.append_to(&payload, usize::MAX, &mut expected);
             let len = receiver.read(&mut buffer).expect("a frame is missing");
-            assert_eq!(buffer[..len], expected[..], "record {}", event.record);
+            assert_eq!(buffer[..len], expected[..], "record {}, {way:?}", event.record);
         }
         if let Some(late) = driven.lateness.summary() {
             println!("{late:?}");
@@ -98,7 +112,7 @@ fn frames_above_the_mtu_are_refused_skipped_or_shortened_as_root() {
     let payload = Payload::zero();
     let send = |oversize| {
         namespaces.within(0, || {
-            let mut sink = open_sink(&payload, oversize).unwrap();
+            let mut sink = open_sink(&payload, oversize, SendThrough::AfPacket).unwrap();
             let result = sink.write(&frames(&payload, 400, 1500));
             (sink.sent(), result)
         })
@@ -162,31 +176,131 @@ fn an_interface_that_cannot_be_used_is_named_as_root() {
 fn an_interface_that_goes_down_ends_the_run_as_root() {
     let Some(namespaces) = Namespaces::new(1500) else { return };
     let payload = Payload::zero();
-    let error = namespaces.within(0, || {
-        let mut sink = open_sink(&payload, Oversize::Error).unwrap();
-        sink.write(&frames(&payload, 10, 1500)).unwrap();
-        namespaces.ip(0, "link set wire0 down");
-        sink.write(&frames(&payload, 10, 1500)).unwrap_err()
-    });
-    assert_eq!(error.to_string(), "interface `wire0` is down");
-    assert_eq!(Exit::of_sink(&error), Exit::Interface);
+    for way in WAYS {
+        let error = namespaces.within(0, || {
+            let mut sink = open_sink(&payload, Oversize::Error, way).unwrap();
+            sink.write(&frames(&payload, 10, 1500)).unwrap();
+            namespaces.ip(0, "link set wire0 down");
+            let error = sink.write(&frames(&payload, 10, 1500)).unwrap_err();
+            namespaces.ip(0, "link set wire0 up");
+            error
+        });
+        assert_eq!(error.to_string(), "interface `wire0` is down");
+        assert_eq!(Exit::of_sink(&error), Exit::Interface);
+    }
+}
+
+#[test]
+fn an_mtu_that_became_smaller_meanwhile_is_noticed_as_root() {
+    let Some(namespaces) = Namespaces::new(1500) else { return };
+    let payload = Payload::zero();
+    let long = frames(&payload, 100, 1500).iter().filter(|e| e.item.len() > 1014).count() as u64;
+    for way in WAYS {
+        let (sent, result) = namespaces.within(0, || {
+            namespaces.ip(0, "link set wire0 mtu 1500");
+            let mut sink = open_sink(&payload, Oversize::Skip, way).unwrap();
+            namespaces.ip(0, "link set wire0 mtu 1000");
+            let result = sink.write(&frames(&payload, 100, 1500));
+            (sink.sent(), result)
+        });
+        result.unwrap();
+        assert_eq!((sent.records, sent.oversize_skipped), (100 - long, long), "{way:?}");
+    }
+}
+
+#[test]
+fn an_interface_that_is_up_again_is_not_taken_for_down_as_root() {
+    let Some(namespaces) = Namespaces::new(1500) else { return };
+    let payload = Payload::zero();
+    for send_through in WAYS {
+        let said = namespaces.within(0, || {
+            let said = Arc::new(Mutex::new(Vec::new()));
+            let log = {
+                let said = Arc::clone(&said);
+                Log(Arc::new(move |line: &str| said.lock().unwrap().push(line.to_owned())))
+            };
+            let options = WireOptions { send_through, log, ..WireOptions::default() };
+            let interfaces = vec![Interface::find("wire0").unwrap()];
+            let mut sink = InterfaceSink::open(interfaces, options).unwrap();
+            let until = |sink: &mut InterfaceSink, ready: bool| {
+                while sink.ready().unwrap() != ready {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            };
+            sink.write(&frames(&payload, 10, 1500)).unwrap();
+            // Seen without sending, so that the socket has yet to say it.
+            namespaces.ip(0, "link set wire0 down");
+            until(&mut sink, false);
+            namespaces.ip(0, "link set wire0 up");
+            until(&mut sink, true);
+            sink.write(&frames(&payload, 10, 1500)).unwrap();
+            assert_eq!(sink.sent().records, 20);
+            said.lock().unwrap().clone()
+        });
+        assert_eq!(said.len(), 2, "{said:#?}");
+        assert!(said[1].starts_with("interface `wire0` is up again after "), "{said:#?}");
+    }
 }
 
 #[test]
 fn without_permission_the_hint_is_setcap_as_root() {
     let Some(namespaces) = Namespaces::new(1500) else { return };
-    let error = namespaces.within(0, || {
+    let errors = namespaces.within(0, || {
         let interface = Interface::find("wire0").unwrap();
-        // SAFETY: the system call changes this thread only, which loses the
-        // capabilities that come with being root.
-        #[allow(unsafe_code)]
-        let dropped = unsafe { libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534) };
-        assert_eq!(dropped, 0);
-        InterfaceSink::open(vec![interface], WireOptions::default()).unwrap_err()
+        give_up_root();
+        WAYS.map(|send_through| {
+            let options = WireOptions { send_through, ..WireOptions::default() };
+            InterfaceSink::open(vec![interface.clone()], options).unwrap_err()
+        })
     });
-    assert_eq!(error.to_string(), "no permission to send raw frames on `wire0`");
-    assert_eq!(Exit::of_sink(&error), Exit::Permission);
-    assert!(sink_hint(&error).unwrap().contains("setcap cap_net_raw"));
+    for error in errors {
+        assert_eq!(error.to_string(), "no permission to send raw frames on `wire0`");
+        assert_eq!(Exit::of_sink(&error), Exit::Permission);
+        assert!(sink_hint(&error).unwrap().contains("setcap cap_net_raw"));
+    }
+}
+
+#[test]
+fn permission_that_is_given_up_is_missed_only_by_a_new_interface_as_root() {
+    let Some(namespaces) = Namespaces::new(1500) else { return };
+    for send_through in WAYS {
+        let (sent, sends) = mpsc::channel();
+        let (anew, made_anew) = mpsc::channel();
+        let error = std::thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                namespaces.within(0, move || {
+                    let options = WireOptions { send_through, ..WireOptions::default() };
+                    let interfaces = vec![Interface::find("wire0").unwrap()];
+                    let mut sink = InterfaceSink::open(interfaces, options).unwrap();
+                    give_up_root();
+                    sink.write(&frames(&Payload::zero(), 10, 1500)).unwrap();
+                    sent.send(sink.sent().records).unwrap();
+                    made_anew.recv().unwrap();
+                    loop {
+                        match sink.ready() {
+                            Ok(_) => std::thread::sleep(Duration::from_millis(5)),
+                            Err(error) => return error,
+                        }
+                    }
+                })
+            });
+            assert_eq!(sends.recv(), Ok(10), "what was opened before stays open");
+            namespaces.ip(0, "link del wire0");
+            namespaces.add_pair("wire0");
+            anew.send(()).unwrap();
+            sender.join().unwrap()
+        });
+        assert_eq!(error.to_string(), "no permission to send raw frames on `wire0`");
+        assert_eq!(Exit::of_sink(&error), Exit::Permission);
+    }
+}
+
+/// Takes from this thread the capabilities that come with being root.
+fn give_up_root() {
+    // SAFETY: the system call changes this thread only.
+    #[allow(unsafe_code)]
+    let dropped = unsafe { libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534) };
+    assert_eq!(dropped, 0);
 }
 
 #[test]
@@ -264,7 +378,7 @@ fn full_frames_are_accepted_by_a_real_stack_as_root() {
     namespaces.within(0, || {
         let interface = Interface::find("wire0").unwrap();
         let source = interface.mac;
-        let mut sink = open_sink(&payload, Oversize::Error).unwrap();
+        let mut sink = open_sink(&payload, Oversize::Error, SendThrough::AfPacket).unwrap();
         // Broadcast at the link, so that the stack takes it for its own.
         let options = PacketOptions {
             source,
@@ -323,6 +437,10 @@ fn read_tagged(from: &File, buffer: &mut [u8]) -> (usize, Option<u16>) {
 fn each_side_has_an_interface_and_frames_a_tag_as_root() {
     let Some(namespaces) = Namespaces::new(1500) else { return };
     namespaces.add_pair("wire1");
+    WAYS.into_iter().for_each(|way| send_both_sides(&namespaces, way));
+}
+
+fn send_both_sides(namespaces: &Namespaces, send_through: SendThrough) {
     let payload = Payload::random(5);
     let receivers = ["wire0", "wire1"].map(|name| namespaces.within(1, || receiver_at(name)));
     let reports = namespaces.within(0, || {
@@ -331,6 +449,7 @@ fn each_side_has_an_interface_and_frames_a_tag_as_root() {
             payload: payload.clone(),
             vlan: Some(300),
             on_down: OnDown::Abort,
+            send_through,
             ..WireOptions::default()
         };
         let mut sink = InterfaceSink::open(interfaces.into(), options).unwrap();

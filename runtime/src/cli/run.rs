@@ -306,10 +306,15 @@ impl<'a> Plan<'a> {
     /// Sends flow records to a collector.
     fn export(self, collector: SocketAddr, format: ExportFormat) -> Result<Exit, Failure> {
         let map = AddressMap(self.cli.map.clone());
-        let render =
-            FlowRecordRender::new(&self.bundle.manifest().schema, map).map_err(|error| {
-                Failure::usage(error, Some("such bundles are of NetFlow-like tables"))
-            })?;
+        let hint = if self.is_packets {
+            "flow records come from a bundle of a NetFlow-like table; for packets there are \
+             `--iface NAME` and `--pcap FILE`, and `--flows-out FILE` beside them for their flows"
+        } else {
+            "flow records come from a bundle of a NetFlow-like table; `--csv FILE` writes what \
+             this one holds"
+        };
+        let render = FlowRecordRender::new(&self.bundle.manifest().schema, map)
+            .map_err(|error| Failure::usage(error, Some(hint)))?;
         let mut sink = ExportSink::open(collector, format, self.origin_ns)?;
         self.run(render, &mut sink)
     }

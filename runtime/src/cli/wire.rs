@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::generate::Generator;
 use crate::packets::{DEFAULT_DESTINATION, ETHERNET_BYTES, Mac, PacketOptions, PacketRender};
 use crate::prefix::{Mapping, Prefix, address_of};
-use crate::sink::{Interface, InterfaceSink, Log, SinkError, WireOptions};
+use crate::sink::{Interface, InterfaceSink, Log, SendThrough, SinkError, WireOptions};
 use crate::stats::grouped;
 
 /// Packets that a dry run generates to see where they would go.
@@ -26,6 +26,7 @@ const NAMED: usize = 5;
 #[derive(Debug, Serialize)]
 pub(super) struct WirePlan {
     interfaces: Vec<SidePlan>,
+    send_through: SendThrough,
     vlan: Option<u16>,
     map: Vec<String>,
     allowed: Vec<Prefix>,
@@ -64,6 +65,7 @@ pub(super) fn run(plan: Plan) -> Result<Exit, Failure> {
         payload: packets.payload.clone(),
         oversize: cli.oversize,
         on_down: cli.on_down,
+        send_through: cli.send_through,
         vlan: cli.vlan,
         allow: cli.allow_net.clone(),
         log: if cli.quiet { Log::default() } else { plan.terminal.log() },
@@ -143,6 +145,7 @@ impl WirePlan {
         destinations.truncate(NAMED);
         Ok(WirePlan {
             interfaces: sides.collect(),
+            send_through: cli.send_through,
             vlan: cli.vlan,
             map: cli.map.iter().map(Mapping::to_string).collect(),
             allowed: cli.allow_net.clone(),
@@ -167,6 +170,9 @@ impl WirePlan {
             if side.default_route {
                 text += &format!("warning  `{}` carries the default route\n", side.name);
             }
+        }
+        if self.send_through != SendThrough::default() {
+            text += "through  pnet\n";
         }
         if !self.map.is_empty() {
             text += &format!("mapped   {}\n", self.map.join(", "));

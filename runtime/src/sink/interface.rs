@@ -1,4 +1,4 @@
-//! One network interface or two, through raw packet sockets.
+//! One network interface or two.
 
 use std::io;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::link::{Counters, Interface, LinkState, Watch};
-use super::raw::{MOST_AT_ONCE, RawSocket};
+use super::port::{MOST_AT_ONCE, Port, SendThrough};
 use super::{Item, Sent, Sink, SinkError};
 use crate::pace::show_duration;
 use crate::packets::{ETHERNET_BYTES, Frame, Payload};
@@ -20,6 +20,8 @@ const DEADLINE: Duration = Duration::from_millis(100);
 const STUCK: Duration = Duration::from_millis(1);
 /// How long what was taken may need to leave the system at the end of a run.
 const DRAIN: Duration = Duration::from_secs(1);
+/// What opening a way to an interface is called.
+const OPEN: &str = "send raw frames";
 /// Destination and source; a tag comes after them (IEEE 802.1Q).
 const ADDRESS_BYTES: usize = 12;
 
@@ -73,6 +75,8 @@ pub struct WireOptions {
     pub oversize: Oversize,
     /// What becomes of the run while an interface is down.
     pub on_down: OnDown,
+    /// How frames get to the interface.
+    pub send_through: SendThrough,
     /// The number of the VLAN that frames are tagged for, 1 to 4094.
     pub vlan: Option<u16>,
     /// The only networks that packets may go to; any if there is none.
@@ -94,19 +98,39 @@ pub struct InterfaceReport {
     pub lost: u64,
 }
 
-/// One interface, its socket, and how it is.
+/// One interface, the way to it, and how it is.
 #[derive(Debug)]
 struct Side {
     interface: Interface,
-    socket: RawSocket,
+    port: Port,
     watch: Watch,
     /// Since when it cannot send, and the first look that can say otherwise.
     down: Option<(Instant, u64)>,
+    /// It has come up again, and nothing was sent since: the system may still have to say that
+    /// it was down.
+    back: bool,
     /// The queue was full until the last deadline.
     stuck: bool,
     sent: u64,
     /// At the beginning, as long as it is the same interface.
     counters: Option<Counters>,
+}
+
+impl Side {
+    /// What the interface has counted since the beginning.
+    fn counted(&self) -> Option<Counters> {
+        let (begin, now) = self.counters.zip(self.interface.counters())?;
+        Some(now.since(&begin))
+    }
+
+    /// Whether something that was taken has not left the system yet.
+    fn has_waiting(&self) -> bool {
+        let waits = || match self.port.waiting_bytes() {
+            Some(bytes) => bytes > 0,
+            None => self.counted().is_some_and(|seen| seen.packets + seen.lost() < self.sent),
+        };
+        self.down.is_none() && waits()
+    }
 }
 
 /// Sends frames at full length: all on one interface, or each side of the conversations on an
@@ -120,25 +144,34 @@ pub struct InterfaceSink {
 }
 
 impl InterfaceSink {
-    /// Opens a raw socket for each interface: one, or one for the side that begins
-    /// conversations and one for the other.
+    /// Opens a way to each interface: one, or one for the side that begins conversations and
+    /// one for the other.
     ///
     /// # Errors
-    /// No permission (`CAP_NET_RAW` is needed), or an interface is gone.
+    /// No permission (on Linux `CAP_NET_RAW` is needed), or an interface is gone.
     pub fn open(
         interfaces: Vec<Interface>,
         options: WireOptions,
     ) -> Result<InterfaceSink, SinkError> {
         let open = |interface: Interface| {
-            let fail = |source| system_error("open a raw socket", &interface.name, source);
-            let socket = RawSocket::open(interface.index).map_err(fail)?;
+            let fail = |source| system_error(OPEN, &interface.name, source);
+            let port = Port::open(options.send_through, &interface).map_err(fail)?;
             let watch = Watch::start(&interface).map_err(|source| SinkError::Interface {
                 action: "watch the state",
                 name: interface.name.clone(),
                 source,
             })?;
             let counters = interface.counters();
-            Ok(Side { interface, socket, watch, down: None, stuck: false, sent: 0, counters })
+            Ok(Side {
+                interface,
+                port,
+                watch,
+                down: None,
+                back: false,
+                stuck: false,
+                sent: 0,
+                counters,
+            })
         };
         let sides = interfaces.into_iter().map(open).collect::<Result<_, SinkError>>()?;
         let tag = |id: u16| [[0x81, 0x00], id.to_be_bytes()].concat();
@@ -180,14 +213,14 @@ impl InterfaceSink {
                 let (addresses, rest) = event.item.headers().split_at(ADDRESS_BYTES);
                 [addresses, &self.tag, rest, self.options.payload.of(&event.item)]
             });
-            let Side { socket, stuck, sent, .. } = &mut self.sides[side];
-            let error = match socket.send(frames) {
+            let Side { port, back, stuck, sent, .. } = &mut self.sides[side];
+            let error = match port.send(frames) {
                 Ok(count) => {
                     batch[..count].iter().for_each(|event| self.sent.count(event));
                     done += count;
                     *sent += count as u64;
                     waiting = None;
-                    *stuck = false;
+                    (*back, *stuck) = (false, false);
                     continue;
                 }
                 Err(error) => error,
@@ -198,7 +231,7 @@ impl InterfaceSink {
                     let since = *waiting.get_or_insert_with(Instant::now);
                     let patience = if *stuck { STUCK } else { DEADLINE };
                     if since.elapsed() < patience {
-                        back_off(socket, &error);
+                        back_off(port, &error);
                     } else {
                         *stuck = true;
                         self.sent.dropped += 1;
@@ -210,6 +243,7 @@ impl InterfaceSink {
                     self.after_a_smaller_mtu(side, &events[done], events.len() - done - 1)?;
                     done += 1;
                 }
+                Some(libc::ENETDOWN) if std::mem::take(back) => {}
                 Some(libc::ENETDOWN) => {
                     self.went_down(side, LinkState::Down, events.len() - done)?;
                 }
@@ -273,12 +307,12 @@ impl InterfaceSink {
         };
         let side = &mut self.sides[side];
         if found.index != side.interface.index {
-            let fail = |source| system_error("open a raw socket", &name, source);
-            side.socket = RawSocket::open(found.index).map_err(fail)?;
+            let fail = |source| system_error(OPEN, &name, source);
+            side.port = Port::open(self.options.send_through, &found).map_err(fail)?;
             side.counters = None;
         }
         side.interface = found;
-        side.down = None;
+        (side.down, side.back) = (None, true);
         let after = show_duration(since.elapsed().as_secs_f64());
         (self.options.log.0)(&format!("interface `{name}` is up again after {after}"));
         Ok(true)
@@ -368,8 +402,7 @@ impl Sink<Frame> for InterfaceSink {
     /// Waits until what was taken has left the system, a second at most.
     fn finish(&mut self) -> Result<(), SinkError> {
         let begin = Instant::now();
-        let waits = |side: &Side| side.down.is_none() && side.socket.waiting_bytes() > 0;
-        while self.sides.iter().any(waits) && begin.elapsed() < DRAIN {
+        while self.sides.iter().any(Side::has_waiting) && begin.elapsed() < DRAIN {
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
@@ -392,24 +425,21 @@ impl Sink<Frame> for InterfaceSink {
 
     fn interfaces(&self) -> Vec<InterfaceReport> {
         let report = |side: &Side| {
-            let counters = side.counters.zip(side.interface.counters());
-            let since = |count: fn(&Counters) -> u64| {
-                counters.map(|(begin, now)| count(&now).saturating_sub(count(&begin)))
-            };
+            let counted = side.counted();
             InterfaceReport {
                 name: side.interface.name.clone(),
                 sent: side.sent,
-                counted: since(|counters| counters.packets),
-                lost: since(|counters| counters.errors + counters.dropped).unwrap_or(0),
+                counted: counted.map(|counters| counters.packets),
+                lost: counted.map_or(0, |counters| counters.lost()),
             }
         };
         self.sides.iter().map(report).collect()
     }
 }
 
-fn back_off(socket: &RawSocket, error: &io::Error) {
+fn back_off(port: &Port, error: &io::Error) {
     if error.raw_os_error() == Some(libc::EAGAIN) {
-        socket.wait(1);
+        port.wait();
     } else {
         // The device's queue is full, of which a socket cannot tell the end.
         std::thread::sleep(Duration::from_micros(20));

@@ -6,6 +6,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::SinkError;
+#[cfg(not(target_os = "linux"))]
+use super::ifaddrs::Query;
+#[cfg(target_os = "linux")]
 use super::ioctl::Query;
 use crate::packets::Mac;
 
@@ -70,7 +73,8 @@ impl Interface {
         Ok(Interface { name: name(), index: found.index, mac: mac.octets(), mtu })
     }
 
-    /// Whether the system sends to the rest of the world through it (proc_net(5)).
+    /// Whether the system sends to the rest of the world through it (proc_net(5)); only Linux
+    /// says so.
     #[must_use]
     pub fn has_default_route(&self) -> bool {
         let read = |file: &str| {
@@ -79,7 +83,8 @@ impl Interface {
         is_default_route(&read("route"), &read("ipv6_route"), &self.name)
     }
 
-    /// What it has counted since it was made; `None` if the system does not say.
+    /// What it has counted since it was made; `None` if the system does not say, as only Linux
+    /// does.
     pub(super) fn counters(&self) -> Option<Counters> {
         let text = std::fs::read_to_string("/proc/thread-self/net/dev").ok()?;
         counters_of(&text, &self.name)
@@ -106,6 +111,21 @@ pub(super) struct Counters {
     pub(super) packets: u64,
     pub(super) errors: u64,
     pub(super) dropped: u64,
+}
+
+impl Counters {
+    /// What was counted after `begin`.
+    pub(super) fn since(&self, begin: &Counters) -> Counters {
+        Counters {
+            packets: self.packets.saturating_sub(begin.packets),
+            errors: self.errors.saturating_sub(begin.errors),
+            dropped: self.dropped.saturating_sub(begin.dropped),
+        }
+    }
+
+    pub(super) fn lost(&self) -> u64 {
+        self.errors + self.dropped
+    }
 }
 
 /// Reads `/proc/net/dev`: a line an interface, eight numbers of receiving, eight of sending.

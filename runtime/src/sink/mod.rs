@@ -4,7 +4,10 @@ mod csv;
 mod export;
 mod file;
 mod flows;
+#[cfg(not(target_os = "linux"))]
+mod ifaddrs;
 mod interface;
+#[cfg(target_os = "linux")]
 mod ioctl;
 mod link;
 mod null;
@@ -12,6 +15,9 @@ mod output;
 mod part;
 mod pcap;
 mod pcapng;
+mod pnet;
+mod port;
+#[cfg(target_os = "linux")]
 mod raw;
 mod rotate;
 
@@ -26,6 +32,7 @@ pub use output::Target;
 pub use part::{MergeError, Merged, merge_parts};
 pub use pcap::{DEFAULT_SNAPLEN, PcapFormat, PcapSink};
 pub use pcapng::{PcapngFormat, PcapngSink};
+pub use port::SendThrough;
 pub use rotate::Rotation;
 
 use std::path::PathBuf;

@@ -3,17 +3,14 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// Most frames handed to the kernel in one call.
-pub(super) const MOST_AT_ONCE: usize = 64;
+use super::port::{MOST_AT_ONCE, Parts};
+
 /// Room for frames on their way; the kernel gives what it allows.
 const SEND_BUFFER_BYTES: libc::c_int = 2 << 20;
 
 /// Sends frames on one interface; receives none.
 #[derive(Debug)]
 pub(super) struct RawSocket(OwnedFd);
-
-/// A frame in parts, any of which may be empty.
-pub(super) type Parts<'a> = [&'a [u8]; 4];
 
 const NOTHING: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
 
@@ -72,8 +69,7 @@ impl RawSocket {
         Ok(socket)
     }
 
-    /// Sends as many of the frames as the kernel takes now, at most
-    /// [`MOST_AT_ONCE`]; returns how many, at least one.
+    /// As `Port::send`.
     pub(super) fn send<'a>(
         &self,
         mut frames: impl ExactSizeIterator<Item = Parts<'a>>,
