@@ -326,8 +326,14 @@ impl Render for PacketRender {
             TCP => flags.is_some_and(|flags| flags & (tcp::SYN | tcp::RST) == 0),
             _ => false,
         };
-        let least = match modelled > least && may_speak {
-            true => least + usize::from(tuple.shortest_message),
+        let stamps = match protocol {
+            TCP => {
+                connection.stamp_bytes_of(flags.unwrap_or(0), modelled.saturating_sub(ip_header))
+            }
+            _ => 0,
+        };
+        let least = match modelled > least + stamps && may_speak {
+            true => least + stamps + usize::from(tuple.shortest_message),
             false => least,
         };
         // A later fragment leaves room for the 8 bytes or more before it.
@@ -342,13 +348,13 @@ impl Render for PacketRender {
         match protocol {
             TCP => {
                 let window = fields.tcp_window.number(&values, 0xffff, &mut repairs);
-                let window = window.unwrap_or(64_240);
                 let len = usize::from(ip_len) - ip_header;
                 // As many as there is room for, in words of 4 bytes.
                 let room = 8 * HEADER_WORDS - ETHERNET_BYTES - ip_header - TCP_BYTES;
                 let most_options = MOST_OPTION_BYTES.min(room / 4 * 4);
                 let segment = connection.segment(from, flags, len, most_options, &mut repairs);
                 ip_len = (ip_header + segment.len) as u16;
+                let window = window.unwrap_or_else(|| segment.window.into());
                 let header = TCP_BYTES + segment.options;
                 let payload_len = segment.len - header;
                 l4.len = header as u8;
@@ -356,7 +362,7 @@ impl Render for PacketRender {
                 if segment.options > 0 {
                     let usual_header = if tuple.is_v6 { IPV6_BYTES } else { IPV4_BYTES };
                     let most_segment = (MTU - usual_header - TCP_BYTES) as u16;
-                    sum = l4.add_options(connection, &segment, most_segment, time_ns);
+                    sum = l4.add_options((connection, from), &segment, most_segment, time_ns);
                 }
                 let urgent = if segment.flags & tcp::URG != 0 { payload_len as u32 } else { 0 };
                 let offset_and_flags = (header as u32 / 4) << 12 | u32::from(segment.flags);
@@ -547,18 +553,18 @@ struct Transport {
 }
 
 impl Transport {
-    /// Adds a SYN's options; returns their sum.
+    /// Adds a segment's options; returns their sum.
     #[inline(never)]
     fn add_options(
         &mut self,
-        connection: &Connection,
+        (connection, from): (&mut Connection, usize),
         segment: &Segment,
         most_segment: u16,
         time_ns: u64,
     ) -> u64 {
         let mut options = [[0; 8]; 3];
         let bytes = &mut options.as_flattened_mut()[..segment.options.min(MOST_OPTION_BYTES)];
-        connection.write_options(segment, most_segment, time_ns, bytes);
+        connection.write_options(from, segment, most_segment, time_ns, bytes);
         self.options = options.map(u64::from_be_bytes);
         self.options.iter().map(|&word| words((word >> 32) as u32) + words(word as u32)).sum()
     }

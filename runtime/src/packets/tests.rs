@@ -81,9 +81,12 @@ fn check(frame: &[u8]) -> (Ipv4HeaderSlice<'_>, &[u8]) {
             if tcp.syn() {
                 assert!(payload.is_empty() && !tcp.fin() && !tcp.rst());
             } else {
-                let is_nop = |option| option == Ok(TcpOptionElement::Noop);
-                assert!(tcp.options_iterator().all(is_nop));
-                assert!(payload.is_empty() || tcp.slice().len() == 20);
+                let mut options = tcp.options_iterator().map(|option| option.unwrap());
+                use TcpOptionElement::{Noop, Timestamp};
+                let stamped = options.clone().any(|option| matches!(option, Timestamp(..)));
+                assert!(options.all(|option| matches!(option, Noop | Timestamp(..))));
+                let most = if stamped { 32 } else { 20 };
+                assert!(payload.is_empty() || tcp.slice().len() == most);
             }
             assert!(tcp.ack() || tcp.syn() || tcp.rst());
             assert!(tcp.ack() || tcp.acknowledgment_number() == 0);
@@ -252,8 +255,8 @@ const FLAGGED: [&str; 3] = [name::LEN, name::DIRECTION, name::TCP_FLAGS];
 fn numbers_follow_the_payloads_of_both_sides() {
     let mut conversation = Conversation::new(6, &FLAGGED);
     let mut say = |len, direction, flags| conversation.tcp(&[len, direction, flags]);
-    let syn = say(60, 0, 2);
-    let answer = say(60, 1, 0x12);
+    let syn = say(52, 0, 2);
+    let answer = say(52, 1, 0x12);
     let ack = say(40, 0, 0x10);
     let request = say(140, 0, 0x18);
     let response = say(1500, 1, 0x10);
@@ -291,15 +294,90 @@ fn what_is_acknowledged_after_a_fin_carries_options_not_data() {
     let acks = [52, 52, 40].map(|len| say(len, 0, 0x10));
     for ack in acks {
         assert_eq!((ack.flags, ack.payload, ack.repairs), (0x10, 0, Repairs::NONE));
-        assert_eq!(ack.sequence, end.sequence + 12 + 1);
-        assert_eq!(ack.acknowledgement, more.sequence + 500);
+        assert_eq!(ack.sequence, end.sequence + 1);
+        assert_eq!(ack.acknowledgement, more.sequence + 488);
     }
     // Data is another thing: it is sent again, and counted.
     let again = say(1500, 0, 0x10);
-    assert_eq!((again.payload, again.repairs), (1460, Repairs::TCP_ORDER));
-    assert_eq!(again.sequence, (end.sequence + 12).wrapping_sub(1460));
-    let pushed = say(52, 0, 0x18);
-    assert_eq!((pushed.payload, pushed.repairs), (12, Repairs::TCP_ORDER));
+    assert_eq!((again.payload, again.repairs), (1448, Repairs::TCP_ORDER));
+    assert_eq!(again.sequence, end.sequence.wrapping_sub(1448));
+    let pushed = say(60, 0, 0x18);
+    assert_eq!((pushed.payload, pushed.repairs), (8, Repairs::TCP_ORDER));
+}
+
+#[test]
+fn segments_carry_timestamps_where_both_syns_did() {
+    let run = |lens: [i64; 2]| {
+        let mut conversation = Conversation::new(6, &FLAGGED);
+        let packets = [
+            [lens[0], 0, 0x02],
+            [lens[1], 1, 0x12],
+            [52, 0, 0x10],
+            [152, 0, 0x18],
+            [52, 1, 0x10],
+            [40, 1, 0x04],
+        ];
+        packets.map(|values| {
+            let (frame, repairs) = conversation.frame(&values);
+            let tcp = TcpHeaderSlice::from_slice(&frame[34..]).unwrap().to_header();
+            let stamps = tcp.options_iterator().find_map(|option| match option {
+                Ok(TcpOptionElement::Timestamp(value, echo)) => Some((value, echo)),
+                _ => None,
+            });
+            assert_eq!((frame.len() - 14, repairs), (values[0] as usize, Repairs::NONE));
+            (stamps, frame.len() - 34 - tcp.header_len())
+        })
+    };
+    let [first, answer, ack, data, its_ack, reset] = run([60, 60]);
+    let stamp = |packet: (Option<(u32, u32)>, usize)| packet.0.unwrap();
+    assert_eq!(stamp(first).1, 0);
+    assert_eq!(stamp(answer).1, stamp(first).0);
+    assert_eq!((stamp(ack).1, ack.1), (stamp(answer).0, 0));
+    assert_eq!((stamp(data).1, data.1), (stamp(answer).0, 100));
+    assert_eq!((stamp(its_ack).1, its_ack.1), (stamp(data).0, 0));
+    assert_eq!(reset, (None, 0));
+    for lens in [[60, 52], [52, 60], [40, 40]] {
+        let packets = run(lens).map(|packet| (packet.0.is_some(), packet.1));
+        assert_eq!(packets[2..5], [(false, 12), (false, 112), (false, 12)], "{lens:?}");
+    }
+}
+
+#[test]
+fn acknowledgements_say_something_new_or_move_the_window() {
+    let acks = |packets: &[[i64; 3]]| -> Vec<(u32, u16)> {
+        let mut conversation = Conversation::new(6, &FLAGGED);
+        let frames = packets.iter().map(|values| conversation.frame(values).0);
+        let headers =
+            frames.map(|frame| TcpHeaderSlice::from_slice(&frame[34..]).unwrap().to_header());
+        headers.map(|tcp| (tcp.acknowledgment_number, tcp.window_size)).collect()
+    };
+    let (data, push, ack, end) = ([540, 1, 0x10], [540, 1, 0x18], [40, 0, 0x10], [40, 1, 0x11]);
+    // Each of three acknowledges a part; with data, all is acknowledged at once.
+    let said = acks(&[[140, 0, 0x18], data, data, data, push, ack, ack, ack, ack]);
+    let steps = said[5..].windows(2).map(|pair| pair[1].0.wrapping_sub(pair[0].0));
+    assert_eq!(steps.collect::<Vec<_>>(), [500, 500, 0]);
+    assert_ne!(said[7].1, said[8].1);
+    let said = acks(&[[140, 0, 0x18], ack, data, data, push, [140, 0, 0x18]]);
+    assert_eq!(said[5].0.wrapping_sub(said[1].0), 1500);
+    // The last of a connection acknowledges its end.
+    let said = acks(&[[140, 0, 0x18], ack, data, end, [40, 0, 0x11], ack]);
+    assert_eq!(said[5].0.wrapping_sub(said[1].0), 501);
+    // What the trace does not show is there all the same.
+    let said = acks(&[[52, 0, 2], ack, ack, ack]);
+    let steps = said[1..].windows(2).map(|pair| pair[1].0.wrapping_sub(pair[0].0));
+    assert_eq!(steps.collect::<Vec<_>>(), [2896, 2896]);
+}
+
+#[test]
+fn a_flow_that_begins_in_its_middle_shows_whether_it_has_timestamps() {
+    let mut conversation = Conversation::new(6, &FLAGGED);
+    let mut say = |len, direction, flags| conversation.tcp(&[len, direction, flags]).payload;
+    assert_eq!(say(140, 0, 0x18), 100);
+    assert_eq!(say(52, 1, 0x10), 0);
+    assert_eq!(say(140, 0, 0x18), 88);
+    assert_eq!(say(52, 0, 0x18), 0);
+    // No room for them.
+    assert_eq!(say(45, 0, 0x18), 5);
 }
 
 #[test]
@@ -313,7 +391,9 @@ fn flags_that_the_model_lacks_follow_a_legal_order() {
     // A flow that begins with data began before the capture.
     let mut conversation = Conversation::new(6, &[name::LEN, name::DIRECTION]);
     assert_eq!(conversation.tcp(&[1500, 0]).flags, 0x18);
-    assert_eq!(conversation.tcp(&[52, 1]).flags, 0x18);
+    assert_eq!(conversation.tcp(&[53, 1]).flags, 0x18);
+    // As long as an acknowledgement with timestamps.
+    assert_eq!(conversation.tcp(&[52, 1]).flags, 0x10);
 }
 
 #[test]
@@ -398,10 +478,11 @@ fn a_syn_keeps_its_length_by_options() {
     let (len, all, as_modelled) = options(60, 2);
     assert_eq!((len, all.len(), as_modelled), (60, 5, true));
     assert!(matches!(all[2], Option::Timestamp(_, 0)));
-    // No timestamps are accepted, since later packets carry none.
     let (len, all, _) = options(60, 0x12);
-    assert_eq!((len, &all[..6]), (60, &twelve[..]));
-    assert!(all[6..].iter().all(|option| *option == Option::Noop));
+    assert_eq!((len, all.len(), &all[3..]), (60, 5, &[nop.clone(), scale.clone()][..]));
+    assert!(matches!(all[2], Option::Timestamp(..)));
+    // One that has no room for timestamps accepts none.
+    assert_eq!(options(52, 0x12), (52, twelve.clone(), true));
     // What no SYN can have.
     assert_eq!(options(1500, 2).0, 60);
     assert_eq!((options(1500, 2).2, options(45, 2).2), (false, false));
