@@ -7,9 +7,13 @@
 //!   for two passes first.
 //!
 //! Beside the rate a table of where the time goes: nanoseconds a packet and share, stage by
-//! stage, and what writing a PCAP adds.
+//! stage, and what writing a PCAP adds. Where `./run bench --python PATH generation` names a
+//! Python with torch and ../shared is there, the same LSTM in PyTorch runs in the same run,
+//! stepped with one head an output, as NetShare does, and with all heads in one.
 
 use std::hint::black_box;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,8 +39,8 @@ fn generate(bundle: &Arc<Bundle>, flows: u64) -> u64 {
     stream(bundle, flows).map(|event| _ = black_box(event)).count() as u64
 }
 
-/// Prints where the time goes.
-fn table(bundle: &Arc<Bundle>, flows: u64) {
+/// Prints where the time goes; returns packets a second of the whole road.
+fn table(bundle: &Arc<Bundle>, flows: u64) -> f64 {
     let events = stream(bundle, flows);
     let (packets, spent) = stages::measure(|| events.map(|event| _ = black_box(event)).count());
     let all: Duration = spent.iter().map(|(_, time)| *time).sum();
@@ -49,7 +53,41 @@ fn table(bundle: &Arc<Bundle>, flows: u64) {
         row(&format!("{stage:?}"), *time);
     });
     row("all", all);
+    let of_step = spent.iter().find(|(stage, _)| *stage == stages::Stage::Step);
+    if let Some((_, step)) = of_step.filter(|(_, step)| !step.is_zero()) {
+        println!("  steps alone: {:.1} M packets/s", packets as f64 / step.as_secs_f64() / 1e6);
+    }
     row("writing a PCAP", write(bundle, flows));
+    packets as f64 / all.as_secs_f64()
+}
+
+/// Prints how much faster than PyTorch's LSTM alone the whole road is. That counts every place of
+/// a step as a packet, as in flows of many packets they are.
+fn beside_pytorch(ours: f64) {
+    let Some(python) = std::env::var_os("NS_BENCH_PYTHON") else {
+        return println!("no PyTorch to compare with: ./run bench --python PATH generation");
+    };
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let script = root.join("../../shared/peers/torch_generate.py");
+    let text = match Command::new(python).arg(script).output() {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        }
+        other => return println!("PyTorch did not run: {other:?}"),
+    };
+    for (heads, what) in [("many", "one head an output"), ("one", "all heads in one")] {
+        let lines = text.lines().filter(|line| line.contains(&format!("heads={heads} ")));
+        let rates = lines.filter_map(|line| {
+            let (_, rest) = line.split_once("B=")?;
+            let rate = line.strip_suffix(" cpu")?.rsplit(' ').next()?;
+            Some((rest.trim_start().split(' ').next()?.parse().ok()?, rate.parse::<f64>().ok()?))
+        });
+        let rates: Vec<(u32, f64)> = rates.collect();
+        for (batch, rate) in rates {
+            let ratio = ours / (rate * 1e6);
+            println!("  PyTorch, {what}, batch {batch}: {rate:.3} M packets/s of CPU time; ours {ratio:.0}x");
+        }
+    }
 }
 
 /// How long a PCAP of the packets takes to write.
@@ -101,7 +139,10 @@ fn generation(criterion: &mut Criterion) {
         let packets = generate(&bundle, flows);
         let name = format!("{name}, {:.1} packets a flow", packets as f64 / flows as f64);
         println!("{name}:");
-        table(&bundle, flows);
+        let rate = table(&bundle, flows);
+        if name.contains("long flows") {
+            beside_pytorch(rate);
+        }
         group.throughput(Throughput::Elements(packets));
         group.bench_function(name, |bencher| bencher.iter(|| generate(&bundle, flows)));
     }

@@ -374,7 +374,9 @@ impl<'a> Plan<'a> {
         let density =
             timeline.records as f64 / (timeline.arrivals.span_ns() as f64 / 1e9).max(1e-9);
         let rate = match self.pace {
-            Pace::TopSpeed => 0.0,
+            // Records come in bursts, since they are ready when no flow can have an earlier one: with
+            // little room the generator waits for the sender in one and the sender for the next.
+            Pace::TopSpeed => return MOST_AHEAD,
             Pace::Speed(speed) => {
                 let (from, to) = self.generate.flow_rate.ends();
                 density * speed * from.max(to)

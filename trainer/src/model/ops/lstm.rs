@@ -99,7 +99,56 @@ fn quarters<T>(row: &mut [T]) -> [&mut [T]; 4] {
     [input, forget, candidate, output]
 }
 
+/// Rows that one thread takes through a whole sequence at least.
+const LEAST_ROWS: usize = 16;
+
+/// Rows of the batch for each thread: no row needs another, so threads meet once a sequence
+/// and not once a step.
+fn shares(batch: usize) -> Vec<usize> {
+    let count = super::threads().min(batch / LEAST_ROWS).max(1);
+    (0..count).map(|share| (share + 1) * batch / count - share * batch / count).collect()
+}
+
+/// Of every block of `block` numbers (a step's) the part of each share: by share, then by step.
+fn parts<'a, T>(
+    all: &'a mut [T],
+    block: usize,
+    shares: &[usize],
+    width: usize,
+) -> Vec<Vec<&'a mut [T]>> {
+    let steps = all.len() / block.max(1);
+    let mut parts: Vec<Vec<_>> = shares.iter().map(|_| Vec::with_capacity(steps)).collect();
+    for mut rest in all.chunks_exact_mut(block.max(1)) {
+        for (part, rows) in parts.iter_mut().zip(shares) {
+            let (first, others) = rest.split_at_mut(rows * width);
+            part.push(first);
+            rest = others;
+        }
+    }
+    parts
+}
+
+/// Does what each share has to do, all at once where there are threads.
+fn share_out<W: Send>(work: Vec<W>, run: impl Fn(W) + Sync) {
+    match if work.len() > 1 { super::pool(super::threads()) } else { None } {
+        Some(pool) => pool.scope(|scope| {
+            let run = &run;
+            work.into_iter().for_each(|work| scope.spawn(move |_| run(work)));
+        }),
+        None => work.into_iter().for_each(run),
+    }
+}
+
 struct Forward(Sizes);
+
+/// A share's rows of a sequence, step by step.
+struct Rows<'a, T> {
+    gates: Vec<&'a mut [T]>,
+    cells: Vec<&'a mut [T]>,
+    hiddens: Vec<&'a mut [T]>,
+    /// Its first row.
+    first: usize,
+}
 
 impl Kernel for Forward {
     const NAME: &'static str = "LSTM";
@@ -111,51 +160,40 @@ impl Kernel for Forward {
             &[out.len(), projected.len(), weight.len()],
             &[sizes.total(), sizes.gates(), 4 * hidden * hidden],
         )?;
-        let threads = super::threads();
+        let shares = shares(batch);
+        let threads = if shares.len() > 1 { 1 } else { super::threads() };
+        let step_gates = batch * 4 * hidden;
         let (gates, states) = out.split_at_mut(sizes.gates());
         let (cells, hiddens) = states.split_at_mut((steps + 1) * sizes.state());
-        gates.copy_from_slice(projected);
-        let step_gates = batch * 4 * hidden;
-        for step in 0..steps {
-            let gates = &mut gates[step * step_gates..(step + 1) * step_gates];
-            let at = step * sizes.state();
-            let (before, after) = hiddens[at..].split_at_mut(sizes.state());
-            gemm_into(
-                threads,
-                (gates, View::dense(batch, 4 * hidden)),
-                (before, View::dense(batch, hidden)),
-                (weight, View::dense(hidden, 4 * hidden)),
-                true,
-            );
-            let (cell_before, cell_after) = cells[at..].split_at_mut(sizes.state());
-            wide(
-                #[inline(always)]
-                || {
-                    for (((gates, h), c), c_before) in gates
-                        .chunks_exact_mut(4 * hidden)
-                        .zip(after.chunks_exact_mut(hidden))
-                        .zip(cell_after.chunks_exact_mut(hidden))
-                        .zip(cell_before.chunks_exact(hidden))
-                    {
-                        // Passes over few slices each: one over all of them does not vectorise.
-                        let [input, forget, candidate, output] = quarters(gates);
-                        input.iter_mut().for_each(|x| *x = x.logistic());
-                        forget.iter_mut().for_each(|x| *x = x.logistic());
-                        candidate.iter_mut().for_each(|x| *x = x.hyperbolic_tangent());
-                        output.iter_mut().for_each(|x| *x = x.logistic());
-                        for ((c, c_before), f) in c.iter_mut().zip(c_before).zip(&*forget) {
-                            *c = *f * *c_before;
-                        }
-                        for ((c, i), g) in c.iter_mut().zip(&*input).zip(&*candidate) {
-                            *c += *i * *g;
-                        }
-                        for ((h, c), o) in h.iter_mut().zip(&*c).zip(&*output) {
-                            *h = *o * c.hyperbolic_tangent();
-                        }
-                    }
-                },
-            );
-        }
+        let gates = parts(gates, step_gates, &shares, 4 * hidden);
+        let cells = parts(cells, sizes.state(), &shares, hidden);
+        let hiddens = parts(hiddens, sizes.state(), &shares, hidden);
+        let mut first = 0;
+        let rows = gates.into_iter().zip(cells).zip(hiddens).zip(&shares);
+        let rows = rows.map(|(((gates, cells), hiddens), count)| {
+            first += count;
+            Rows { gates, cells, hiddens, first: first - count }
+        });
+        share_out(rows.collect(), |mut rows| {
+            for step in 0..steps {
+                let (before, after) = rows.hiddens.split_at_mut(step + 1);
+                let (before, after) = (&*before[step], &mut *after[0]);
+                let (cell_before, cell_after) = rows.cells.split_at_mut(step + 1);
+                let (cell_before, cell_after) = (&*cell_before[step], &mut *cell_after[0]);
+                let gates = &mut *rows.gates[step];
+                let at = step * step_gates + rows.first * 4 * hidden;
+                gates.copy_from_slice(&projected[at..at + gates.len()]);
+                let count = before.len() / hidden;
+                gemm_into(
+                    threads,
+                    (gates, View::dense(count, 4 * hidden)),
+                    (before, View::dense(count, hidden)),
+                    (weight, View::dense(hidden, 4 * hidden)),
+                    true,
+                );
+                cell_forward((gates, cell_before), (cell_after, after), hidden);
+            }
+        });
         Ok(())
     }
 
@@ -188,6 +226,82 @@ impl Kernel for Forward {
         }
         Ok(())
     }
+}
+
+/// A step of some rows: activates gates, and from them and the cells before makes cells and hidden
+/// states.
+fn cell_forward<T: Real>(
+    (gates, cell_before): (&mut [T], &[T]),
+    (cell_after, after): (&mut [T], &mut [T]),
+    hidden: usize,
+) {
+    wide(
+        #[inline(always)]
+        || {
+            for (((gates, h), c), c_before) in gates
+                .chunks_exact_mut(4 * hidden)
+                .zip(after.chunks_exact_mut(hidden))
+                .zip(cell_after.chunks_exact_mut(hidden))
+                .zip(cell_before.chunks_exact(hidden))
+            {
+                // Passes over few slices each: one over all of them does not vectorise.
+                let [input, forget, candidate, output] = quarters(gates);
+                input.iter_mut().for_each(|x| *x = x.logistic());
+                forget.iter_mut().for_each(|x| *x = x.logistic());
+                candidate.iter_mut().for_each(|x| *x = x.hyperbolic_tangent());
+                output.iter_mut().for_each(|x| *x = x.logistic());
+                for ((c, c_before), f) in c.iter_mut().zip(c_before).zip(&*forget) {
+                    *c = *f * *c_before;
+                }
+                for ((c, i), g) in c.iter_mut().zip(&*input).zip(&*candidate) {
+                    *c += *i * *g;
+                }
+                for ((h, c), o) in h.iter_mut().zip(&*c).zip(&*output) {
+                    *h = *o * c.hyperbolic_tangent();
+                }
+            }
+        },
+    );
+}
+
+/// A step back of some rows: gates become the gradient of what went into them.
+fn cell_backward<T: Real>(
+    (gates, d_hidden, d_cell): (&mut [T], &[T], &mut [T]),
+    (before, after): (&[T], &[T]),
+    upstream: &[T],
+    hidden: usize,
+) {
+    let one = T::of(1.0);
+    wide(
+        #[inline(always)]
+        || {
+            for (((gates, (d_h, d_c)), (c_before, c)), d_above) in gates
+                .chunks_exact_mut(4 * hidden)
+                .zip(d_hidden.chunks_exact(hidden).zip(d_cell.chunks_exact_mut(hidden)))
+                .zip(before.chunks_exact(hidden).zip(after.chunks_exact(hidden)))
+                .zip(upstream.chunks_exact(hidden))
+            {
+                let [input, forget, candidate, output] = quarters(gates);
+                for ((((i, f), (g, o)), (d_h, d_c)), ((c_before, c), d_above)) in input
+                    .iter_mut()
+                    .zip(forget)
+                    .zip(candidate.iter_mut().zip(output))
+                    .zip(d_h.iter().zip(d_c))
+                    .zip(c_before.iter().zip(c).zip(d_above))
+                {
+                    let squashed = c.hyperbolic_tangent();
+                    let d_h = *d_h + *d_above;
+                    let d_cell = *d_c + d_h * *o * (one - squashed * squashed);
+                    *d_c = d_cell * *f;
+                    *o = d_h * squashed * *o * (one - *o);
+                    *f = d_cell * *c_before * *f * (one - *f);
+                    let d_input = d_cell * *g * *i * (one - *i);
+                    *g = d_cell * *i * (one - *g * *g);
+                    *i = d_input;
+                }
+            }
+        },
+    );
 }
 
 /// A [`Tape`]'s memory on a GPU.
@@ -226,59 +340,40 @@ impl Kernel for Backward {
             &[out.len(), upstream.len(), weight.len()],
             &[sizes.total(), steps * sizes.state(), 4 * hidden * hidden],
         )?;
-        let threads = super::threads();
-        let one = T::of(1.0);
+        let shares = shares(batch);
+        let threads = if shares.len() > 1 { 1 } else { super::threads() };
         let (gates, states) = out.split_at_mut(sizes.gates());
         let cells = &states[..(steps + 1) * sizes.state()];
-        let mut d_hidden = vec![T::of(0.0); sizes.state()];
-        let mut d_cell = vec![T::of(0.0); sizes.state()];
         let mut back = vec![T::of(0.0); weight.len()];
         transpose(&mut back, hidden, weight, 4 * hidden);
-        let step_gates = batch * 4 * hidden;
-        for step in (0..steps).rev() {
-            let gates = &mut gates[step * step_gates..(step + 1) * step_gates];
-            let at = step * sizes.state();
-            let (before, after) = cells[at..].split_at(sizes.state());
-            wide(
-                #[inline(always)]
-                || {
-                    for (((gates, (d_h, d_c)), (c_before, c)), d_above) in gates
-                        .chunks_exact_mut(4 * hidden)
-                        .zip(d_hidden.chunks_exact(hidden).zip(d_cell.chunks_exact_mut(hidden)))
-                        .zip(before.chunks_exact(hidden).zip(after.chunks_exact(hidden)))
-                        .zip(upstream[at..].chunks_exact(hidden))
-                    {
-                        let [input, forget, candidate, output] = quarters(gates);
-                        for ((((i, f), (g, o)), (d_h, d_c)), ((c_before, c), d_above)) in input
-                            .iter_mut()
-                            .zip(forget)
-                            .zip(candidate.iter_mut().zip(output))
-                            .zip(d_h.iter().zip(d_c))
-                            .zip(c_before.iter().zip(c).zip(d_above))
-                        {
-                            let squashed = c.hyperbolic_tangent();
-                            let d_h = *d_h + *d_above;
-                            let d_cell = *d_c + d_h * *o * (one - squashed * squashed);
-                            *d_c = d_cell * *f;
-                            *o = d_h * squashed * *o * (one - *o);
-                            *f = d_cell * *c_before * *f * (one - *f);
-                            let d_input = d_cell * *g * *i * (one - *i);
-                            *g = d_cell * *i * (one - *g * *g);
-                            *i = d_input;
-                        }
-                    }
-                },
-            );
-            if step > 0 {
-                gemm_into(
-                    threads,
-                    (&mut d_hidden, View::dense(batch, hidden)),
-                    (gates, View::dense(batch, 4 * hidden)),
-                    (&back, View::dense(4 * hidden, hidden)),
-                    false,
-                );
+        let mut first = 0;
+        let rows = parts(gates, batch * 4 * hidden, &shares, 4 * hidden).into_iter().zip(&shares);
+        let rows = rows.map(|(gates, count)| {
+            first += count;
+            (gates, first - count, *count)
+        });
+        share_out(rows.collect(), |(mut gates, first, count)| {
+            let mut d_hidden = vec![T::of(0.0); count * hidden];
+            let mut d_cell = d_hidden.clone();
+            for step in (0..steps).rev() {
+                let gates = &mut *gates[step];
+                let of_step = |all: &'_ [T], step: usize| -> &'_ [T] {
+                    &all[step * sizes.state() + first * hidden..][..count * hidden]
+                };
+                let (before, after) = (of_step(cells, step), of_step(cells, step + 1));
+                let above = of_step(upstream, step);
+                cell_backward((gates, &d_hidden, &mut d_cell), (before, after), above, hidden);
+                if step > 0 {
+                    gemm_into(
+                        threads,
+                        (&mut d_hidden, View::dense(count, hidden)),
+                        (gates, View::dense(count, 4 * hidden)),
+                        (&back, View::dense(4 * hidden, hidden)),
+                        false,
+                    );
+                }
             }
-        }
+        });
         Ok(())
     }
 
