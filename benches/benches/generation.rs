@@ -85,7 +85,9 @@ fn beside_pytorch(ours: f64) {
         let rates: Vec<(u32, f64)> = rates.collect();
         for (batch, rate) in rates {
             let ratio = ours / (rate * 1e6);
-            println!("  PyTorch, {what}, batch {batch}: {rate:.3} M packets/s of CPU time; ours {ratio:.0}x");
+            println!(
+                "  PyTorch, {what}, batch {batch}: {rate:.3} M packets/s of CPU time; ours {ratio:.0}x"
+            );
         }
     }
 }

@@ -357,11 +357,12 @@ impl Kernel for Backward {
             let mut d_cell = d_hidden.clone();
             for step in (0..steps).rev() {
                 let gates = &mut *gates[step];
-                let of_step = |all: &'_ [T], step: usize| -> &'_ [T] {
-                    &all[step * sizes.state() + first * hidden..][..count * hidden]
+                let of_step = |step: usize| {
+                    let at = step * sizes.state() + first * hidden;
+                    at..at + count * hidden
                 };
-                let (before, after) = (of_step(cells, step), of_step(cells, step + 1));
-                let above = of_step(upstream, step);
+                let (before, after) = (&cells[of_step(step)], &cells[of_step(step + 1)]);
+                let above = &upstream[of_step(step)];
                 cell_backward((gates, &d_hidden, &mut d_cell), (before, after), above, hidden);
                 if step > 0 {
                     gemm_into(
