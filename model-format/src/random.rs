@@ -237,7 +237,7 @@ mod tests {
     fn draws_that_are_handed_over_are_those_of_the_stream() {
         for (before, count) in [(0, 2), (1, 6), (3, 8), (4, 100), (6, 4)] {
             let mut stream = Stream::new(7, Purpose::Training, 1 << 33);
-            (0..before).for_each(|_| drop(stream.next_u32()));
+            (0..before).for_each(|_| _ = stream.next_u32());
             let mut other = stream.clone();
             let draws = other.hand_over_normals(count).unwrap();
             for number in draws.first..draws.first + count as u64 {
