@@ -24,24 +24,33 @@ use ns_runtime::{Event, Frame, GenerateOptions, Generator, PacketOptions, Packet
 use ns_tests::{SampleModel, lab_capture, sample_bundle};
 use ns_trainer::ingest::Reading;
 
-fn stream(bundle: &Arc<Bundle>, flows: u64) -> impl Iterator<Item = Event<Frame>> {
+/// So many flows of a bundle.
+struct Case {
+    bundle: Arc<Bundle>,
+    flows: u64,
+    /// Packets that a flow has at most.
+    longest: u32,
+}
+
+fn stream(case: &Case) -> impl Iterator<Item = Event<Frame>> {
     let mut options = GenerateOptions::default();
     options.seed = 7;
-    options.flows = Some(flows);
-    let schema = &bundle.manifest().schema;
+    options.flows = Some(case.flows);
+    options.max_flow_records = case.longest;
+    let schema = &case.bundle.manifest().schema;
     let render = PacketRender::new(schema, PacketOptions::default()).expect("packets");
-    let generator = Generator::open(Arc::clone(bundle), options).expect("the graphs");
+    let generator = Generator::open(Arc::clone(&case.bundle), options).expect("the graphs");
     generator.stream(render).expect("a stream").map(|event| event.expect("a packet"))
 }
 
-/// Packets of so many flows.
-fn generate(bundle: &Arc<Bundle>, flows: u64) -> u64 {
-    stream(bundle, flows).map(|event| _ = black_box(event)).count() as u64
+/// How many packets it makes.
+fn generate(case: &Case) -> u64 {
+    stream(case).map(|event| _ = black_box(event)).count() as u64
 }
 
 /// Prints where the time goes; returns packets a second of the whole road.
-fn table(bundle: &Arc<Bundle>, flows: u64) -> f64 {
-    let events = stream(bundle, flows);
+fn table(case: &Case) -> f64 {
+    let events = stream(case);
     let (packets, spent) = stages::measure(|| events.map(|event| _ = black_box(event)).count());
     let all: Duration = spent.iter().map(|(_, time)| *time).sum();
     let row = |name: &str, time: Duration| {
@@ -57,7 +66,7 @@ fn table(bundle: &Arc<Bundle>, flows: u64) -> f64 {
     if let Some((_, step)) = of_step.filter(|(_, step)| !step.is_zero()) {
         println!("  steps alone: {:.1} M packets/s", packets as f64 / step.as_secs_f64() / 1e6);
     }
-    row("writing a PCAP", write(bundle, flows));
+    row("writing a PCAP", write(case));
     packets as f64 / all.as_secs_f64()
 }
 
@@ -93,8 +102,8 @@ fn beside_pytorch(ours: f64) {
 }
 
 /// How long a PCAP of the packets takes to write.
-fn write(bundle: &Arc<Bundle>, flows: u64) -> Duration {
-    let events: Vec<Event<Frame>> = stream(bundle, flows).collect();
+fn write(case: &Case) -> Duration {
+    let events: Vec<Event<Frame>> = stream(case).collect();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let format = PcapFormat {
         payload: PacketOptions::default().payload,
@@ -132,21 +141,21 @@ fn generation(criterion: &mut Criterion) {
         })
     };
     let cases = [
-        ("doppelganger, long flows", sample(9.0), 2_000),
-        ("doppelganger, short flows", sample(1.0), 10_000),
-        ("autoregressive", trained(), 20_000),
+        ("doppelganger, long flows", sample(9.0), 20_000, 100),
+        ("doppelganger, short flows", sample(1.0), 100_000, u32::MAX),
+        ("autoregressive", trained(), 20_000, u32::MAX),
     ];
-    for (name, bundle, flows) in cases {
-        let bundle = Arc::new(bundle);
-        let packets = generate(&bundle, flows);
+    for (name, bundle, flows, longest) in cases {
+        let case = Case { bundle: Arc::new(bundle), flows, longest };
+        let packets = generate(&case);
         let name = format!("{name}, {:.1} packets a flow", packets as f64 / flows as f64);
         println!("{name}:");
-        let rate = table(&bundle, flows);
+        let rate = table(&case);
         if name.contains("long flows") {
             beside_pytorch(rate);
         }
         group.throughput(Throughput::Elements(packets));
-        group.bench_function(name, |bencher| bencher.iter(|| generate(&bundle, flows)));
+        group.bench_function(name, |bencher| bencher.iter(|| generate(&case)));
     }
     group.finish();
 }
