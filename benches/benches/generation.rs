@@ -95,7 +95,7 @@ fn beside_pytorch(ours: f64) {
         for (batch, rate) in rates {
             let ratio = ours / (rate * 1e6);
             println!(
-                "  PyTorch, {what}, batch {batch}: {rate:.3} M packets/s of CPU time; ours {ratio:.0}x"
+                "  PyTorch, {what}, batch {batch}: {rate:.3} M packets/s of CPU time; ours {ratio:.1}x"
             );
         }
     }
