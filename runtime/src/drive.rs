@@ -174,6 +174,7 @@ pub fn drive<T: Item, E>(
         waiter: Waiter::new(pacing),
         cause: Cause::Woken,
         arrived_ns: 0,
+        late_ns: Vec::with_capacity(BATCH),
         written_ns: (0, 0),
         deadline: limits.wall.and_then(|wall| begin.checked_add(wall)),
         flushed: begin,
@@ -221,6 +222,8 @@ struct Sender<'a, T> {
     cause: Cause,
     /// When the batch came, if it was waited for.
     arrived_ns: u64,
+    /// How late the records are that are about to be written.
+    late_ns: Vec<u64>,
     /// When the last write began and ended.
     written_ns: (u64, u64),
     deadline: Option<Instant>,
@@ -359,7 +362,7 @@ impl<T: Item> Sender<'_, T> {
                     self.cause = self.cause_of(due, now);
                     let mut due = due;
                     while now < due {
-                        now = self.waiter.wait(due);
+                        now = self.waiter.wait(due, || self.sink.warm_up(first));
                         if now < due {
                             if let Some(ending) = self.attend()? {
                                 return Ok(Some(ending));
@@ -369,15 +372,14 @@ impl<T: Item> Sender<'_, T> {
                             due = self.schedule.due(first.time_ns).unwrap_or(now);
                         }
                     }
-                    let mut progress = self.control.progress();
-                    progress.lateness.record(self.cause, now - due);
+                    self.late_ns.push(now - due);
                     self.schedule.advance(first.item.bytes());
                     for event in &rest[1..] {
                         let due = self.schedule.due(event.time_ns).unwrap_or(now);
                         if due > now {
                             break;
                         }
-                        progress.lateness.record(self.cause, now - due);
+                        self.late_ns.push(now - due);
                         self.schedule.advance(event.item.bytes());
                         count += 1;
                     }
@@ -415,7 +417,11 @@ impl<T: Item> Sender<'_, T> {
             let begin = now_ns();
             let result = self.sink.write(rest);
             self.written_ns = (begin, now_ns());
-            self.control.progress().sent = self.sink.sent();
+            // Only now, so that what is due waits for nothing.
+            let mut progress = self.control.progress();
+            progress.sent = self.sink.sent();
+            self.late_ns.drain(..).for_each(|late| progress.lateness.record(self.cause, late));
+            drop(progress);
             match result {
                 Ok(()) => {
                     // What comes first leaves at once: somebody may wait for it.

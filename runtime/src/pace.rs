@@ -12,12 +12,17 @@ use serde::Serialize;
 const FIRST_MARGIN_NS: u64 = 60_000;
 /// Bounds of what is learned of that.
 const MARGINS_NS: (u64, u64) = (1_000, 200_000);
-/// What is learned is the 98th percentile of how late sleeps end: it grows by 49 steps after
+/// What is learned is the 95th percentile of how late sleeps end: it grows by 19 steps after
 /// one that ended later, and shrinks by one after any other.
 const MARGIN_STEP_NS: u64 = 40;
-const MARGIN_GROWTH: u64 = 49;
+const MARGIN_GROWTH: u64 = 19;
+/// A wait that it leaves no time to sleep in teaches nothing. It shrinks by so much then, until
+/// there is time: sleeps that were late for a while would else be the last.
+const UNSLEPT_STEP_NS: u64 = 1;
 /// Room for reading the clock and beginning to spin.
 const SPARE_NS: u64 = 1_000;
+/// What warming up may take.
+const WARM_UP_NS: u64 = 5_000;
 /// Longest single wait, so that a request to stop is seen in time.
 const LONGEST_WAIT_NS: u64 = 50_000_000;
 /// Rates are kept in billionths, to be exact in whole numbers.
@@ -188,8 +193,9 @@ impl Waiter {
     }
 
     /// Waits for a due time, at most 50 ms; returns the time, which
-    /// is before `due_ns` if there is more to wait.
-    pub fn wait(&mut self, due_ns: u64) -> u64 {
+    /// is before `due_ns` if there is more to wait. After a sleep that ended in time `warm_up` is
+    /// called, which should take a few microseconds at most.
+    pub fn wait(&mut self, due_ns: u64, warm_up: impl FnOnce()) -> u64 {
         let begin = now_ns();
         let end = due_ns.min(begin + LONGEST_WAIT_NS);
         let mut now = begin;
@@ -203,9 +209,15 @@ impl Waiter {
             }
             Pacing::Precise => {
                 let wake = end.saturating_sub(self.margin_ns + SPARE_NS);
-                if now < wake {
+                if now >= wake {
+                    self.learn_unslept(end.saturating_sub(now));
+                } else {
                     now = sleep_until(wake);
                     self.learn(now.saturating_sub(wake));
+                    if end == due_ns && now + WARM_UP_NS < end {
+                        warm_up();
+                        now = now_ns();
+                    }
                 }
             }
         }
@@ -217,12 +229,20 @@ impl Waiter {
     }
 
     fn learn(&mut self, late_ns: u64) {
-        let margin = if late_ns > self.margin_ns {
-            self.margin_ns + MARGIN_GROWTH * MARGIN_STEP_NS
-        } else {
-            self.margin_ns - MARGIN_STEP_NS
+        self.margin_ns = match late_ns {
+            late if late <= self.margin_ns => self.margin_ns - MARGIN_STEP_NS,
+            late if late <= MARGINS_NS.1 => self.margin_ns + MARGIN_GROWTH * MARGIN_STEP_NS,
+            // No margin helps against this.
+            _ => self.margin_ns,
         };
-        self.margin_ns = margin.clamp(MARGINS_NS.0, MARGINS_NS.1);
+        self.margin_ns = self.margin_ns.clamp(MARGINS_NS.0, MARGINS_NS.1);
+    }
+
+    /// Of a wait too short for a sleep before the margin; of a much shorter one, nothing.
+    fn learn_unslept(&mut self, wait_ns: u64) {
+        if wait_ns > self.margin_ns / 2 {
+            self.margin_ns = (self.margin_ns - UNSLEPT_STEP_NS).max(MARGINS_NS.0);
+        }
     }
 }
 
@@ -416,10 +436,11 @@ mod tests {
             let mut waiter = Waiter::new(pacing);
             for wait in [0, 1_000, 100_000, 2_000_000] {
                 let due = now_ns() + wait;
-                assert!(waiter.wait(due) >= due);
+                assert!(waiter.wait(due, || {}) >= due);
             }
             let due = now_ns() + 1000 * LONGEST_WAIT_NS;
-            assert!(waiter.wait(due) < due, "long waits are cut");
+            let now = waiter.wait(due, || panic!("it is not due"));
+            assert!(now < due, "long waits are cut");
         }
     }
 
@@ -428,11 +449,29 @@ mod tests {
         let mut waiter = Waiter::new(Pacing::Precise);
         (0..10_000).for_each(|_| waiter.learn(0));
         assert_eq!(waiter.margin_ns, MARGINS_NS.0);
-        // One sleep in twenty ends 30 us late: too many to pass over.
-        (0..10_000).for_each(|number| waiter.learn(if number % 20 == 0 { 30_000 } else { 3_000 }));
+        // One sleep in ten ends 30 us late: too many to pass over. One in a hundred is not.
+        (0..10_000).for_each(|number| waiter.learn(if number % 10 == 0 { 30_000 } else { 3_000 }));
         assert!((28_000..33_000).contains(&waiter.margin_ns), "{}", waiter.margin_ns);
+        (0..10_000).for_each(|number| waiter.learn(if number % 100 == 0 { 30_000 } else { 3_000 }));
+        assert!((2_000..5_000).contains(&waiter.margin_ns), "{}", waiter.margin_ns);
+        (0..10_000).for_each(|_| waiter.learn(MARGINS_NS.1));
+        assert!(waiter.margin_ns > MARGINS_NS.1 - 2 * MARGIN_STEP_NS, "{}", waiter.margin_ns);
+        let learned = waiter.clone();
         (0..10_000).for_each(|_| waiter.learn(u64::MAX));
-        assert_eq!(waiter.margin_ns, MARGINS_NS.1);
+        assert_eq!(waiter.margin_ns, learned.margin_ns, "nothing helps against those");
+    }
+
+    #[test]
+    fn a_margin_as_long_as_the_waits_does_not_stay() {
+        let mut waiter = Waiter::new(Pacing::Precise);
+        (0..10_000).for_each(|_| waiter.learn(MARGINS_NS.1));
+        // Waits of 100 us: none is slept in until the margin is shorter.
+        (0..1_000_000).for_each(|_| waiter.learn_unslept(100_000));
+        assert!(waiter.margin_ns < 100_000, "{}", waiter.margin_ns);
+        let learned = Waiter { margin_ns: 50_000, ..waiter };
+        let mut waiter = learned.clone();
+        (0..1_000_000).for_each(|_| waiter.learn_unslept(5_000));
+        assert_eq!(waiter.margin_ns, learned.margin_ns, "within a train of packets");
     }
 
     #[test]

@@ -320,6 +320,10 @@ impl<T: Item> Sink<T> for FlowSink<'_, T> {
         self.sink.ready().map_err(|error| self.fail(error))
     }
 
+    fn warm_up(&mut self, next: &Event<T>) {
+        self.sink.warm_up(next);
+    }
+
     fn interfaces(&self) -> Vec<InterfaceReport> {
         self.sink.interfaces()
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::link::{Counters, Interface, LinkState, Watch};
-use super::port::{MOST_AT_ONCE, Port, SendThrough};
+use super::port::{MOST_AT_ONCE, Parts, Port, SendThrough};
 use super::{Item, Sent, Sink, SinkError};
 use crate::pace::show_duration;
 use crate::packets::{ETHERNET_BYTES, Frame, Payload};
@@ -209,10 +209,8 @@ impl InterfaceSink {
                 return Ok(());
             }
             let batch = &events[done..(done + MOST_AT_ONCE).min(events.len())];
-            let frames = batch.iter().map(|event| {
-                let (addresses, rest) = event.item.headers().split_at(ADDRESS_BYTES);
-                [addresses, &self.tag, rest, self.options.payload.of(&event.item)]
-            });
+            let frames =
+                batch.iter().map(|event| parts(&event.item, &self.tag, &self.options.payload));
             let Side { port, back, stuck, sent, .. } = &mut self.sides[side];
             let error = match port.send(frames) {
                 Ok(count) => {
@@ -423,6 +421,12 @@ impl Sink<Frame> for InterfaceSink {
         Ok(true)
     }
 
+    fn warm_up(&mut self, next: &Event<Frame>) {
+        let side = self.side_of(&next.item);
+        let frame = parts(&next.item, &self.tag, &self.options.payload);
+        self.sides[side].port.warm_up(frame);
+    }
+
     fn interfaces(&self) -> Vec<InterfaceReport> {
         let report = |side: &Side| {
             let counted = side.counted();
@@ -435,6 +439,13 @@ impl Sink<Frame> for InterfaceSink {
         };
         self.sides.iter().map(report).collect()
     }
+}
+
+/// A frame as it goes out.
+#[inline]
+fn parts<'a>(frame: &'a Frame, tag: &'a [u8], payload: &'a Payload) -> Parts<'a> {
+    let (addresses, rest) = frame.headers().split_at(ADDRESS_BYTES);
+    [addresses, tag, rest, payload.of(frame)]
 }
 
 fn back_off(port: &Port, error: &io::Error) {

@@ -275,6 +275,12 @@ pub trait Sink<T>: Send {
         Ok(true)
     }
 
+    /// Does what may make the next write quicker, within a few microseconds: the sender has slept,
+    /// and this record is due very soon.
+    fn warm_up(&mut self, next: &Event<T>) {
+        let _ = next;
+    }
+
     /// What went to interfaces, if it sends to any, and what they have counted themselves.
     fn interfaces(&self) -> Vec<InterfaceReport> {
         Vec::new()

@@ -61,6 +61,16 @@ impl Port {
         }
     }
 
+    /// Makes the next call of [`Self::send`] quicker, if it comes within microseconds and has
+    /// this frame.
+    pub(super) fn warm_up(&self, frame: Parts) {
+        match self {
+            #[cfg(target_os = "linux")]
+            Port::AfPacket(socket) => socket.warm_up(frame),
+            Port::Pnet(_) => {}
+        }
+    }
+
     /// Bytes that were taken and have not left the system yet, with its own about them; `None`
     /// if it does not say.
     pub(super) fn waiting_bytes(&self) -> Option<usize> {

@@ -120,6 +120,16 @@ impl RawSocket {
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
     }
 
+    /// Sends a frame of no bytes, which the system refuses for the header that it lacks. Until
+    /// then it goes the way of every frame, so that its code and data are in the caches again
+    /// when a due one follows a sleep: a microsecond less (`./run bench wire`).
+    pub(super) fn warm_up(&self, frame: Parts) {
+        // Its bytes may lie in another core's cache.
+        frame.into_iter().for_each(|part| _ = std::hint::black_box(part.last()));
+        // The refusal is what is wanted.
+        let _ = self.send_one([&[]; 4]);
+    }
+
     /// Bytes that were taken and have not left the system yet, with its own about them.
     pub(super) fn waiting_bytes(&self) -> usize {
         let mut bytes: libc::c_int = 0;
