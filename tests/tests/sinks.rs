@@ -1,6 +1,7 @@
 //! Files of every kind, through the program that users run, read by other programs.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -206,4 +207,27 @@ fn an_interrupted_run_finishes_all_its_files() {
     let told = flows(&read(&folder, "x.csv"));
     let told: usize = told.iter().map(|flow| flow["packets"].parse::<usize>().expect("n")).sum();
     assert_eq!(told, count);
+}
+
+#[test]
+fn a_second_signal_ends_a_run_that_cannot_write() {
+    let folder = trained();
+    let mut child = Command::new(program("ns-replay"))
+        .args("--bundle model.ns --pcap - --forever --seed 5 -q".split(' '))
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    // Nobody reads on, so that soon it waits for room, whatever it is asked.
+    let mut pipe = child.stdout.take().expect("piped");
+    pipe.read_exact(&mut [0; 24]).expect("a header");
+    interrupt(&child);
+    // A signal that comes while the same one waits to be seen is none.
+    while child.try_wait().expect("its state").is_none() {
+        std::thread::sleep(Duration::from_millis(20));
+        interrupt(&child);
+    }
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    drop(pipe);
 }
