@@ -23,6 +23,7 @@ pub mod datetime;
 pub mod flow_rate;
 pub mod layout;
 pub mod manifest;
+mod normal;
 pub mod random;
 pub mod record;
 pub mod schema;

@@ -4,6 +4,9 @@
 //! SC '11). A stream is named by (seed, purpose, index), so what a flow draws
 //! does not depend on which thread draws it, in which slot, or after what.
 
+use crate::normal::{self, PAIRS};
+use crate::wide::wide;
+
 /// What a stream is for; streams of different purposes never overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -130,9 +133,7 @@ impl Stream {
     /// Uniform in the open interval (0, 1), 24 bits.
     #[inline]
     pub fn uniform(&mut self) -> f32 {
-        // Rounding makes 1 of the largest.
-        let number = ((self.next_u32() >> 8) as f32 + 0.5) * (1.0 / 16_777_216.0);
-        number.min(1.0_f32.next_down())
+        normal::uniform(self.next_u32())
     }
 
     /// Uniform in the open interval (0, 1), 52 bits.
@@ -154,15 +155,50 @@ impl Stream {
         if let Some(value) = self.spare.take() {
             return value;
         }
-        let radius = (-2.0 * self.uniform().ln()).sqrt();
-        let (sin, cos) = (std::f32::consts::TAU * self.uniform()).sin_cos();
-        self.spare = Some(radius * sin);
-        radius * cos
+        let (first, second) = normal::pair_alone(self.next_u32(), self.next_u32());
+        self.spare = Some(second);
+        first
     }
 
     /// Fills a slice with standard normals.
     pub fn fill_normal(&mut self, out: &mut [f32]) {
-        out.fill_with(|| self.normal());
+        let alone = self.draws_to_block().min(out.len());
+        let (first, rest) = out.split_at_mut(alone);
+        first.fill_with(|| self.normal());
+        let (many, last) = rest.as_chunks_mut::<{ 2 * PAIRS }>();
+        for out in many {
+            let mut draws = [[0; 2]; PAIRS];
+            self.fill_blocks(draws.as_flattened_mut());
+            let mut normals = [[0.0; 2]; PAIRS];
+            normal::pairs(&draws, &mut normals);
+            out.copy_from_slice(normals.as_flattened());
+        }
+        last.fill_with(|| self.normal());
+    }
+
+    /// Normals until the next one begins a block: all of them if it never does.
+    fn draws_to_block(&self) -> usize {
+        match (self.spare, self.used % 2) {
+            (_, 1) => usize::MAX,
+            (spare, _) => 4 - self.used + usize::from(spare.is_some()),
+        }
+    }
+
+    /// Fills a slice with the draws of whole blocks; the last block is used up.
+    fn fill_blocks(&mut self, out: &mut [u32]) {
+        let counter = [self.block, self.purpose, self.index as u32, (self.index >> 32) as u32];
+        let blocks = out.as_chunks_mut::<4>().0;
+        self.block = self.block.wrapping_add(blocks.len() as u32);
+        let key = self.key;
+        wide(
+            #[inline(always)]
+            || {
+                for (at, block) in (0..).zip(blocks) {
+                    let [first, one, two, three] = counter;
+                    *block = philox4x32([first.wrapping_add(at), one, two, three], key);
+                }
+            },
+        );
     }
 
     /// Puts a slice in random order (Fisher and Yates).
@@ -173,7 +209,7 @@ impl Stream {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn philox4x32(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {
         let low = u64::from(counter[0]) * 0xD251_1F53;
@@ -231,6 +267,23 @@ mod tests {
         let variance = draws.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / draws.len() as f64;
         // Four standard errors: 1/sqrt(n) and sqrt(2/n).
         assert!(mean.abs() < 0.013 && (variance - 1.0).abs() < 0.018, "{mean} {variance}");
+    }
+
+    #[test]
+    fn many_normals_are_those_that_are_drawn_one_by_one() {
+        for (before, drawn) in [(0, 0), (0, 1), (1, 0), (2, 0), (2, 3), (3, 1), (0, 4)] {
+            for len in [0, 1, 5, 31, 32, 33, 200] {
+                let mut one = Stream::new(3, Purpose::State, 9);
+                (0..before).for_each(|_| _ = one.next_u32());
+                (0..drawn).for_each(|_| _ = one.normal());
+                let mut many = one.clone();
+                let mut out = vec![0.0; len];
+                many.fill_normal(&mut out);
+                let alone: Vec<f32> = (0..len).map(|_| one.normal()).collect();
+                assert_eq!(out, alone, "{before} {drawn} {len}");
+                assert_eq!(many.normal(), one.normal());
+            }
+        }
     }
 
     #[test]

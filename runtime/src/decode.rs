@@ -397,13 +397,7 @@ impl FoldedRecords {
         }
         let mut from = 1;
         for (value, (dim, codec)) in self.values.iter_mut().zip(&self.codecs) {
-            // By parts: copied whole right after it was written by parts, a
-            // value would wait for the store to reach the cache.
-            *value = match codec.decode(&self.vector[from..from + dim]) {
-                Value::Int(number) => Value::Int(number),
-                Value::Float(number) => Value::Float(number),
-                other => other,
-            };
+            codec.decode_into(&self.vector[from..from + dim], value);
             from += dim;
         }
         // The comparison is false for NaN: a broken model's flows end.

@@ -131,6 +131,7 @@ impl<T> Timeline<T> {
     /// Inserts an event.
     ///
     /// Panics if the queue holds 2^32 events.
+    #[inline]
     pub fn push(&mut self, event: Event<T>) {
         let Event { time_ns, flow, record, item } = event;
         let index = match self.free.pop() {
@@ -144,8 +145,17 @@ impl<T> Timeline<T> {
                 (self.items.len() - 1) as u32
             }
         };
+        // Where the next one goes was left long ago.
+        if let Some(&next) = self.free.last() {
+            prefetch(&self.items[next as usize]);
+        }
         self.len += 1;
         self.peak = self.peak.max(self.len);
+        self.insert(time_ns, flow, record, index);
+    }
+
+    /// In numbers, which stay in registers.
+    fn insert(&mut self, time_ns: u64, flow: u64, record: u32, index: u32) {
         let entry = Entry { key: Key { time_ns, flow }, record, index };
         if u128::from(time_ns) >= self.top_start {
             self.top.push(entry);
@@ -167,6 +177,7 @@ impl<T> Timeline<T> {
     }
 
     /// Removes the earliest event if its place is not after `limit`.
+    #[inline]
     pub fn pop_through(&mut self, limit: Key) -> Option<Event<T>> {
         let (entry, is_late) = self.min_entry()?;
         if entry.key > limit {
@@ -250,13 +261,18 @@ impl<T> Timeline<T> {
                 continue;
             }
             let (start, shift) = (clamped(rung.start_of(rung.current)), rung.shift);
-            if self.bottom.capacity() > ROOM_KEPT {
-                self.bottom = Vec::new();
-            }
+            self.bottom.shrink_to(ROOM_KEPT);
             // Swapped, not taken: the vectors' memory goes round.
             std::mem::swap(&mut self.bottom, &mut rung.buckets[rung.current]);
             rung.current += 1;
             if self.bottom.len() <= SPLIT_ABOVE || shift == 0 {
+                // What is needed next has left the caches since it was put: while this bucket is
+                // emptied, the next one's items come back, and the entries of that after it.
+                let mut next = rung.buckets[rung.current..rung.used].iter();
+                for entry in next.next().into_iter().flatten() {
+                    prefetch(&self.items[entry.index as usize]);
+                }
+                next.next().and_then(|bucket| bucket.first()).into_iter().for_each(prefetch);
                 self.bottom.sort_unstable_by(|a, b| b.cmp(a));
                 return;
             }
@@ -302,6 +318,23 @@ impl<T> Timeline<T> {
     }
 }
 
+/// Has the CPU fetch a value that is needed soon, without waiting for it.
+#[inline]
+fn prefetch<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    for offset in (0..size_of::<T>()).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let address = std::ptr::from_ref(value).cast::<i8>().wrapping_add(offset);
+        // SAFETY: SSE is part of x86-64. A hint reads nothing, and may be of any address.
+        #[allow(unsafe_code)]
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(address);
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
+}
+
 fn clamped(time: u128) -> u64 {
     u64::try_from(time).unwrap_or(u64::MAX)
 }
@@ -312,8 +345,8 @@ mod tests {
 
     use super::*;
 
-    fn event(time_ns: u64, flow: u64, record: u32) -> Event<(u64, u64, u32)> {
-        Event { time_ns, flow, record, item: (time_ns, flow, record) }
+    fn push(timeline: &mut Timeline<(u64, u64, u32)>, time_ns: u64, flow: u64, record: u32) {
+        timeline.push(Event { time_ns, flow, record, item: (time_ns, flow, record) });
     }
 
     /// Pushes in rounds and pops through a limit after each, against a heap.
@@ -323,7 +356,7 @@ mod tests {
         let mut record = 0;
         for (pushes, limit) in rounds {
             for &(time_ns, flow) in pushes {
-                timeline.push(event(time_ns, flow, record));
+                push(&mut timeline, time_ns, flow, record);
                 reference.push(Reverse((time_ns, flow, record)));
                 record += 1;
             }
@@ -350,9 +383,9 @@ mod tests {
         for round in 0..200 {
             let begin = round * 1_000_000;
             // A crowd that moves, among others far and wide.
-            (0..500).for_each(|record| timeline.push(event(begin + round * 5_000, 1, record)));
+            (0..500).for_each(|record| push(&mut timeline, begin + round * 5_000, 1, record));
             (0..500).for_each(|record| {
-                timeline.push(event(begin + u64::from(record) * 40_000, 2, record));
+                push(&mut timeline, begin + u64::from(record) * 40_000, 2, record);
             });
             let limit = Key { time_ns: begin + 1_000_000, flow: u64::MAX };
             while timeline.pop_through(limit).is_some() {}
@@ -388,7 +421,7 @@ mod tests {
     fn the_nth_time_is_near_the_true_one() {
         let mut timeline = Timeline::new();
         for index in 0..100_000_u64 {
-            timeline.push(event(index.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 34, 0, 0));
+            push(&mut timeline, index.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 34, 0, 0);
         }
         let whole = 1_u64 << 30;
         for _ in 0..2 {

@@ -13,6 +13,7 @@
 //! stepped: each has nothing in the queue, so it grows by one step a live flow
 //! at most, and no cap, however small, can block the flow that is waited for.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -69,15 +70,19 @@ impl<N: Networks, R: Render> Worker<N, R> {
     /// Appends the next events; `false` if there are no more, or on `stop`.
     pub(crate) fn fill(
         &mut self,
-        out: &mut impl Extend<Event<R::Item>>,
+        out: &mut VecDeque<Event<R::Item>>,
     ) -> Result<bool, RuntimeError> {
         loop {
             let limit = self.watermark.map_or(Key::MAX, |(key, _)| key);
             let timeline = &mut self.timeline;
             let mut events = 0;
             timed(Stage::Timeline, || {
-                let ready = std::iter::from_fn(|| timeline.pop_through(limit)).take(MOST_EVENTS);
-                out.extend(ready.inspect(|_| events += 1));
+                while events < MOST_EVENTS
+                    && let Some(event) = timeline.pop_through(limit)
+                {
+                    out.push_back(event);
+                    events += 1;
+                }
             });
             if events > 0 {
                 return Ok(true);

@@ -118,6 +118,7 @@ impl Encoder for BitCodec {
         Ok(())
     }
 
+    #[inline]
     fn decode(&self, folded: &[f32]) -> Value {
         if self.n_bits > MOST_INT_BITS {
             let wide = folded.iter().fold(0, |value, &bit| value << 1 | u128::from(bit > 0.5));

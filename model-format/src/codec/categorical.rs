@@ -90,6 +90,7 @@ impl Encoder for CategoricalCodec {
         Ok(())
     }
 
+    #[inline]
     fn decode(&self, folded: &[f32]) -> Value {
         let index = class_of(folded, self.choices.len());
         self.choices[index].value(index)

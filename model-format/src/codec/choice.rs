@@ -49,6 +49,7 @@ impl Choice {
         }
     }
 
+    #[inline]
     pub(super) fn value(&self, index: usize) -> Value {
         match self {
             Choice::Int(value) => Value::Int(*value),

@@ -43,6 +43,7 @@ impl Range {
 
     /// An encoded value on \[0, 1\]: clamped, NaN as 0.
     #[must_use]
+    #[inline]
     pub fn to_unit(self, encoded: f32) -> f64 {
         let unit = match self {
             Range::ZeroOne => f64::from(encoded),
@@ -69,13 +70,55 @@ pub struct FloatOptions {
 
 /// A number scaled into an interval.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "Fitted", into = "Fitted")]
 pub struct FloatCodec {
+    fitted: Fitted,
+    /// The smallest value and the span, scaled: what every value needs.
+    scaled_min: f64,
+    scaled_span: f64,
+}
+
+/// What is kept of a [`FloatCodec`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename = "FloatCodec", deny_unknown_fields)]
+struct Fitted {
     range: Range,
     log1p: bool,
     integer: bool,
     min: f64,
     max: f64,
+}
+
+impl Fitted {
+    fn scale(&self, value: f64) -> f64 {
+        if self.log1p { value.ln_1p() } else { value }
+    }
+}
+
+impl From<Fitted> for FloatCodec {
+    fn from(fitted: Fitted) -> FloatCodec {
+        let scaled_min = fitted.scale(fitted.min);
+        let scaled_span = fitted.scale(fitted.max) - scaled_min;
+        FloatCodec { fitted, scaled_min, scaled_span }
+    }
+}
+
+impl From<FloatCodec> for Fitted {
+    fn from(codec: FloatCodec) -> Fitted {
+        codec.fitted
+    }
+}
+
+/// `f64::round`, which where every x86-64 is to be served is a call.
+#[inline]
+pub(super) fn round(value: f64) -> f64 {
+    /// From here on all numbers are whole.
+    const WHOLE: f64 = (1_u64 << 52) as f64;
+    if value.abs() >= WHOLE || value.is_nan() {
+        return value;
+    }
+    let whole = value as i64 as f64;
+    if (value - whole).abs() >= 0.5 { whole + 1_f64.copysign(value) } else { whole }
 }
 
 impl FloatCodec {
@@ -105,45 +148,38 @@ impl FloatCodec {
         if min > max {
             return Err(CodecError::Empty { column: name() });
         }
-        let codec = FloatCodec {
+        let codec = FloatCodec::from(Fitted {
             range: options.range,
             log1p: options.log1p,
             integer: options.integer,
             min: options.min.unwrap_or(min),
             max: options.max.unwrap_or(max),
-        };
+        });
         codec.validate().map_err(|reason| CodecError::Option { column: name(), reason })?;
         Ok(codec)
-    }
-
-    fn scale(&self, value: f64) -> f64 {
-        if self.log1p { value.ln_1p() } else { value }
-    }
-
-    fn scaled_span(&self) -> f64 {
-        self.scale(self.max) - self.scale(self.min)
     }
 
     /// One number scaled, clamped into the fitted range first. A constant
     /// column encodes as 0.
     #[must_use]
     pub fn encode_number(&self, value: f64) -> f32 {
-        let span = self.scaled_span();
-        if span <= 0.0 {
+        let FloatCodec { fitted, scaled_min, scaled_span } = self;
+        if *scaled_span <= 0.0 {
             return 0.0;
         }
-        let unit = (self.scale(value.clamp(self.min, self.max)) - self.scale(self.min)) / span;
-        self.range.from_unit(unit)
+        let scaled = fitted.scale(value.clamp(fitted.min, fitted.max));
+        fitted.range.from_unit((scaled - scaled_min) / scaled_span)
     }
 
     /// The number that an encoded value stands for, within the fitted range.
     #[must_use]
+    #[inline]
     pub fn decode_number(&self, encoded: f32) -> f64 {
-        let unit = self.range.to_unit(encoded);
-        let scaled = self.scale(self.min) + unit * self.scaled_span();
-        let value = if self.log1p { scaled.exp_m1() } else { scaled };
-        let value = value.clamp(self.min, self.max);
-        if self.integer { value.round() } else { value }
+        let Fitted { range, log1p, integer, min, max } = self.fitted;
+        let scaled = self.scaled_min + range.to_unit(encoded) * self.scaled_span;
+        let value = if log1p { scaled.exp_m1() } else { scaled };
+        let value = value.clamp(min, max);
+        if integer { round(value) } else { value }
     }
 
     /// An encoded value on a flow's own scale, by the encoded smallest and
@@ -151,7 +187,7 @@ impl FloatCodec {
     #[must_use]
     pub fn to_own_scale(&self, encoded: f32, smallest: f32, largest: f32) -> f32 {
         let unit = (encoded - smallest) / (largest - smallest);
-        match self.range {
+        match self.fitted.range {
             Range::ZeroOne => unit,
             Range::MinusOneOne => 2.0 * unit - 1.0,
         }
@@ -160,7 +196,7 @@ impl FloatCodec {
     /// The encoded value that one on a flow's own scale stands for.
     #[must_use]
     pub fn from_own_scale(&self, own: f32, smallest: f32, largest: f32) -> f32 {
-        let unit = match self.range {
+        let unit = match self.fitted.range {
             Range::ZeroOne => own,
             Range::MinusOneOne => (own + 1.0) / 2.0,
         };
@@ -170,7 +206,7 @@ impl FloatCodec {
     /// The fitted smallest and largest value.
     #[must_use]
     pub fn bounds(&self) -> (f64, f64) {
-        (self.min, self.max)
+        (self.fitted.min, self.fitted.max)
     }
 }
 
@@ -181,33 +217,36 @@ impl Encoder for FloatCodec {
     }
 
     fn validate(&self) -> Result<(), String> {
-        if !self.min.is_finite() || !self.max.is_finite() || self.min > self.max {
-            return Err(format!("smallest value {} is not below largest {}", self.min, self.max));
+        let Fitted { log1p, min, max, .. } = self.fitted;
+        if !min.is_finite() || !max.is_finite() || min > max {
+            return Err(format!("smallest value {min} is not below largest {max}"));
         }
-        if self.log1p && self.min <= -1.0 {
-            return Err(format!("smallest value {} is not above -1 (`log1p_norm`)", self.min));
+        if log1p && min <= -1.0 {
+            return Err(format!("smallest value {min} is not above -1 (`log1p_norm`)"));
         }
-        if !(self.scaled_span().is_finite()) {
-            return Err(format!("range {} to {} is too wide", self.min, self.max));
+        if !self.scaled_span.is_finite() {
+            return Err(format!("range {min} to {max} is too wide"));
         }
         Ok(())
     }
 
     fn segments(&self) -> Vec<Segment> {
-        vec![Segment::new(1, self.range.activation())]
+        vec![Segment::new(1, self.fitted.range.activation())]
     }
 
     fn encode(&self, column: &Column, rows: &mut Rows<'_>) -> Result<(), CodecError> {
         encode_numbers(column, rows, |value| self.encode_number(value))
     }
 
+    #[inline]
     fn decode(&self, folded: &[f32]) -> Value {
         let value = self.decode_number(folded[0]);
-        if self.integer { Value::Int(value as i64) } else { Value::Float(value) }
+        if self.fitted.integer { Value::Int(value as i64) } else { Value::Float(value) }
     }
 
     fn describe(&self) -> String {
-        let log = if self.log1p { " log1p" } else { "" };
-        format!("float{log} {}..{}", self.min, self.max)
+        let Fitted { log1p, min, max, .. } = self.fitted;
+        let log = if log1p { " log1p" } else { "" };
+        format!("float{log} {min}..{max}")
     }
 }

@@ -94,6 +94,12 @@ macro_rules! codecs {
                 match self { $(Codec::$variant(codec) => codec.decode(folded),)* }
             }
 
+            /// See [`Encoder::decode_into`].
+            #[inline]
+            pub fn decode_into(&self, folded: &[f32], to: &mut Value) {
+                match self { $(Codec::$variant(codec) => codec.decode_into(folded, to),)* }
+            }
+
             /// See [`Encoder::word`].
             #[must_use]
             pub fn word(&self, index: u32) -> &str {
@@ -170,6 +176,13 @@ pub trait Encoder: Sized {
     /// The value that a folded, activated output stands for. Never fails: every
     /// output decodes to a value in the encoder's range, NaN included.
     fn decode(&self, folded: &[f32]) -> Value;
+
+    /// As [`Self::decode`], to where the value is kept: one that is written by parts and copied
+    /// whole at once would wait until its parts have reached the cache.
+    #[inline]
+    fn decode_into(&self, folded: &[f32], to: &mut Value) {
+        *to = self.decode(folded);
+    }
 
     /// The text of a decoded [`Value::Text`], `""` for an index it never gave.
     fn word(&self, _index: u32) -> &str {
@@ -420,15 +433,17 @@ fn show(column: &Column, row: usize) -> String {
 
 /// Which of `classes` a folded softmax says: the largest, the first of equals,
 /// NaN the smallest. Two classes fold into the probability of the second.
+#[inline]
 fn class_of(folded: &[f32], classes: usize) -> usize {
     if classes == 2 {
         return usize::from(folded[0] > 0.5);
     }
-    let mut best = 0;
+    // Without a branch: what is drawn cannot be foreseen.
+    let (mut best, mut most) = (0, f32::NAN);
     for (index, &value) in folded[..classes].iter().enumerate() {
-        if value > folded[best] || folded[best].is_nan() {
-            best = index;
-        }
+        let is_more = value > most || most.is_nan();
+        best = if is_more { index } else { best };
+        most = if is_more { value } else { most };
     }
     best
 }

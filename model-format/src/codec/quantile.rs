@@ -8,6 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::float::round;
 use super::{CodecError, Encoder, FitOptions, Range, Rows, encode_numbers, show};
 use crate::column::Column;
 use crate::layout::Segment;
@@ -151,7 +152,7 @@ impl QuantileCodec {
             return value;
         }
         // The bounds of a piece of several integers are halves.
-        value.round().clamp(least.ceil(), most.floor())
+        round(value).clamp(least.ceil(), most.floor())
     }
 }
 
@@ -224,6 +225,7 @@ impl Encoder for QuantileCodec {
         encode_numbers(column, rows, |value| self.range.from_unit(self.probability(value)))
     }
 
+    #[inline]
     fn decode(&self, folded: &[f32]) -> Value {
         let value = self.decode_number(folded[0]);
         if self.integer { Value::Int(value as i64) } else { Value::Float(value) }

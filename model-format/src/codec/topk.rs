@@ -158,6 +158,7 @@ impl Encoder for TopkCodec {
         }
     }
 
+    #[inline]
     fn decode(&self, folded: &[f32]) -> Value {
         let class = class_of(folded, self.classes());
         match (self.top.get(class), &self.rest) {
