@@ -2,12 +2,12 @@
 //! The time is that of the whole road: attributes, gates, steps, decoding, packets, timeline.
 //!
 //! * DoppelGANger: the fixed bench sizes (LSTM 100, attribute generator 512, 10 records a
-//!   step), random weights, at long and short flows.
+//!   step), random weights, at 100 packets a flow and at about 9, as a backbone's have.
 //! * Autoregressive: a model of the capture that is shipped, with default widths, trained
 //!   for two passes first.
 //!
 //! Beside the rate a table of where the time goes: nanoseconds a packet and share, stage by
-//! stage, and what writing a PCAP adds. Where `./run bench --python PATH generation` names a
+//! stage, what writing a PCAP adds, and how much faster two workers are than one. Where `./run bench --python PATH generation` names a
 //! Python with torch and ../shared is there, the same LSTM in PyTorch runs in the same run,
 //! stepped with one head an output, as NetShare does, and with all heads in one.
 
@@ -24,12 +24,16 @@ use ns_runtime::{Event, Frame, GenerateOptions, Generator, PacketOptions, Packet
 use ns_tests::{SampleModel, lab_capture, sample_bundle};
 use ns_trainer::ingest::Reading;
 
+/// Runs of each that are compared.
+const TURNS: usize = 5;
+
 /// So many flows of a bundle.
 struct Case {
     bundle: Arc<Bundle>,
     flows: u64,
     /// Packets that a flow has at most.
     longest: u32,
+    threads: usize,
 }
 
 fn stream(case: &Case) -> impl Iterator<Item = Event<Frame>> {
@@ -37,6 +41,7 @@ fn stream(case: &Case) -> impl Iterator<Item = Event<Frame>> {
     options.seed = 7;
     options.flows = Some(case.flows);
     options.max_flow_records = case.longest;
+    options.threads = case.threads;
     let schema = &case.bundle.manifest().schema;
     let render = PacketRender::new(schema, PacketOptions::default()).expect("packets");
     let generator = Generator::open(Arc::clone(&case.bundle), options).expect("the graphs");
@@ -68,6 +73,23 @@ fn table(case: &Case) -> f64 {
     }
     row("writing a PCAP", write(case));
     packets as f64 / all.as_secs_f64()
+}
+
+/// Prints how much faster two workers are than one: medians of runs in turn.
+fn two_workers(case: &mut Case) {
+    let mut seconds = [Vec::new(), Vec::new()];
+    for turn in 0..2 * TURNS {
+        case.threads = 1 + turn % 2;
+        let begin = Instant::now();
+        generate(case);
+        seconds[turn % 2].push(begin.elapsed().as_secs_f64());
+    }
+    case.threads = 1;
+    let [one, two] = seconds.map(|mut seconds| {
+        seconds.sort_by(f64::total_cmp);
+        seconds[TURNS / 2]
+    });
+    println!("  two workers: {:.2}x one", one / two);
 }
 
 /// Prints how much faster than PyTorch's LSTM alone the whole road is. That counts every place of
@@ -142,15 +164,16 @@ fn generation(criterion: &mut Criterion) {
     };
     let cases = [
         ("doppelganger, long flows", sample(9.0), 20_000, 100),
-        ("doppelganger, short flows", sample(1.0), 100_000, u32::MAX),
+        ("doppelganger, short flows", sample(2.05), 50_000, u32::MAX),
         ("autoregressive", trained(), 20_000, u32::MAX),
     ];
     for (name, bundle, flows, longest) in cases {
-        let case = Case { bundle: Arc::new(bundle), flows, longest };
+        let mut case = Case { bundle: Arc::new(bundle), flows, longest, threads: 1 };
         let packets = generate(&case);
         let name = format!("{name}, {:.1} packets a flow", packets as f64 / flows as f64);
         println!("{name}:");
         let rate = table(&case);
+        two_workers(&mut case);
         if name.contains("long flows") {
             beside_pytorch(rate);
         }

@@ -26,10 +26,11 @@ use crate::render::{Event, Render};
 use crate::rolling::Slots;
 use crate::shared::{FlowLimits, Shared};
 use crate::timeline::Key;
-use crate::worker::Worker;
+use crate::worker::{MOST_EVENTS, Worker};
 
-/// Batches that a worker may be ahead of the merge.
-const BATCHES_AHEAD: usize = 4;
+/// Batches that a worker may be ahead of the merge: as its events come in bursts, with few it
+/// would wait for the others, and they for it.
+const BATCHES_AHEAD: usize = 16;
 const MOST_WORKERS: usize = 1024;
 /// A merge has all of them open.
 const MOST_PARTS: u64 = 512;
@@ -436,7 +437,6 @@ type Batch<T> = Result<VecDeque<Event<T>>, RuntimeError>;
 
 /// A worker thread, seen from the merge.
 struct Feed<T> {
-    number: usize,
     /// `None` when the feed is dropped: its worker's next send fails then.
     batches: Option<Receiver<Batch<T>>>,
     thread: Option<JoinHandle<()>>,
@@ -461,7 +461,7 @@ impl<T: Send + 'static> Feed<T> {
             .spawn(run)
             .map_err(|error| RuntimeError::Worker { worker: number, reason: error.to_string() })?;
         let (batches, thread) = (Some(batches), Some(thread));
-        Ok(Feed { number, batches, thread, ready: VecDeque::new() })
+        Ok(Feed { batches, thread, ready: VecDeque::new() })
     }
 }
 
@@ -494,8 +494,7 @@ impl<T> Feed<T> {
     }
 
     fn key(&self) -> Option<Key> {
-        let event = self.ready.front()?;
-        Some(Key { time_ns: event.time_ns, flow: event.flow })
+        self.ready.front().map(Event::key)
     }
 }
 
@@ -533,22 +532,25 @@ impl<T: Send> Source<T> for Merge<T> {
                 self.feeds.remove(index);
             }
         }
-        // The feed with the earliest event gives all that precede the others.
-        let keys = || self.feeds.iter().map(|feed| (feed.key(), feed.number));
-        let Some((_, first)) = keys().min() else {
-            return Ok(false);
-        };
-        let limit = keys().filter(|&(_, number)| number != first).map(|(key, _)| key).min();
-        let feed = self.feeds.iter_mut().find(|feed| feed.number == first);
-        if let Some(feed) = feed {
-            match limit {
+        // The feed with the earliest event gives all that precede the others, until one that
+        // has no more must be waited for.
+        while out.len() < MOST_EVENTS {
+            let keys = || self.feeds.iter().map(Feed::key).zip(0..);
+            let Some((_, first)) = keys().min() else {
+                return Ok(false);
+            };
+            let limit = keys().filter(|&(_, at)| at != first).map(|(key, _)| key).min();
+            let ready = &mut self.feeds[first].ready;
+            let Some(limit) = limit else {
                 // A feed that is alone gives its whole batch.
-                None => out.append(&mut feed.ready),
-                Some(limit) => {
-                    while feed.key().is_some() && feed.key() <= limit {
-                        out.extend(feed.ready.pop_front());
-                    }
-                }
+                out.append(ready);
+                break;
+            };
+            while let Some(event) = ready.pop_front_if(|event| Some(event.key()) <= limit) {
+                out.push_back(event);
+            }
+            if ready.is_empty() {
+                break;
             }
         }
         Ok(true)

@@ -2,6 +2,8 @@
 
 use ns_model_format::Value;
 
+use crate::timeline::Key;
+
 /// Turns a flow's generated values into what a sink takes: a packet's header
 /// bytes, a CSV row. Every worker has its own clone, so nothing is shared.
 pub trait Render: Clone + Send + 'static {
@@ -52,4 +54,12 @@ pub struct Event<T> {
     pub record: u32,
     /// The record, rendered.
     pub item: T,
+}
+
+impl<T> Event<T> {
+    /// Its place in the order.
+    #[inline]
+    pub(crate) fn key(&self) -> Key {
+        Key { time_ns: self.time_ns, flow: self.flow }
+    }
 }

@@ -19,7 +19,7 @@ const ENTRIES_A_BUCKET: usize = 8;
 const MOST_BUCKETS: usize = 1 << 15;
 /// Entries that an empty bucket keeps room for: with what the largest crowd needed, memory would
 /// grow as long as larger ones come.
-const ROOM_KEPT: usize = 2 * ENTRIES_A_BUCKET;
+const ROOM_KEPT: usize = 4 * ENTRIES_A_BUCKET;
 
 /// The place of an event in the output. The order is total: no two records of
 /// a run share flow and number.
@@ -322,7 +322,7 @@ impl<T> Timeline<T> {
 #[inline]
 fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
-    for offset in (0..size_of::<T>()).step_by(64) {
+    for offset in (0..size_of::<T>()).step_by(64).chain([size_of::<T>().saturating_sub(1)]) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         let address = std::ptr::from_ref(value).cast::<i8>().wrapping_add(offset);
         // SAFETY: SSE is part of x86-64. A hint reads nothing, and may be of any address.

@@ -28,7 +28,7 @@ use crate::stages::{Stage, timed};
 use crate::timeline::{Key, Timeline};
 
 /// Events handed over at once.
-const MOST_EVENTS: usize = 4096;
+pub(crate) const MOST_EVENTS: usize = 4096;
 
 pub(crate) struct Worker<N, R: Render> {
     /// One a chunk of the span.
