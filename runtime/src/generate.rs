@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use ns_model_format::{Bundle, FlowRate};
 
 use crate::attributes::{Arrivals, Batcher, Draws, Preparer};
@@ -28,9 +28,8 @@ use crate::shared::{FlowLimits, Shared};
 use crate::timeline::Key;
 use crate::worker::{MOST_EVENTS, Worker};
 
-/// Batches that a worker may be ahead of the merge: as its events come in bursts, with few it
-/// would wait for the others, and they for it.
-const BATCHES_AHEAD: usize = 16;
+/// Batches that a worker has handed over and the merge has not taken yet.
+const BATCHES_AHEAD: usize = 4;
 const MOST_WORKERS: usize = 1024;
 /// A merge has all of them open.
 const MOST_PARTS: u64 = 512;
@@ -475,8 +474,32 @@ fn send<N: Networks, R: Render>(worker: &mut Worker<N, R>, sender: &Sender<Batch
             Err(error) => Err(error),
         };
         let last = message.is_err();
-        if sender.send(message).is_err() || last {
+        if !send_while_working(worker, sender, message) || last {
             return;
+        }
+    }
+}
+
+/// Sends a message, and works ahead as long as there is no room for it: events come in bursts,
+/// and who would wait for the others has them wait later. Returns whether to go on.
+fn send_while_working<N: Networks, R: Render>(
+    worker: &mut Worker<N, R>,
+    sender: &Sender<Batch<R::Item>>,
+    mut message: Batch<R::Item>,
+) -> bool {
+    loop {
+        message = match sender.try_send(message) {
+            Err(TrySendError::Full(message)) => message,
+            sent => return sent.is_ok(),
+        };
+        match worker.work_ahead() {
+            Ok(true) => {}
+            Ok(false) => return sender.send(message).is_ok(),
+            Err(error) => {
+                // First what came before it. Nobody listens once the stream is dropped.
+                let _ = sender.send(message).and_then(|()| sender.send(Err(error)));
+                return false;
+            }
         }
     }
 }

@@ -87,15 +87,29 @@ impl<N: Networks, R: Render> Worker<N, R> {
             if events > 0 {
                 return Ok(true);
             }
-            let Some((watermark, lane)) = self.watermark else { return Ok(false) };
-            if self.stop.load(Ordering::Relaxed) {
+            if !self.advance()? {
                 return Ok(false);
             }
-            self.step(watermark, lane)?;
-            let lanes = self.lanes.iter().enumerate();
-            let firsts = lanes.filter_map(|(at, lane)| lane.first().map(|key| (key, at)));
-            self.watermark = firsts.chain(self.preparer.peek()).min();
         }
+    }
+
+    /// Computes more events, which wait as long as nobody takes them; `false` if there is no
+    /// room for them, there are no more, or on `stop`.
+    pub(crate) fn work_ahead(&mut self) -> Result<bool, RuntimeError> {
+        Ok(self.timeline.len() < self.queue_cap && self.advance()?)
+    }
+
+    /// Steps who is waited for; `false` if there are no more flows, or on `stop`.
+    fn advance(&mut self) -> Result<bool, RuntimeError> {
+        let Some((watermark, lane)) = self.watermark else { return Ok(false) };
+        if self.stop.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        self.step(watermark, lane)?;
+        let lanes = self.lanes.iter().enumerate();
+        let firsts = lanes.filter_map(|(at, lane)| lane.first().map(|key| (key, at)));
+        self.watermark = firsts.chain(self.preparer.peek()).min();
+        Ok(true)
     }
 
     /// Steps the flows of a lane, those that are not too far ahead.
