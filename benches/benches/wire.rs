@@ -3,7 +3,8 @@
 //! Both take turns; a ratio is that of the medians. Needs root, `ip` and `tcpreplay`.
 //!
 //! `./run bench wire [--runs N] [--seconds S] [--bundle FILE]...`: N turns (5), each so long
-//! (1), and paced ones five times as long; models to send from beside the golden one.
+//! (1), and paced ones five times as long; models to send from beside the golden one and one of the
+//! sizes of `generation`'s.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use ns_runtime::sink::{
 use ns_runtime::{
     Event, Frame, GenerateOptions, Generator, PacketOptions, PacketRender, Payload, Render, Sink,
 };
+use ns_tests::{SampleModel, sample_bundle};
 
 #[path = "../../runtime/tests/namespaces/mod.rs"]
 mod namespaces;
@@ -193,8 +195,21 @@ fn top_speed(namespaces: &Namespaces, folder: &Path, options: &Options) {
 }
 
 fn live(namespaces: &Namespaces, folder: &Path, options: &Options) {
-    for path in &options.bundles {
-        let bundle = Arc::new(Bundle::open(path).expect("a bundle"));
+    let quick = sample_bundle(SampleModel {
+        seed: 1,
+        sample_len: 10,
+        hidden: 100,
+        units: 512,
+        // A flow in a hundred ends with each packet.
+        goes_on_bias: 4.6,
+        self_norm: false,
+    });
+    let opened = options.bundles.iter().map(|path| {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        (name, Bundle::open(path).expect("a bundle"))
+    });
+    for (name, bundle) in opened.chain([("flows of 100 packets".to_owned(), quick)]) {
+        let bundle = Arc::new(bundle);
         let schema = &bundle.manifest().schema;
         let generate = |sink: &mut dyn Sink<Frame>, records| {
             let mut options = GenerateOptions::default();
@@ -211,7 +226,7 @@ fn live(namespaces: &Namespaces, folder: &Path, options: &Options) {
         let rate = |driven: &Driven| driven.sent.records as f64 / driven.wall.as_secs_f64();
         let (mut nowhere, payload) =
             (ns_runtime::sink::NullSink::new(), PacketOptions::default().payload);
-        let alone = rate(&generate(&mut nowhere, 100_000));
+        let alone = rate(&generate(&mut nowhere, 500_000));
         let records = (alone * options.seconds) as u64;
         let events = {
             let render = PacketRender::new(schema, PacketOptions::default()).expect("packets");
@@ -225,8 +240,7 @@ fn live(namespaces: &Namespaces, folder: &Path, options: &Options) {
         let loops = (records / FRAMES).max(1);
         let arguments = ["--topspeed".to_owned(), format!("--loop={loops}")];
         let theirs = || tcpreplay(namespaces, &file, &arguments).0;
-        let what = path.file_stem().unwrap_or_default().to_string_lossy();
-        row(&format!("from {what}, packets/s"), turns(options.runs, ours, theirs).map(median));
+        row(&format!("from {name}, packets/s"), turns(options.runs, ours, theirs).map(median));
         println!("{:34} {alone:12.0}", "  the model alone makes");
     }
 }
