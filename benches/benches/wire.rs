@@ -327,7 +327,7 @@ fn paced(namespaces: &Namespaces, folder: &Path, options: &Options) {
     let show = |name: &str, found: Vec<Evenness>| {
         let of = |get: fn(&Evenness) -> f64| median(found.iter().map(get).collect());
         println!(
-            "{name:34} {:9.5}% {:10.1} {:10.1} {:10.1} {:8.2}",
+            "{name:34} {:9.5}% {:10.2} {:10.1} {:10.1} {:8.2}",
             100.0 * of(|found| found.rate_error.abs()),
             of(|found| found.median_us),
             of(|found| found.p99_us),

@@ -362,7 +362,12 @@ impl<T: Item> Sender<'_, T> {
                     self.cause = self.cause_of(due, now);
                     let mut due = due;
                     while now < due {
-                        now = self.waiter.wait(due, || self.sink.warm_up(first));
+                        let mut schedule = self.schedule.clone();
+                        now = self.waiter.wait(due, || {
+                            // As for the record after it, below.
+                            std::hint::black_box(schedule.due(first.time_ns));
+                            self.sink.warm_up(first);
+                        });
                         if now < due {
                             if let Some(ending) = self.attend()? {
                                 return Ok(Some(ending));

@@ -424,7 +424,9 @@ impl Sink<Frame> for InterfaceSink {
     fn warm_up(&mut self, next: &Event<Frame>) {
         let side = self.side_of(&next.item);
         let frame = parts(&next.item, &self.tag, &self.options.payload);
-        self.sides[side].port.warm_up(frame);
+        let Side { watch, port, .. } = &self.sides[side];
+        std::hint::black_box(watch.latest());
+        port.warm_up(frame);
     }
 
     fn interfaces(&self) -> Vec<InterfaceReport> {
