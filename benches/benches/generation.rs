@@ -7,9 +7,10 @@
 //!   for two passes first.
 //!
 //! Beside the rate a table of where the time goes: nanoseconds a packet and share, stage by
-//! stage, what writing a PCAP adds, and how much faster two workers are than one. Where `./run bench --python PATH generation` names a
-//! Python with torch and ../shared is there, the same LSTM in PyTorch runs in the same run,
-//! stepped with one head an output, as NetShare does, and with all heads in one.
+//! stage, what writing a PCAP adds, and how much faster two workers are than one. Where
+//! `./run bench --python PATH generation` names a Python with torch and ../shared is there, the
+//! same LSTM in PyTorch runs in the same run, stepped with one head an output, as NetShare does,
+//! and with all heads in one.
 
 use std::hint::black_box;
 use std::path::PathBuf;
@@ -152,16 +153,7 @@ fn trained() -> Bundle {
 fn generation(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("generation");
     group.sample_size(10);
-    let sample = |goes_on_bias| {
-        sample_bundle(SampleModel {
-            seed: 1,
-            sample_len: 10,
-            hidden: 100,
-            units: 512,
-            goes_on_bias,
-            self_norm: false,
-        })
-    };
+    let sample = |goes_on_bias| sample_bundle(SampleModel::of_bench(goes_on_bias));
     let cases = [
         ("doppelganger, long flows", sample(9.0), 20_000, 100),
         ("doppelganger, short flows", sample(2.05), 50_000, u32::MAX),

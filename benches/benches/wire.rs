@@ -195,15 +195,8 @@ fn top_speed(namespaces: &Namespaces, folder: &Path, options: &Options) {
 }
 
 fn live(namespaces: &Namespaces, folder: &Path, options: &Options) {
-    let quick = sample_bundle(SampleModel {
-        seed: 1,
-        sample_len: 10,
-        hidden: 100,
-        units: 512,
-        // A flow in a hundred ends with each packet.
-        goes_on_bias: 4.6,
-        self_norm: false,
-    });
+    // A flow in a hundred ends with each packet.
+    let quick = sample_bundle(SampleModel::of_bench(4.6));
     let opened = options.bundles.iter().map(|path| {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         (name, Bundle::open(path).expect("a bundle"))

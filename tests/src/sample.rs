@@ -30,6 +30,21 @@ pub struct SampleModel {
     pub self_norm: bool,
 }
 
+impl SampleModel {
+    /// Of the sizes that generation is measured with.
+    #[must_use]
+    pub fn of_bench(goes_on_bias: f32) -> SampleModel {
+        SampleModel {
+            seed: 1,
+            sample_len: 10,
+            hidden: 100,
+            units: 512,
+            goes_on_bias,
+            self_norm: false,
+        }
+    }
+}
+
 impl Default for SampleModel {
     fn default() -> SampleModel {
         SampleModel {
