@@ -14,6 +14,7 @@ mod graphs;
 mod joint;
 mod records;
 mod sample;
+mod set;
 mod tables;
 mod wish;
 

@@ -3,6 +3,8 @@
 
 use ns_model_format::autoregressive::{Autoregressive, Head, RecordSays, Says};
 
+use super::set::Set;
+
 /// Bits that a float32 keeps, which is what is kept of a flow.
 const BITS: usize = f32::MANTISSA_DIGITS as usize;
 
@@ -42,9 +44,7 @@ pub(super) struct Joint {
     words: usize,
     /// The kind of each combination, and which kinds a flow has, by its support's token.
     kinds: Vec<u32>,
-    sets: Vec<Vec<u32>>,
-    /// For each set and combination, the kinds of the set that can come after it, as bits.
-    reach: Vec<Vec<u32>>,
+    sets: Vec<Set>,
 }
 
 /// What a combination must be to be drawn, from what flows are like to what is possible.
@@ -52,18 +52,28 @@ pub(super) struct Joint {
 struct Rules {
     /// Nothing before it keeps it from coming, and a record can come after it if one does.
     orderly: bool,
-    /// It leaves open what of the flow's set has not been yet.
-    keeps: bool,
+    keeps: Keeps,
     /// It is of what has not been yet, if there is no room for anything else.
     must: bool,
 }
 
-const RULES: [Rules; 5] = [
-    Rules { orderly: true, keeps: true, must: true },
-    Rules { orderly: true, keeps: false, must: true },
-    Rules { orderly: true, keeps: false, must: false },
-    Rules { orderly: false, keeps: false, must: true },
-    Rules { orderly: false, keeps: false, must: false },
+/// What of the flow's set has not been yet, after a combination.
+#[derive(Clone, Copy, PartialEq)]
+enum Keeps {
+    /// There is a way to all of it, in as many records as are left.
+    InTime,
+    /// All of it can come, if need be after something that begins anew.
+    Open,
+    Nothing,
+}
+
+const RULES: [Rules; 6] = [
+    Rules { orderly: true, keeps: Keeps::InTime, must: true },
+    Rules { orderly: true, keeps: Keeps::Open, must: true },
+    Rules { orderly: true, keeps: Keeps::Nothing, must: true },
+    Rules { orderly: true, keeps: Keeps::Nothing, must: false },
+    Rules { orderly: false, keeps: Keeps::Nothing, must: true },
+    Rules { orderly: false, keeps: Keeps::Nothing, must: false },
 ];
 
 impl Joint {
@@ -99,18 +109,6 @@ impl Joint {
                 over[token / BITS] |= 1 << (token % BITS);
             }
         }
-        let reach = |set: &Vec<u32>| -> Vec<u32> {
-            let bit = |kind: &u32| set.iter().position(|of| of == kind).map_or(0, |bit| 1 << bit);
-            let bits: Vec<u32> = kinds.iter().map(bit).collect();
-            let bit_of = |&token: &u32| bits.get(token as usize).copied().unwrap_or(0);
-            let direct = |list: &Vec<u32>| list.iter().map(bit_of).fold(0, |all, bit| all | bit);
-            // Where something can begin anew, what can come after that can come too.
-            let begun = begin.iter().filter_map(|&token| since.get(token as usize));
-            let begun = begun.map(direct).fold(0, |all, bits| all | bits);
-            let begins_in = |list: &Vec<u32>| list.iter().any(|&token| begins[token as usize]);
-            let of = |list| direct(list) | if begins_in(list) { begun } else { 0 };
-            since.iter().map(of).collect()
-        };
         Joint {
             given,
             from,
@@ -120,10 +118,9 @@ impl Joint {
             room: (0..count).map(room).collect(),
             over,
             words,
-            reach: sets.iter().map(reach).collect(),
+            sets: sets.iter().map(|set| Set::new(set, &kinds, after, since, begin)).collect(),
             begins,
             kinds,
-            sets,
         }
     }
 
@@ -152,12 +149,11 @@ impl Joint {
         let is_over = |at: usize| {
             over.get(at / BITS).is_some_and(|word| *word as u32 >> (at % BITS) & 1 == 1)
         };
-        let set = self.sets.get(support).zip(self.reach.get(support));
-        let set = set.map(|(set, reach)| (&set[..], &reach[..], *seen as u32));
+        let set = self.sets.get(support).map(|set| (set, set.all() & !(*seen as u32)));
         // A set of which nothing may come does not count.
         for set in [set, None] {
-            for rules in RULES.iter().filter(|rules| set.is_some() || !(rules.keeps || rules.must))
-            {
+            let is_plain = |rules: &&Rules| rules.keeps == Keeps::Nothing && !rules.must;
+            for rules in RULES.iter().filter(|rules| set.is_some() || is_plain(rules)) {
                 let fits = |token: &u32| {
                     let at = *token as usize;
                     let ends = self.room.get(at).is_some_and(|&room| left > 1 && left - 1 > room);
@@ -177,34 +173,25 @@ impl Joint {
         list.map(Vec::as_slice)
     }
 
-    /// Whether a combination is of a set, and what the rules say of that.
-    fn is_of(
-        &self,
-        (set, reach, seen): (&[u32], &[u32], u32),
-        at: usize,
-        left: u32,
-        rules: Rules,
-    ) -> bool {
-        let Some(bit) = self.bit(set, at as u32) else { return false };
-        let all = ((1_u64 << set.len()) - 1) as u32;
-        let unseen = all & !seen;
+    /// Whether a combination is of a set, of which these have not been yet, and what the rules
+    /// say of that.
+    fn is_of(&self, (set, unseen): (&Set, u32), at: usize, left: u32, rules: Rules) -> bool {
+        let Some(bit) = set.bit(self.kinds.get(at)) else { return false };
+        let after = unseen & !(1 << bit);
         // What has not been yet has to be when there is no more room for anything else.
         let must = rules.must && unseen.count_ones() >= left;
-        let after = unseen & !(1 << bit);
-        let open = reach.get(at).copied().unwrap_or(u32::MAX);
-        (!must || after != unseen) && (!rules.keeps || after & !open == 0)
-    }
-
-    /// Where in a set the kind of a combination is.
-    fn bit(&self, set: &[u32], token: u32) -> Option<usize> {
-        let kind = self.kinds.get(token as usize)?;
-        set.iter().position(|of| of == kind)
+        let keeps = match rules.keeps {
+            Keeps::InTime => set.has_time(at, after, left.saturating_sub(1)),
+            Keeps::Open => set.is_open(at, after),
+            Keeps::Nothing => true,
+        };
+        (!must || after != unseen) && keeps
     }
 
     /// Notes that a token was drawn.
     pub(super) fn note(&self, token: u32, gates: &[f32], progress: &mut [f32]) {
         let set = self.sets.get(gates[self.given + 1] as usize);
-        if let Some(bit) = set.and_then(|set| self.bit(set, token)) {
+        if let Some(bit) = set.and_then(|set| set.bit(self.kinds.get(token as usize))) {
             progress[self.from] = (progress[self.from] as u32 | 1 << bit) as f32;
         }
         let over = self.over.chunks_exact(self.words.max(1)).nth(token as usize);

@@ -4,34 +4,49 @@ use super::*;
 use crate::autoregressive::joint::Joint;
 use ns_model_format::autoregressive::{RecordSays, Says};
 
-/// Combinations of a connection: it begins, has data, closes, acknowledges.
+/// Combinations of a connection: it begins, has data, closes, acknowledges, is reset.
 const BEGIN: u32 = 0;
 const DATA: u32 = 1;
 const CLOSE: u32 = 2;
 const ACKNOWLEDGE: u32 = 3;
+const RESET: u32 = 4;
 
-fn connection() -> Joint {
-    let bundle = bundle();
+/// Of flows that have all of one of these.
+fn connection(sets: &[&[u32]]) -> Joint {
+    let bundle = paired_bundle();
     let mut model = bundle.manifest().model.autoregressive.clone().unwrap();
-    let all = vec![BEGIN, DATA, CLOSE, ACKNOWLEDGE];
+    let all = vec![BEGIN, DATA, CLOSE, ACKNOWLEDGE, RESET];
+    // A reset answers an acknowledgement.
+    let most = vec![BEGIN, DATA, CLOSE, ACKNOWLEDGE];
+    let over = vec![BEGIN, ACKNOWLEDGE, RESET];
     model.heads[0].says = RecordSays::Joint {
         fields: vec![0, 1],
-        combinations: (0..4).map(|token| vec![token, 0]).collect(),
+        combinations: (0..5).map(|token| vec![token, 0]).collect(),
         given: None,
         first: vec![vec![BEGIN]],
         later: vec![all.clone()],
-        after: vec![all.clone(); 4],
-        since: vec![all.clone(), all.clone(), vec![BEGIN, ACKNOWLEDGE], all],
+        after: vec![most.clone(), most.clone(), most.clone(), all.clone(), vec![BEGIN]],
+        since: vec![all.clone(), all.clone(), over, all, vec![BEGIN]],
         begins: vec![BEGIN],
-        room: vec![u32::MAX, u32::MAX, 2, u32::MAX],
+        room: vec![u32::MAX, u32::MAX, 2, u32::MAX, u32::MAX],
     };
-    model.attributes.retain(|variable| !matches!(variable.says, Says::Support { .. }));
+    for variable in &mut model.attributes {
+        if let Says::Support { kinds, sets: all, .. } = &mut variable.says {
+            *kinds = (0..5).collect();
+            *all = sets.iter().map(|set| set.to_vec()).collect();
+        }
+    }
     Joint::new(&model, 0, 0, 0)
 }
 
 /// What may come after these, with so many records to come.
 fn allowed(before: &[u32], left: u32) -> Vec<u32> {
-    let (joint, gates) = (connection(), [0.0, 0.0]);
+    allowed_of(&[], before, left)
+}
+
+/// In a flow that has all of these.
+fn allowed_of(sets: &[&[u32]], before: &[u32], left: u32) -> Vec<u32> {
+    let (joint, gates) = (connection(sets), [0.0, 0.0]);
     let mut progress = [0.0; 2];
     before.iter().for_each(|&token| joint.note(token, &gates, &mut progress));
     let (last, mut some) = (before.last().map(|&token| token as usize), Vec::new());
@@ -50,6 +65,31 @@ fn what_closes_a_flow_comes_near_its_end_only() {
 #[test]
 fn what_is_over_is_over_until_something_begins_anew() {
     assert_eq!(allowed(&[BEGIN, CLOSE], 2), [BEGIN, ACKNOWLEDGE]);
-    assert_eq!(allowed(&[BEGIN, CLOSE, ACKNOWLEDGE], 1), [BEGIN, ACKNOWLEDGE]);
+    assert_eq!(allowed(&[BEGIN, CLOSE, ACKNOWLEDGE], 1), [BEGIN, ACKNOWLEDGE, RESET]);
     assert_eq!(allowed(&[BEGIN, CLOSE, BEGIN], 1), [BEGIN, DATA, CLOSE, ACKNOWLEDGE]);
+}
+
+#[test]
+fn what_a_flow_has_comes_in_time() {
+    let all = &[&[BEGIN, DATA, CLOSE, ACKNOWLEDGE, RESET][..]];
+    let begun = [BEGIN, DATA];
+    assert_eq!(allowed_of(all, &begun, 5), [BEGIN, DATA, ACKNOWLEDGE]);
+    assert_eq!(allowed_of(all, &begun, 4), [BEGIN, DATA, ACKNOWLEDGE]);
+    // It closes, what answers is acknowledged, and reset: none of these is right after another.
+    assert_eq!(allowed_of(all, &begun, 3), [CLOSE]);
+    assert_eq!(allowed_of(all, &[BEGIN, DATA, CLOSE], 2), [ACKNOWLEDGE]);
+    assert_eq!(allowed_of(all, &[BEGIN, DATA, CLOSE, ACKNOWLEDGE], 1), [RESET]);
+    // There is no way in two: as much as there can be.
+    assert_eq!(allowed_of(all, &begun, 2), [CLOSE, ACKNOWLEDGE]);
+}
+
+#[test]
+fn nothing_comes_after_which_what_a_flow_has_cannot() {
+    let all = &[&[BEGIN, DATA, CLOSE, ACKNOWLEDGE][..]];
+    // Data comes before the end, rather than in a connection that begins anew.
+    assert_eq!(allowed_of(all, &[BEGIN, ACKNOWLEDGE], 3), [BEGIN, DATA, ACKNOWLEDGE]);
+    assert_eq!(allowed_of(all, &[BEGIN, DATA], 3), [BEGIN, DATA, CLOSE, ACKNOWLEDGE]);
+    // But where it is over, it begins anew.
+    assert_eq!(allowed_of(all, &[BEGIN, CLOSE], 3), [BEGIN, ACKNOWLEDGE]);
+    assert_eq!(allowed_of(all, &[BEGIN, CLOSE, ACKNOWLEDGE, BEGIN], 1), [DATA]);
 }

@@ -1,0 +1,196 @@
+//! What all a flow has of its records, and whether there is time for it: a connection that closes
+//! on both sides needs some records for that, in some order.
+
+/// The kinds that a flow has, and how many records it takes to have them.
+#[derive(Clone, Debug)]
+pub(super) struct Set {
+    kinds: Vec<u32>,
+    /// For each combination, the kinds of the set that can come after it, as bits; also after
+    /// something that begins anew.
+    open: Vec<u32>,
+    from_combinations: Ways,
+    from_kinds: Ways,
+}
+
+/// What can come after combinations, or kinds, each as much as its combinations say at most.
+#[derive(Clone, Debug)]
+struct Ways {
+    /// Which kinds of the set, as bits.
+    reach: Vec<u32>,
+    /// The fewest records to each kind of the set, 1 for the next.
+    steps: Vec<u8>,
+    /// The most of these.
+    furthest: u32,
+}
+
+/// No number of records leads there.
+const NEVER: u8 = u8::MAX;
+/// Parts of ways that are looked at before it is taken that there is one.
+const MOST_LOOKS: u32 = 256;
+
+impl Set {
+    /// `kinds` are those of all combinations.
+    pub(super) fn new(
+        set: &[u32],
+        kinds: &[u32],
+        after: &[Vec<u32>],
+        since: &[Vec<u32>],
+        begins: &[u32],
+    ) -> Set {
+        let bits: Vec<Option<usize>> =
+            kinds.iter().map(|kind| set.iter().position(|of| of == kind)).collect();
+        let bit_of = |&token: &u32| bits.get(token as usize).copied().flatten();
+        let direct =
+            |list: &Vec<u32>| list.iter().filter_map(bit_of).fold(0, |all, b| all | 1 << b);
+        let begun = begins.iter().filter_map(|&token| since.get(token as usize));
+        let begun = begun.map(direct).fold(0, |all, bits| all | bits);
+        let begins_in = |list: &Vec<u32>| list.iter().any(|token| begins.contains(token));
+        let open = |list| direct(list) | if begins_in(list) { begun } else { 0 };
+        let from_combinations =
+            Ways::new(since.iter().map(direct).collect(), steps(&bits, set.len(), after, since));
+        let from_kinds = from_combinations.of_kinds(&bits, set.len());
+        let open = since.iter().map(open).collect();
+        Set { kinds: set.to_vec(), open, from_combinations, from_kinds }
+    }
+
+    /// All of its kinds, as bits.
+    pub(super) fn all(&self) -> u32 {
+        ((1_u64 << self.kinds.len()) - 1) as u32
+    }
+
+    /// Where in the set a kind is.
+    pub(super) fn bit(&self, kind: Option<&u32>) -> Option<usize> {
+        self.kinds.iter().position(|of| Some(of) == kind)
+    }
+
+    /// Whether each of these kinds can come after a combination, if need be after something
+    /// that begins anew.
+    pub(super) fn is_open(&self, token: usize, unseen: u32) -> bool {
+        unseen & !self.open.get(token).copied().unwrap_or(u32::MAX) == 0
+    }
+
+    /// Whether these kinds can all come in so many records after a combination.
+    pub(super) fn has_time(&self, token: usize, unseen: u32, left: u32) -> bool {
+        self.is_way((&self.from_combinations, token), unseen, left, &mut 0)
+    }
+
+    /// Whether there is an order in which they can, from there.
+    fn is_way(&self, (ways, at): (&Ways, usize), unseen: u32, left: u32, looks: &mut u32) -> bool {
+        let count = unseen.count_ones();
+        if count > left || unseen & !ways.reach.get(at).copied().unwrap_or(u32::MAX) != 0 {
+            return false;
+        }
+        *looks += 1;
+        // There is time for any order.
+        let furthest = ways.furthest.max(self.from_kinds.furthest);
+        if count * furthest <= left || *looks > MOST_LOOKS {
+            return true;
+        }
+        let mut bits = (0..self.kinds.len()).filter(|bit| unseen >> bit & 1 == 1);
+        bits.any(|bit| {
+            let steps = ways.steps[at * self.kinds.len() + bit];
+            let left = left.checked_sub(steps.into());
+            let rest = unseen & !(1 << bit);
+            let go_on = |left| self.is_way((&self.from_kinds, bit), rest, left, looks);
+            steps < NEVER && left.is_some_and(go_on)
+        })
+    }
+}
+
+impl Ways {
+    fn new(reach: Vec<u32>, steps: Vec<u8>) -> Ways {
+        let furthest = steps.iter().filter(|steps| **steps < NEVER).max();
+        Ways { furthest: furthest.copied().unwrap_or(1).into(), reach, steps }
+    }
+
+    /// From the combinations of each kind of a set of so many; `bits` says which these are.
+    fn of_kinds(&self, bits: &[Option<usize>], count: usize) -> Ways {
+        let (mut reach, mut steps) = (vec![0; count], vec![NEVER; count * count]);
+        for (token, bit) in bits.iter().enumerate() {
+            let Some(bit) = *bit else { continue };
+            reach[bit] |= self.reach.get(token).copied().unwrap_or(u32::MAX);
+            let of_kind = steps[bit * count..].iter_mut();
+            of_kind.zip(&self.steps[token * count..]).take(count).for_each(|(to, from)| {
+                *to = *from.min(to);
+            });
+        }
+        Ways::new(reach, steps)
+    }
+}
+
+/// For each combination of a set, the fewest records from one to each of so many kinds: each
+/// right after the one before, and of what can come after the first. `bits` says the kinds.
+fn steps(bits: &[Option<usize>], count: usize, after: &[Vec<u32>], since: &[Vec<u32>]) -> Vec<u8> {
+    // Where nothing is known of what comes after what, anything may be the next.
+    if after.is_empty() {
+        return vec![1; bits.len() * count];
+    }
+    let is_of = |token: u32| bits.get(token as usize).copied().flatten();
+    let of_set = |list: &Vec<u32>| Tokens::of(list.iter().copied().filter(|&t| is_of(t).is_some()));
+    let after: Vec<Tokens> = after.iter().map(of_set).collect();
+    let mut steps = vec![NEVER; bits.len() * count];
+    for (token, steps) in steps.chunks_exact_mut(count.max(1)).enumerate() {
+        let possible = since.get(token).map(of_set);
+        let (mut reached, mut now) = (Tokens::default(), Tokens::default());
+        now.add(token as u32);
+        for step in (1..NEVER).take_while(|_| bits[token].is_some()) {
+            let mut next = Tokens::default();
+            now.iter().filter_map(|at| after.get(at as usize)).for_each(|list| next.join(list));
+            if let Some(possible) = &possible {
+                next.keep(possible);
+            }
+            next.drop(&reached);
+            reached.join(&next);
+            let mut is_empty = true;
+            for bit in next.iter().filter_map(is_of) {
+                steps[bit] = steps[bit].min(step);
+                is_empty = false;
+            }
+            if is_empty {
+                break;
+            }
+            now = next;
+        }
+    }
+    steps
+}
+
+/// Tokens as bits.
+#[derive(Clone, Debug, Default)]
+struct Tokens(Vec<u64>);
+
+impl Tokens {
+    fn of(tokens: impl Iterator<Item = u32>) -> Tokens {
+        let mut all = Tokens::default();
+        tokens.for_each(|token| all.add(token));
+        all
+    }
+
+    fn add(&mut self, token: u32) {
+        let (word, bit) = (token as usize / 64, token % 64);
+        self.0.resize(self.0.len().max(word + 1), 0);
+        self.0[word] |= 1 << bit;
+    }
+
+    fn join(&mut self, other: &Tokens) {
+        self.0.resize(self.0.len().max(other.0.len()), 0);
+        self.0.iter_mut().zip(&other.0).for_each(|(word, of)| *word |= of);
+    }
+
+    fn keep(&mut self, other: &Tokens) {
+        self.0.truncate(other.0.len());
+        self.0.iter_mut().zip(&other.0).for_each(|(word, of)| *word &= of);
+    }
+
+    fn drop(&mut self, other: &Tokens) {
+        self.0.iter_mut().zip(&other.0).for_each(|(word, of)| *word &= !of);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u32> {
+        let bits = |(word, of): (&u64, u32)| {
+            let word = *word;
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| 64 * of + bit)
+        };
+        self.0.iter().zip(0..).flat_map(bits)
+    }
+}
