@@ -20,6 +20,7 @@ pub mod chunks;
 pub mod codec;
 pub mod column;
 pub mod datetime;
+mod exponential;
 pub mod flow_rate;
 pub mod layout;
 pub mod manifest;

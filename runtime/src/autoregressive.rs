@@ -10,7 +10,6 @@
 mod alike;
 mod chain;
 mod drafts;
-mod graphs;
 mod joint;
 mod records;
 mod sample;
@@ -27,46 +26,16 @@ use ns_model_format::{Bundle, Schema};
 
 use crate::device::Device;
 use crate::error::RuntimeError;
+use crate::graphs::{Dense, DenseGraph, Loader, Recurrent, RecurrentGraph};
 use crate::networks::Networks;
-use crate::program::{Rows, RowsMut};
 use chain::Chain;
 pub(crate) use chain::forced_places;
 pub use drafts::Drafts;
 pub(crate) use drafts::Rule;
-use graphs::{DenseGraph, Loader, RecurrentGraph};
 pub(crate) use records::BEFORE_TOKENS;
 use records::Records;
 pub(crate) use tables::Tables;
 pub(crate) use wish::Wishes;
-
-/// A graph of one input and one output.
-pub(crate) trait Dense: Send + 'static {
-    /// Runs `rows` rows through, some at a time: `fill` writes their inputs, `take` is given
-    /// what comes out.
-    fn run(
-        &mut self,
-        rows: usize,
-        fill: impl FnMut(RowsMut<'_>),
-        take: impl FnMut(Rows<'_>),
-    ) -> Result<(), RuntimeError>;
-}
-
-/// The LSTM, with its states.
-pub(crate) trait Recurrent: Send + 'static {
-    /// See [`Networks::resize`].
-    fn resize(&mut self, rows: usize) -> Result<(), RuntimeError>;
-
-    /// State 0 or 1.
-    fn state(&mut self, index: usize) -> Result<&mut [f32], RuntimeError>;
-
-    /// Steps all rows, some at a time: `fill` writes their `x [4 H]`, `take` is given their
-    /// `[heads x E]`.
-    fn step(
-        &mut self,
-        fill: impl FnMut(RowsMut<'_>),
-        take: impl FnMut(Rows<'_>),
-    ) -> Result<(), RuntimeError>;
-}
 
 /// Widths of a model's rows.
 #[derive(Clone, Copy, Debug)]
@@ -176,25 +145,26 @@ impl AutoregressiveEngine<DenseGraph, RecurrentGraph> {
         let logits = |size| Tensor::new("logits", size);
         let mut attribute = |variable: &Variable| {
             let file = variable.file.as_ref();
-            file.map(|file| loader.dense(file, sum.clone(), logits(variable.size))).transpose()
+            file.map(|file| loader.dense(file, std::slice::from_ref(&sum), &logits(variable.size)))
+                .transpose()
         };
         let graphs = Graphs {
             attributes: model.attributes.iter().map(&mut attribute).collect::<Result<_, _>>()?,
             context: loader.dense(
                 &model.context_file,
-                Tensor::new("context", model.context),
-                Tensor::new("gates", widths.context()),
+                &[Tensor::new("context", model.context)],
+                &Tensor::new("gates", widths.context()),
             )?,
             step: loader.recurrent(
                 &model.step_file,
-                Tensor::new("x", widths.lstm),
-                Tensor::new("heads", widths.heads * widths.head),
-                [("h", "h_next", model.hidden), ("c", "c_next", model.hidden)],
+                &[Tensor::new("x", widths.lstm)],
+                &Tensor::new("heads", widths.heads * widths.head),
+                &[("h", "h_next", model.hidden), ("c", "c_next", model.hidden)],
             )?,
             heads: model
                 .heads
                 .iter()
-                .map(|head| loader.dense(&head.file, u.clone(), logits(head.size)))
+                .map(|head| loader.dense(&head.file, std::slice::from_ref(&u), &logits(head.size)))
                 .collect::<Result<_, _>>()?,
         };
         let manifest = bundle.manifest();

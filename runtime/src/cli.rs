@@ -151,7 +151,9 @@ pub struct Cli {
     /// cuDNN, or is an error. On a GPU other threads or slots are other bytes
     #[arg(long, value_name = "auto|cpu|cuda:N", default_value_t, help_heading = "Generation")]
     pub device: Device,
-    /// The ONNX Runtime library
+    /// The ONNX Runtime library, which then runs all of the networks; without this the CPU runs most
+    /// of them without it, and what needs it finds it by ORT_DYLIB_PATH, beside this program, in
+    /// target/onnxruntime, or as the system does
     #[arg(long, value_name = "FILE", help_heading = "Generation")]
     pub onnxruntime: Option<PathBuf>,
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use ns_model_format::Bundle;
-use ns_model_format::manifest::{Chunk, Tensor};
+use ns_model_format::manifest::Tensor;
 use ort::environment::Environment;
 use ort::ep::{CUDA, ExecutionProvider};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
@@ -15,7 +15,6 @@ use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 use crate::device::Device;
 use crate::error::RuntimeError;
 use crate::locate;
-use crate::networks::Networks;
 use crate::onnx_check;
 
 /// The library, loaded, and where it is. At most one is loaded in a process; the environment
@@ -153,23 +152,23 @@ impl Graph {
     }
 
     /// Runs a batch of `rows`; returns the outputs in the manifest's order.
-    fn run<const N: usize>(
+    fn run(
         &mut self,
         rows: usize,
-        inputs: [&[f32]; N],
+        inputs: &[&[f32]],
         states: &[DynValue],
     ) -> Result<Vec<DynValue>, RuntimeError> {
         let Graph { session, file, inputs: described, outputs: expected } = self;
         let fail = |reason: String| RuntimeError::Run { file: file.clone(), reason };
         let mut values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> =
             Vec::with_capacity(described.len());
-        for (tensor, data) in described.iter().zip(inputs) {
+        for (tensor, data) in described.iter().zip(inputs.iter().copied()) {
             let data = data.get(..rows * tensor.dim).ok_or_else(|| fail(short(tensor, rows)))?;
             let view = TensorRef::from_array_view(([rows, tensor.dim], data));
             let view = view.map_err(|error| fail(error.to_string()))?;
             values.push((Cow::Borrowed(&tensor.name), view.into()));
         }
-        for (tensor, state) in described[N..].iter().zip(states) {
+        for (tensor, state) in described[inputs.len()..].iter().zip(states) {
             values.push((Cow::Borrowed(&tensor.name), state.into()));
         }
         let mut results = session.run(values).map_err(|error| fail(error.to_string()))?;
@@ -189,10 +188,10 @@ impl Graph {
     }
 
     /// The same for a graph of one output, which is copied out.
-    pub(crate) fn run_into<const N: usize>(
+    pub(crate) fn run_into(
         &mut self,
         rows: usize,
-        inputs: [&[f32]; N],
+        inputs: &[&[f32]],
         out: &mut Vec<f32>,
     ) -> Result<(), RuntimeError> {
         let values = self.run(rows, inputs, &[])?;
@@ -266,7 +265,7 @@ impl StepGraph {
         Ok(StepGraph { graph, rows: 0, state_dims, states: Vec::new(), output: None })
     }
 
-    /// See [`Networks::resize`].
+    /// See [`crate::networks::Networks::resize`].
     pub(crate) fn resize(&mut self, rows: usize) -> Result<(), RuntimeError> {
         let mut states = Vec::with_capacity(self.state_dims.len());
         for (index, &dim) in self.state_dims.iter().enumerate() {
@@ -288,7 +287,7 @@ impl StepGraph {
         Ok(())
     }
 
-    /// See [`Networks::state`].
+    /// See [`crate::networks::Networks::state`].
     pub(crate) fn state(&mut self, index: usize) -> Result<&mut [f32], RuntimeError> {
         let data = self.states[index].try_extract_tensor_mut::<f32>();
         data.map(|(_, data)| data).map_err(|error| RuntimeError::Run {
@@ -298,7 +297,7 @@ impl StepGraph {
     }
 
     /// Steps all rows.
-    pub(crate) fn step<const N: usize>(&mut self, inputs: [&[f32]; N]) -> Result<(), RuntimeError> {
+    pub(crate) fn step(&mut self, inputs: &[&[f32]]) -> Result<(), RuntimeError> {
         let mut outputs = self.graph.run(self.rows, inputs, &self.states)?;
         self.states = outputs.split_off(1);
         self.output = outputs.pop();
@@ -311,89 +310,5 @@ impl StepGraph {
             Some(output) => floats(output, &self.graph.file),
             None => Ok(&[]),
         }
-    }
-}
-
-/// The graphs of a chunk.
-pub struct Engine {
-    attributes: Graph,
-    gates: Graph,
-    step: StepGraph,
-}
-
-impl Engine {
-    /// Loads a chunk's graphs.
-    ///
-    /// # Errors
-    /// No ONNX Runtime, no such device; a graph that is not what the manifest says.
-    pub fn load(
-        bundle: &Bundle,
-        chunk: &Chunk,
-        onnxruntime: Option<&Path>,
-        device: Device,
-    ) -> Result<Engine, RuntimeError> {
-        let onnxruntime = OnnxRuntime::open(onnxruntime, device)?;
-        let Chunk { attributes, gates, step, .. } = chunk;
-        let load =
-            |file: &str, inputs, outputs| Graph::load(&onnxruntime, bundle, file, inputs, outputs);
-        let states = step.states.iter().map(|s| (s.input.as_str(), s.output.as_str(), s.dim));
-        Ok(Engine {
-            attributes: load(
-                &attributes.file,
-                vec![attributes.noise.clone(), attributes.condition.clone()],
-                vec![attributes.attributes.clone()],
-            )?,
-            gates: load(
-                &gates.file,
-                vec![gates.attributes.clone(), gates.condition.clone()],
-                vec![gates.gates.clone()],
-            )?,
-            step: StepGraph::load(
-                &onnxruntime,
-                bundle,
-                &step.file,
-                vec![step.gates.clone(), step.noise.clone()],
-                step.records.clone(),
-                states,
-            )?,
-        })
-    }
-}
-
-impl Networks for Engine {
-    fn attributes(
-        &mut self,
-        rows: usize,
-        noise: &[f32],
-        condition: &[f32],
-        out: &mut Vec<f32>,
-    ) -> Result<(), RuntimeError> {
-        self.attributes.run_into(rows, [noise, condition], out)
-    }
-
-    fn gates(
-        &mut self,
-        rows: usize,
-        attributes: &[f32],
-        condition: &[f32],
-        out: &mut Vec<f32>,
-    ) -> Result<(), RuntimeError> {
-        self.gates.run_into(rows, [attributes, condition], out)
-    }
-
-    fn resize(&mut self, rows: usize) -> Result<(), RuntimeError> {
-        self.step.resize(rows)
-    }
-
-    fn state(&mut self, index: usize) -> Result<&mut [f32], RuntimeError> {
-        self.step.state(index)
-    }
-
-    fn step(&mut self, gates: &[f32], noise: &[f32]) -> Result<(), RuntimeError> {
-        self.step.step([gates, noise])
-    }
-
-    fn records(&self) -> Result<&[f32], RuntimeError> {
-        self.step.output()
     }
 }

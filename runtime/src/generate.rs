@@ -16,8 +16,8 @@ use crate::common::Common;
 use crate::condition::Condition;
 use crate::counters::{Counters, GenerationStats};
 use crate::device::Device;
+use crate::doppelganger::DoppelgangerEngine;
 use crate::draw::{Distinct, DrawPlan, Drawer};
-use crate::engine::Engine;
 use crate::error::RuntimeError;
 use crate::form::Form;
 use crate::given::GivenFlows;
@@ -81,8 +81,8 @@ pub struct GenerateOptions {
     /// divided by `n`. The `n` parts together, merged in the order that events have,
     /// are the run.
     pub part: (u64, u64),
-    /// The ONNX Runtime library; see [`crate::locate::locate`] for where it is
-    /// looked for otherwise.
+    /// The ONNX Runtime library, which then runs all graphs. Otherwise those of a few operations
+    /// are run here, on a CPU, and the others by a library that [`crate::locate::locate`] finds.
     pub onnxruntime: Option<PathBuf>,
     /// What the graphs are run on.
     pub device: Device,
@@ -246,7 +246,7 @@ fn load(
         return Ok(vec![Box::new(engine)]);
     }
     let load = |chunk| {
-        let engine = Engine::load(bundle, chunk, onnxruntime, device)?;
+        let engine = DoppelgangerEngine::load(bundle, chunk, onnxruntime, device)?;
         Ok(Box::new(engine) as Box<dyn Networks>)
     };
     model.chunks.iter().map(load).collect()

@@ -196,6 +196,21 @@ pub(crate) fn tanh(x: f32) -> f32 {
     ((1.0 - small) / (1.0 + small)).copysign(x)
 }
 
+/// The softmax of every so many columns.
+#[inline(always)]
+pub(crate) fn softmax(logits: &[f32], classes: usize, out: &mut [f32]) {
+    for (logits, out) in logits.chunks_exact(classes).zip(out.chunks_exact_mut(classes)) {
+        // NaN is never the most, and stays.
+        let most = logits.iter().copied().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
+        out.iter_mut().zip(logits).for_each(|(out, logit)| *out = logit - most);
+    }
+    out.iter_mut().for_each(|out| *out = exp(*out));
+    for out in out.chunks_exact_mut(classes) {
+        let sum: f32 = out.iter().sum();
+        out.iter_mut().for_each(|out| *out /= sum);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use ns_model_format::random::{Purpose, Stream};

@@ -54,6 +54,8 @@ enum Operation {
     Gemm(View, Arc<Matrix>, Onto),
     Unary(Unary, View),
     Binary(Binary, View, View),
+    /// Of so many columns each.
+    Softmax(View, usize),
     Concat(Vec<View>),
 }
 
@@ -207,6 +209,11 @@ impl<'a> RowsMut<'a> {
         RowsMut { first: 0, dim, stride: dim, values }
     }
 
+    /// Columns of a row.
+    pub(crate) fn dim(&self) -> usize {
+        self.dim
+    }
+
     /// Row by row.
     #[inline(always)]
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
@@ -253,6 +260,11 @@ impl Step {
                         Binary::Add => pairs(a, b, out, |a, b| a + b),
                         Binary::Mul => pairs(a, b, out, |a, b| a * b),
                     }
+                }
+            }
+            Operation::Softmax(a, classes) => {
+                for (row, out) in out {
+                    kernels::softmax(of(a, row), *classes, &mut out[..a.dim]);
                 }
             }
             Operation::Concat(parts) => {

@@ -1,11 +1,13 @@
-//! What was trained is what is run: the exported graphs in onnxruntime against
+//! What was trained is what is run: the exported graphs, run here and in onnxruntime, against
 //! the same networks computed plainly from the weights in training form (which
 //! the trainer's own tests hold against the networks that it trains).
+
+use std::path::Path;
 
 use ns_model_format::random::{Purpose, Stream};
 use ns_model_format::{FoldedLayout, Layout};
 use ns_runtime::Device;
-use ns_runtime::engine::Engine;
+use ns_runtime::doppelganger::DoppelgangerEngine;
 use ns_runtime::networks::Networks;
 use ns_tests::{SampleModel, random_weights, sample_bundle};
 use ns_trainer::model::reference::{StepInput, forward_attributes, forward_step, made_discrete};
@@ -45,6 +47,13 @@ fn so_does_the_network_of_additional_attributes() {
 }
 
 fn check(self_norm: bool) {
+    let library = ns_runtime::locate::locate(None).expect("onnxruntime");
+    check_in(self_norm, None);
+    check_in(self_norm, Some(&library));
+}
+
+/// In a library, or where graphs are run without one.
+fn check_in(self_norm: bool, library: Option<&Path>) {
     let sizes = SampleModel { hidden: 20, units: 32, sample_len: 3, ..SampleModel::default() };
     let model = SampleModel { self_norm, ..sizes };
     let bundle = sample_bundle(model);
@@ -54,7 +63,7 @@ fn check(self_norm: bool) {
     let (attribute_layout, record_layout) =
         (schema.attribute_layout(), schema.measurement_layout());
     let mut engine =
-        Engine::load(&bundle, chunk, None, Device::Cpu).expect("onnxruntime and good graphs");
+        DoppelgangerEngine::load(&bundle, chunk, library, Device::Cpu).expect("good graphs");
     let rows = 7;
     let mut random = Stream::new(5, Purpose::Training, 0);
     let mut normals = |dim: usize| {

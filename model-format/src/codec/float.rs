@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CodecError, Encoder, FitOptions, Rows, encode_numbers, show};
 use crate::column::Column;
+use crate::exponential::exp_m1;
 use crate::layout::{Activation, Segment};
 use crate::record::Value;
 
@@ -118,7 +119,8 @@ pub(super) fn round(value: f64) -> f64 {
         return value;
     }
     let whole = value as i64 as f64;
-    if (value - whole).abs() >= 0.5 { whole + 1_f64.copysign(value) } else { whole }
+    // Without a branch: which way it goes is chance.
+    whole + f64::from(u8::from((value - whole).abs() >= 0.5)).copysign(value)
 }
 
 impl FloatCodec {
@@ -177,7 +179,7 @@ impl FloatCodec {
     pub fn decode_number(&self, encoded: f32) -> f64 {
         let Fitted { range, log1p, integer, min, max } = self.fitted;
         let scaled = self.scaled_min + range.to_unit(encoded) * self.scaled_span;
-        let value = if log1p { scaled.exp_m1() } else { scaled };
+        let value = if log1p { exp_m1(scaled) } else { scaled };
         let value = value.clamp(min, max);
         if integer { round(value) } else { value }
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::float::round;
 use super::{CodecError, Encoder, FitOptions, Range, Rows, encode_numbers, show};
 use crate::column::Column;
+use crate::exponential::exp_m1;
 use crate::layout::Segment;
 use crate::record::Value;
 
@@ -147,7 +148,7 @@ impl QuantileCodec {
         let inside = inside.clamp(0.0, 1.0);
         let (low, high) = (self.axis(least), self.axis(most));
         let value = low + (high - low) * inside;
-        let value = (if self.log1p { value.exp_m1() } else { value }).clamp(least, most);
+        let value = (if self.log1p { exp_m1(value) } else { value }).clamp(least, most);
         if !self.integer {
             return value;
         }

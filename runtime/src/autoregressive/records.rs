@@ -210,6 +210,7 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
             );
         };
         step.step(
+            &[],
             |xs| timed(Stage::Inputs, || fill(xs)),
             |heads| heads.iter().for_each(|row| all.extend_from_slice(row)),
         )

@@ -15,6 +15,7 @@ use super::*;
 use crate::describe::Description;
 use crate::generate::{GenerateOptions, start};
 use crate::given::GivenFlows;
+use crate::program::{Rows, RowsMut};
 use crate::render::Event;
 use crate::testing::Echo;
 pub(crate) use model::bundle;

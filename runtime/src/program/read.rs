@@ -34,10 +34,19 @@ impl Weights<'_> {
     }
 
     fn widths(&self) -> Option<Vec<usize>> {
+        self.integers()?.into_iter().map(|width| usize::try_from(width).ok()).collect()
+    }
+
+    /// Columns of a row, of a shape of as many rows as that makes.
+    fn columns(&self) -> Option<usize> {
+        let [-1, columns] = self.integers()?[..] else { return None };
+        usize::try_from(columns).ok().filter(|columns| *columns > 0)
+    }
+
+    fn integers(&self) -> Option<Vec<i64>> {
         let (bytes, rest) = self.raw.as_chunks();
         let fits = self.kind == INT64 && self.dims == [bytes.len()] && rest.is_empty();
-        let width = |&bytes: &[u8; 8]| usize::try_from(i64::from_le_bytes(bytes)).ok();
-        if fits { bytes.iter().map(width).collect() } else { None }
+        fits.then(|| bytes.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect())
     }
 }
 
@@ -72,6 +81,7 @@ pub(super) fn program(
     }
     let mut reader = Reader {
         values: HashMap::new(),
+        grouped: HashMap::new(),
         weights: HashMap::new(),
         matrices: HashMap::new(),
         steps: Vec::new(),
@@ -118,6 +128,8 @@ pub(super) fn program(
 
 struct Reader<'a> {
     values: HashMap<&'a [u8], View>,
+    /// Values as rows of fewer columns each.
+    grouped: HashMap<&'a [u8], (View, usize)>,
     weights: HashMap<&'a [u8], Weights<'a>>,
     /// Those of the weights that are in use: any number of nodes share one.
     matrices: HashMap<&'a [u8], Arc<Matrix>>,
@@ -151,6 +163,8 @@ impl<'a> Reader<'a> {
     fn add(&mut self, node: &Node<'a>) -> Option<()> {
         let attributes: &[(&[u8], u64)] = match node.operator {
             b"Split" | b"Concat" => &[(b"axis", 1)],
+            // The last one.
+            b"Softmax" => &[(b"axis", u64::MAX)],
             _ => &[],
         };
         if node.attributes != attributes {
@@ -177,6 +191,23 @@ impl<'a> Reader<'a> {
             (b"Identity", &[a]) => {
                 let view = self.value(a)?;
                 return self.name(node, &[view]);
+            }
+            (b"Reshape", &[a, shape]) => {
+                let columns = self.weights.get(shape)?.columns()?;
+                let &[output] = &node.outputs[..] else { return None };
+                return match (self.value(a), self.grouped.get(a)) {
+                    (Some(view), _) if view.dim % columns == 0 => {
+                        self.group(output, (view, columns))
+                    }
+                    (None, Some(&(view, _))) if view.dim == columns => self.name(node, &[view]),
+                    _ => None,
+                };
+            }
+            (b"Softmax", &[a]) => {
+                let &[output] = &node.outputs[..] else { return None };
+                let &(view, classes) = self.grouped.get(a)?;
+                let out = self.push(Operation::Softmax(view, classes), view.dim)?;
+                return self.group(output, (out, classes));
             }
             (b"Split", &[a, widths]) => {
                 let (view, widths) = (self.value(a)?, self.weights.get(widths)?.widths()?);
@@ -233,10 +264,18 @@ impl<'a> Reader<'a> {
             return None;
         }
         node.outputs.iter().zip(views).try_for_each(|(name, view)| {
-            let is_new =
-                !self.weights.contains_key(name) && self.values.insert(name, *view).is_none();
-            is_new.then_some(())
+            self.is_new(name).then(|| _ = self.values.insert(name, *view))
         })
+    }
+
+    fn group(&mut self, name: &'a [u8], grouped: (View, usize)) -> Option<()> {
+        self.is_new(name).then(|| _ = self.grouped.insert(name, grouped))
+    }
+
+    fn is_new(&self, name: &[u8]) -> bool {
+        !self.weights.contains_key(name)
+            && !self.values.contains_key(name)
+            && !self.grouped.contains_key(name)
     }
 }
 

@@ -91,6 +91,38 @@ fn a_row_depends_on_itself_alone() {
 }
 
 #[test]
+fn a_softmax_is_of_so_many_columns_each() {
+    let graph = |writer: Writer| writer.finish(&[("a", 6)], &[("b", 6)]);
+    let shaped = |there: u64, back: u64| {
+        let there = Writer::new(1).widths("there", &[u64::MAX, there]);
+        let grouped = there.widths("back", &[u64::MAX, back]).node("Reshape", &["a", "there"], "g");
+        graph(grouped.softmax("g", "s").node("Reshape", &["s", "back"], "b"))
+    };
+    let (a, b) = (tensors([("a", 6)]), tensors([("b", 6)]));
+    let mut program = read(&shaped(3, 6), &a, &b).unwrap();
+    let rows = TILE + 1;
+    let values = normals(rows * 6);
+    let found = run(&mut program, rows, &[&values]);
+    for (logits, found) in values.chunks(3).zip(found[0].chunks(3)) {
+        let exponentials: Vec<f64> = logits.iter().map(|&x| f64::from(x).exp()).collect();
+        let sum: f64 = exponentials.iter().sum();
+        let near = |(found, exact): (&f32, f64)| (f64::from(*found) - exact / sum).abs() < 3e-7;
+        assert!(found.iter().zip(exponentials).all(near), "{logits:?}: {found:?}");
+    }
+    let broken = run(&mut program, 1, &[&[f32::NAN, 1.0, 2.0, 1e30, -1e30, f32::NEG_INFINITY]]);
+    assert!(broken[0][..3].iter().all(|value| value.is_nan()));
+    assert_eq!(broken[0][3..], [1.0, 0.0, 0.0]);
+    // Another number of columns, none, too many; not as many as before.
+    assert!([4, 0, u64::MAX, 12].iter().all(|&there| read(&shaped(there, 6), &a, &b).is_none()));
+    assert!([3, 12].iter().all(|&back| read(&shaped(3, back), &a, &b).is_none()));
+    // What is in groups is not added up, and is no output.
+    let grouped = || Writer::new(1).widths("w", &[u64::MAX, 3]).node("Reshape", &["a", "w"], "g");
+    assert!(read(&graph(grouped().node("Relu", &["g"], "b")), &a, &b).is_none());
+    assert!(read(&graph(grouped().softmax("g", "b")), &a, &b).is_none());
+    assert!(read(&graph(Writer::new(1).softmax("a", "b")), &a, &b).is_none());
+}
+
+#[test]
 fn what_is_not_known_is_left_to_onnx_runtime() {
     let is_read =
         |model: &[u8], outputs: &[Tensor]| read(model, &tensors([("a", 6)]), outputs).is_some();

@@ -86,8 +86,17 @@ impl Writer {
         self.of_columns("Concat", values, &[output])
     }
 
-    fn of_columns(mut self, op: &str, inputs: &[&str], outputs: &[&str]) -> Writer {
-        let axis = [bytes(1, "axis"), number(3, 1), number(20, 2)].concat();
+    /// The softmax of each row.
+    pub(crate) fn softmax(self, value: &str, output: &str) -> Writer {
+        self.along("Softmax", -1, &[value], &[output])
+    }
+
+    fn of_columns(self, op: &str, inputs: &[&str], outputs: &[&str]) -> Writer {
+        self.along(op, 1, inputs, outputs)
+    }
+
+    fn along(mut self, op: &str, axis: i64, inputs: &[&str], outputs: &[&str]) -> Writer {
+        let axis = [bytes(1, "axis"), number(3, axis as u64), number(20, 2)].concat();
         let inputs: Vec<u8> = inputs.iter().flat_map(|input| bytes(1, input)).collect();
         let outputs: Vec<u8> = outputs.iter().flat_map(|output| bytes(2, output)).collect();
         self.graph.extend(bytes(1, [inputs, outputs, bytes(4, op), bytes(5, axis)].concat()));

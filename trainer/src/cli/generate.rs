@@ -55,7 +55,7 @@ pub(super) struct GenerationArgs {
     /// Generate so many flows; without it, one trained span
     #[arg(long, value_name = "N")]
     flows: Option<u64>,
-    /// The ONNX Runtime library
+    /// The ONNX Runtime library, which then runs all of the networks
     #[arg(long, value_name = "FILE")]
     onnxruntime: Option<PathBuf>,
 }

@@ -13,6 +13,7 @@ use ns_model_format::{Column, Field, FieldKind};
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::super::*;
+use crate::program::{Rows, RowsMut};
 use crate::testing;
 
 pub(super) const SPAN_NS: u64 = 100_000_000;
@@ -292,6 +293,7 @@ impl Recurrent for FakeLstm {
 
     fn step(
         &mut self,
+        _: &[&[f32]],
         mut fill: impl FnMut(RowsMut<'_>),
         mut take: impl FnMut(Rows<'_>),
     ) -> Result<(), RuntimeError> {

@@ -4,6 +4,7 @@ use super::*;
 use crate::Generator;
 use crate::device::Device;
 use crate::engine::{Graph, OnnxRuntime, StepGraph};
+use crate::graphs::copy;
 use crate::testing::graphs::{dense, lstm};
 
 fn onnx_bundle(change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) -> Bundle {
@@ -65,23 +66,19 @@ fn onnx_runtime_finds_the_same() {
     let rows = 50;
     let (input, output) = (Tensor::new("context", 64), Tensor::new("gates", 352));
     let mut loader = Loader::new(&bundle, None, Device::Cpu);
-    let mut own = loader.dense("context.onnx", input.clone(), output.clone()).unwrap();
+    let mut own = loader.dense("context.onnx", &[input.clone()], &output).unwrap();
     assert!(matches!(own, DenseGraph::Own(_)) == crate::kernels::has_fused());
     let mut theirs =
         Graph::load(&library, &bundle, "context.onnx", vec![input], vec![output]).unwrap();
     let (mut found, mut expected) = (Vec::new(), Vec::new());
     let input = normals(rows * 64);
-    let copy = |from: &[f32], mut to: RowsMut<'_>| {
-        let from = from.chunks_exact(from.len() / rows).skip(to.first);
-        to.iter_mut().zip(from).for_each(|(to, from)| to.copy_from_slice(from));
-    };
     own.run(rows, |to| copy(&input, to), |out| found.extend(out.iter().flatten())).unwrap();
-    theirs.run_into(rows, [&input], &mut expected).unwrap();
+    theirs.run_into(rows, &[&input], &mut expected).unwrap();
     near(&found, &expected);
     let (x, heads) = (Tensor::new("x", 256), Tensor::new("heads", 96));
     let states = [("h", "h_next", 64), ("c", "c_next", 64)];
     let file = "step.onnx";
-    let mut own = loader.recurrent(file, x.clone(), heads.clone(), states).unwrap();
+    let mut own = loader.recurrent(file, &[x.clone()], &heads, &states).unwrap();
     assert!(matches!(own, RecurrentGraph::Own(_)) == crate::kernels::has_fused());
     let mut theirs =
         StepGraph::load(&library, &bundle, file, vec![x], heads, states.into_iter()).unwrap();
@@ -90,8 +87,8 @@ fn onnx_runtime_finds_the_same() {
     let x = normals(rows * 256);
     for _ in 0..3 {
         found.clear();
-        own.step(|to| copy(&x, to), |out| found.extend(out.iter().flatten())).unwrap();
-        theirs.step([&x]).unwrap();
+        own.step(&[], |to| copy(&x, to), |out| found.extend(out.iter().flatten())).unwrap();
+        theirs.step(&[&x]).unwrap();
         near(&found, theirs.output().unwrap());
         (0..2).for_each(|at| near(own.state(at).unwrap(), theirs.state(at).unwrap()));
     }
