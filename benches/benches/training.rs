@@ -227,8 +227,13 @@ fn peer(
         Ok(output) if output.status.success() => {
             String::from_utf8_lossy(&output.stdout).into_owned()
         }
-        other => {
-            println!("PyTorch did not run: {other:?}");
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            println!("PyTorch did not run: {}", said.lines().last().unwrap_or_default());
+            return None;
+        }
+        Err(error) => {
+            println!("PyTorch did not run: {error}");
             return None;
         }
     };

@@ -94,7 +94,8 @@ def one(trace, path, kind, encodings, minutes):
     folder = options.work / trace / f"{encodings}-{minutes:g}min"
     config = CONFIGS[kind, encodings]
     with_config = ["--config", config] if config else []
-    fit = ["--seed", "1", "--threads", "1", "--device", "cpu", "--max-minutes", str(minutes)]
+    # What a stop left of a training is begun anew: it has its minutes from the first.
+    fit = ["--seed", "1", "--threads", "1", "--device", "cpu", "--max-minutes", str(minutes), "--overwrite"]
     bundle = made(
         folder / "model.ns",
         lambda out: run("ns-train", "train", "--input", train, "--out", out, *fit, *with_config, *MODEL[encodings], "-q"),

@@ -19,8 +19,9 @@ pub const BUDGET_BUCKETS: usize = 64;
 pub const MOST_SUPPORT: usize = 24;
 /// A variable has at most so many tokens, and a model so many variables.
 const MOST: usize = 1 << 14;
-/// Most sets of a support.
+/// Most sets of a support, and most combinations whose kinds it tells.
 const MOST_SETS: usize = 1 << 10;
+const MOST_KINDS: usize = 1 << 10;
 /// Combinations that lists may hold, each list taken with each other.
 const MOST_LISTED: usize = 1 << 22;
 /// Most combinations of all lists of what comes later, taken with each set of a support.
@@ -372,7 +373,7 @@ impl Autoregressive {
                     // What the runtime makes of both takes as many steps as their product.
                     let listed: usize = since.iter().map(Vec::len).sum();
                     let is_much = listed.saturating_mul(sets.len()) > MOST_STEPS;
-                    if sets.len() > MOST_SETS || kinds.len() > MOST || is_much {
+                    if sets.len() > MOST_SETS || kinds.len() > MOST_KINDS || is_much {
                         return fail("too many sets, or kinds");
                     }
                     let known = |set: &Vec<u32>| {

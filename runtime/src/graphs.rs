@@ -163,16 +163,19 @@ impl DenseGraph {
         inputs: &[&[f32]],
         out: &mut Vec<f32>,
     ) -> Result<(), RuntimeError> {
-        match (self, inputs) {
-            (DenseGraph::Own(program), [first, given @ ..]) => {
+        match self {
+            DenseGraph::Own(program) => {
+                let [first, given @ ..] = inputs else { return Ok(()) };
                 out.clear();
-                let take = |rows: Rows<'_>| rows.iter().for_each(|row| out.extend_from_slice(row));
-                let mut take = take;
-                program.run(rows, given, |to| copy(first, to), |all| take(all.of(0)));
+                program.run(
+                    rows,
+                    given,
+                    |to| copy(first, to),
+                    |outputs| outputs.of(0).iter().for_each(|row| out.extend_from_slice(row)),
+                );
                 Ok(())
             }
-            (DenseGraph::Own(_), []) => Ok(()),
-            (DenseGraph::OnnxRuntime(library), _) => library.graph.run_into(rows, inputs, out),
+            DenseGraph::OnnxRuntime(library) => library.graph.run_into(rows, inputs, out),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use ns_model_format::autoregressive::{Autoregressive, Head, RecordSays, Says};
 
-use super::set::Set;
+use super::set::{Order, Set};
 
 /// Bits that a float32 keeps, which is what is kept of a flow.
 const BITS: usize = f32::MANTISSA_DIGITS as usize;
@@ -109,6 +109,7 @@ impl Joint {
                 over[token / BITS] |= 1 << (token % BITS);
             }
         }
+        let order = Order::new(after, since, begin);
         Joint {
             given,
             from,
@@ -118,7 +119,7 @@ impl Joint {
             room: (0..count).map(room).collect(),
             over,
             words,
-            sets: sets.iter().map(|set| Set::new(set, &kinds, after, since, begin)).collect(),
+            sets: sets.iter().map(|set| Set::new(set, &kinds, &order)).collect(),
             begins,
             kinds,
         }

@@ -28,15 +28,26 @@ const NEVER: u8 = u8::MAX;
 /// Parts of ways that are looked at before it is taken that there is one.
 const MOST_LOOKS: u32 = 256;
 
+/// Which combinations come after which, of all flows.
+pub(super) struct Order<'a> {
+    since: &'a [Vec<u32>],
+    begins: &'a [u32],
+    /// What comes right after each, and what at any time; nothing where that is not known.
+    next: Vec<Tokens>,
+    later: Vec<Tokens>,
+}
+
+impl<'a> Order<'a> {
+    pub(super) fn new(after: &[Vec<u32>], since: &'a [Vec<u32>], begins: &'a [u32]) -> Order<'a> {
+        let bits = |lists: &[Vec<u32>]| lists.iter().map(|list| Tokens::of(list)).collect();
+        Order { since, begins, next: bits(after), later: bits(since) }
+    }
+}
+
 impl Set {
     /// `kinds` are those of all combinations.
-    pub(super) fn new(
-        set: &[u32],
-        kinds: &[u32],
-        after: &[Vec<u32>],
-        since: &[Vec<u32>],
-        begins: &[u32],
-    ) -> Set {
+    pub(super) fn new(set: &[u32], kinds: &[u32], order: &Order<'_>) -> Set {
+        let Order { since, begins, .. } = order;
         let bits: Vec<Option<usize>> =
             kinds.iter().map(|kind| set.iter().position(|of| of == kind)).collect();
         let bit_of = |&token: &u32| bits.get(token as usize).copied().flatten();
@@ -47,7 +58,7 @@ impl Set {
         let begins_in = |list: &Vec<u32>| list.iter().any(|token| begins.contains(token));
         let open = |list| direct(list) | if begins_in(list) { begun } else { 0 };
         let from_combinations =
-            Ways::new(since.iter().map(direct).collect(), steps(&bits, set.len(), after, since));
+            Ways::new(since.iter().map(direct).collect(), steps(&bits, set.len(), order));
         let from_kinds = from_combinations.of_kinds(&bits, set.len());
         let open = since.iter().map(open).collect();
         Set { kinds: set.to_vec(), open, from_combinations, from_kinds }
@@ -120,34 +131,31 @@ impl Ways {
 
 /// For each combination of a set, the fewest records from one to each of so many kinds: each
 /// right after the one before, and of what can come after the first. `bits` says the kinds.
-fn steps(bits: &[Option<usize>], count: usize, after: &[Vec<u32>], since: &[Vec<u32>]) -> Vec<u8> {
+fn steps(bits: &[Option<usize>], count: usize, order: &Order<'_>) -> Vec<u8> {
     // Where nothing is known of what comes after what, anything may be the next.
-    if after.is_empty() {
+    if order.next.is_empty() {
         return vec![1; bits.len() * count];
     }
-    let is_of = |token: u32| bits.get(token as usize).copied().flatten();
-    let of_set = |list: &Vec<u32>| Tokens::of(list.iter().copied().filter(|&t| is_of(t).is_some()));
-    let after: Vec<Tokens> = after.iter().map(of_set).collect();
+    let of_set: Vec<u32> = (0..).zip(bits).filter(|(_, b)| b.is_some()).map(|(at, _)| at).collect();
+    let all = Tokens::of(&of_set);
     let mut steps = vec![NEVER; bits.len() * count];
-    for (token, steps) in steps.chunks_exact_mut(count.max(1)).enumerate() {
-        let possible = since.get(token).map(of_set);
-        let (mut reached, mut now) = (Tokens::default(), Tokens::default());
-        now.add(token as u32);
-        for step in (1..NEVER).take_while(|_| bits[token].is_some()) {
+    for &token in &of_set {
+        let steps = &mut steps[token as usize * count..][..count];
+        let (mut left, mut now) = (all.clone(), Tokens::of(&[token]));
+        if let Some(later) = order.later.get(token as usize) {
+            left.keep(later);
+        }
+        for step in 1..NEVER {
             let mut next = Tokens::default();
-            now.iter().filter_map(|at| after.get(at as usize)).for_each(|list| next.join(list));
-            if let Some(possible) = &possible {
-                next.keep(possible);
-            }
-            next.drop(&reached);
-            reached.join(&next);
-            let mut is_empty = true;
-            for bit in next.iter().filter_map(is_of) {
-                steps[bit] = steps[bit].min(step);
-                is_empty = false;
-            }
-            if is_empty {
+            let lists = now.iter().filter_map(|at| order.next.get(at as usize));
+            lists.for_each(|list| next.join(list));
+            next.keep(&left);
+            left.drop(&next);
+            if next.is_empty() {
                 break;
+            }
+            for bit in next.iter().filter_map(|at| bits[at as usize]) {
+                steps[bit] = steps[bit].min(step);
             }
             now = next;
         }
@@ -160,16 +168,15 @@ fn steps(bits: &[Option<usize>], count: usize, after: &[Vec<u32>], since: &[Vec<
 struct Tokens(Vec<u64>);
 
 impl Tokens {
-    fn of(tokens: impl Iterator<Item = u32>) -> Tokens {
-        let mut all = Tokens::default();
-        tokens.for_each(|token| all.add(token));
+    fn of(tokens: &[u32]) -> Tokens {
+        let words = tokens.iter().max().map_or(0, |&most| most as usize / 64 + 1);
+        let mut all = Tokens(vec![0; words]);
+        tokens.iter().for_each(|&token| all.0[token as usize / 64] |= 1 << (token % 64));
         all
     }
 
-    fn add(&mut self, token: u32) {
-        let (word, bit) = (token as usize / 64, token % 64);
-        self.0.resize(self.0.len().max(word + 1), 0);
-        self.0[word] |= 1 << bit;
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
     }
 
     fn join(&mut self, other: &Tokens) {
@@ -187,9 +194,10 @@ impl Tokens {
     }
 
     fn iter(&self) -> impl Iterator<Item = u32> {
-        let bits = |(word, of): (&u64, u32)| {
-            let word = *word;
-            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| 64 * of + bit)
+        let bits = |(&word, of): (&u64, u32)| {
+            let left = std::iter::successors(Some(word), |left| Some(left & left.wrapping_sub(1)));
+            let left = left.take_while(|left| *left != 0);
+            left.map(move |left| 64 * of + left.trailing_zeros())
         };
         self.0.iter().zip(0..).flat_map(bits)
     }

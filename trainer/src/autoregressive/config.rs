@@ -43,7 +43,7 @@ impl Default for AutoregressiveConfig {
             attribute_units: 96,
             context_units: 64,
             input_units: 32,
-            num_units: 64,
+            num_units: 32,
             head_units: 32,
             lr: 1.5e-3,
             weight_decay: 0.05,
