@@ -1,5 +1,7 @@
 //! The same with graphs written by hand.
 
+use std::slice::from_ref;
+
 use super::*;
 use crate::Generator;
 use crate::device::Device;
@@ -66,7 +68,7 @@ fn onnx_runtime_finds_the_same() {
     let rows = 50;
     let (input, output) = (Tensor::new("context", 64), Tensor::new("gates", 352));
     let mut loader = Loader::new(&bundle, None, Device::Cpu);
-    let mut own = loader.dense("context.onnx", &[input.clone()], &output).unwrap();
+    let mut own = loader.dense("context.onnx", from_ref(&input), &output).unwrap();
     assert!(matches!(own, DenseGraph::Own(_)) == crate::kernels::has_fused());
     let mut theirs =
         Graph::load(&library, &bundle, "context.onnx", vec![input], vec![output]).unwrap();
@@ -78,7 +80,7 @@ fn onnx_runtime_finds_the_same() {
     let (x, heads) = (Tensor::new("x", 256), Tensor::new("heads", 96));
     let states = [("h", "h_next", 64), ("c", "c_next", 64)];
     let file = "step.onnx";
-    let mut own = loader.recurrent(file, &[x.clone()], &heads, &states).unwrap();
+    let mut own = loader.recurrent(file, from_ref(&x), &heads, &states).unwrap();
     assert!(matches!(own, RecurrentGraph::Own(_)) == crate::kernels::has_fused());
     let mut theirs =
         StepGraph::load(&library, &bundle, file, vec![x], heads, states.into_iter()).unwrap();
