@@ -101,12 +101,7 @@ fn beside_pytorch(ours: f64) {
     };
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let script = root.join("../../shared/peers/torch_generate.py");
-    let text = match Command::new(python).arg(script).output() {
-        Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        }
-        other => return println!("PyTorch did not run: {other:?}"),
-    };
+    let Some(text) = ns_benches::printed(Command::new(python).arg(script)) else { return };
     for (heads, what) in [("many", "one head an output"), ("one", "all heads in one")] {
         let lines = text.lines().filter(|line| line.contains(&format!("heads={heads} ")));
         let rates = lines.filter_map(|line| {

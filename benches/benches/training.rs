@@ -218,25 +218,10 @@ fn peer(
     let program = std::fs::read_to_string(&path).ok()?;
     let program = program.replacen(&format!("B={BATCH};"), &format!("B={batch};"), 1);
     let arguments = ["--mode", mode, "--threads", "1", "--device", device];
-    let output = Command::new(python)
-        .args(["-c", &program])
-        .args(arguments)
-        .args(["--iters", &iterations.to_string(), "--len", &records.to_string()])
-        .output();
-    let text = match output {
-        Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        }
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            println!("PyTorch did not run: {}", said.lines().last().unwrap_or_default());
-            return None;
-        }
-        Err(error) => {
-            println!("PyTorch did not run: {error}");
-            return None;
-        }
-    };
+    let mut command = Command::new(python);
+    command.args(["-c", &program]).args(arguments);
+    command.args(["--iters", &iterations.to_string(), "--len", &records.to_string()]);
+    let text = ns_benches::printed(&mut command)?;
     let number = |name: &str| {
         let mut words = text.split_whitespace().skip_while(|word| *word != name).skip(1);
         words.next()?.parse().ok()

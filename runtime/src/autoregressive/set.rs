@@ -10,6 +10,8 @@ pub(super) struct Set {
     open: Vec<u32>,
     from_combinations: Ways,
     from_kinds: Ways,
+    /// The most steps of all.
+    furthest: u32,
 }
 
 /// What can come after combinations, or kinds, each as much as its combinations say at most.
@@ -19,8 +21,6 @@ struct Ways {
     reach: Vec<u32>,
     /// The fewest records to each kind of the set, 1 for the next.
     steps: Vec<u8>,
-    /// The most of these.
-    furthest: u32,
 }
 
 /// No number of records leads there.
@@ -32,6 +32,8 @@ const MOST_LOOKS: u32 = 256;
 pub(super) struct Order<'a> {
     since: &'a [Vec<u32>],
     begins: &'a [u32],
+    /// Whether something can begin anew after each.
+    anew: Vec<bool>,
     /// What comes right after each, and what at any time; nothing where that is not known.
     next: Vec<Tokens>,
     later: Vec<Tokens>,
@@ -40,28 +42,32 @@ pub(super) struct Order<'a> {
 impl<'a> Order<'a> {
     pub(super) fn new(after: &[Vec<u32>], since: &'a [Vec<u32>], begins: &'a [u32]) -> Order<'a> {
         let bits = |lists: &[Vec<u32>]| lists.iter().map(|list| Tokens::of(list)).collect();
-        Order { since, begins, next: bits(after), later: bits(since) }
+        let (next, later): (_, Vec<Tokens>) = (bits(after), bits(since));
+        let begin = Tokens::of(begins);
+        let anew = later.iter().map(|later| later.meets(&begin)).collect();
+        Order { since, begins, anew, next, later }
     }
 }
 
 impl Set {
     /// `kinds` are those of all combinations.
     pub(super) fn new(set: &[u32], kinds: &[u32], order: &Order<'_>) -> Set {
-        let Order { since, begins, .. } = order;
+        let Order { since, begins, anew, .. } = order;
         let bits: Vec<Option<usize>> =
             kinds.iter().map(|kind| set.iter().position(|of| of == kind)).collect();
         let bit_of = |&token: &u32| bits.get(token as usize).copied().flatten();
         let direct =
             |list: &Vec<u32>| list.iter().filter_map(bit_of).fold(0, |all, b| all | 1 << b);
-        let begun = begins.iter().filter_map(|&token| since.get(token as usize));
-        let begun = begun.map(direct).fold(0, |all, bits| all | bits);
-        let begins_in = |list: &Vec<u32>| list.iter().any(|token| begins.contains(token));
-        let open = |list| direct(list) | if begins_in(list) { begun } else { 0 };
-        let from_combinations =
-            Ways::new(since.iter().map(direct).collect(), steps(&bits, set.len(), order));
+        let reach: Vec<u32> = since.iter().map(direct).collect();
+        let begun = begins.iter().filter_map(|&token| reach.get(token as usize));
+        let begun = begun.fold(0, |all, bits| all | bits);
+        let open = |(reach, anew): (&u32, &bool)| if *anew { reach | begun } else { *reach };
+        let open = reach.iter().zip(anew).map(open).collect();
+        let from_combinations = Ways { reach, steps: steps(&bits, set.len(), order) };
         let from_kinds = from_combinations.of_kinds(&bits, set.len());
-        let open = since.iter().map(open).collect();
-        Set { kinds: set.to_vec(), open, from_combinations, from_kinds }
+        let furthest = from_combinations.steps.iter().filter(|steps| **steps < NEVER).max();
+        let furthest = furthest.copied().unwrap_or(1).into();
+        Set { kinds: set.to_vec(), open, from_combinations, from_kinds, furthest }
     }
 
     /// All of its kinds, as bits.
@@ -93,8 +99,7 @@ impl Set {
         }
         *looks += 1;
         // There is time for any order.
-        let furthest = ways.furthest.max(self.from_kinds.furthest);
-        if count * furthest <= left || *looks > MOST_LOOKS {
+        if count * self.furthest <= left || *looks > MOST_LOOKS {
             return true;
         }
         let mut bits = (0..self.kinds.len()).filter(|bit| unseen >> bit & 1 == 1);
@@ -109,11 +114,6 @@ impl Set {
 }
 
 impl Ways {
-    fn new(reach: Vec<u32>, steps: Vec<u8>) -> Ways {
-        let furthest = steps.iter().filter(|steps| **steps < NEVER).max();
-        Ways { furthest: furthest.copied().unwrap_or(1).into(), reach, steps }
-    }
-
     /// From the combinations of each kind of a set of so many; `bits` says which these are.
     fn of_kinds(&self, bits: &[Option<usize>], count: usize) -> Ways {
         let (mut reach, mut steps) = (vec![0; count], vec![NEVER; count * count]);
@@ -125,7 +125,7 @@ impl Ways {
                 *to = *from.min(to);
             });
         }
-        Ways::new(reach, steps)
+        Ways { reach, steps }
     }
 }
 
@@ -177,6 +177,10 @@ impl Tokens {
 
     fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
+    }
+
+    fn meets(&self, other: &Tokens) -> bool {
+        self.0.iter().zip(&other.0).any(|(word, of)| word & of != 0)
     }
 
     fn join(&mut self, other: &Tokens) {
