@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::dataset::DatasetError;
 use crate::ingest::Trace;
-use crate::model::ops::threads;
+use crate::model::ops::threads::threads;
 use crate::train::{Samples, TrainError};
 
 /// Records of a block: enough to make up for what an encoder does once a call.

@@ -13,7 +13,7 @@ use super::conditional::{self, ConditionalWeights, Parts};
 use super::records::{RecordNetwork, RecordWeights, Widths, batches};
 use super::tokens::Flows;
 use crate::arrays::Arrays;
-use crate::model::ops::on_threads;
+use crate::model::ops::threads::on_threads;
 use crate::model::parameter::{Adam, Parameter};
 
 /// Of so many flows one is looked at to end training in time, and not learned from.
@@ -272,6 +272,10 @@ impl<'a> RecordTraining<'a> {
 
     /// Visits a batch; at the end of an epoch, looks at the flows that are not learned from.
     pub(crate) fn step(&mut self) -> Result<Losses> {
+        self.network.ops.on_a_pool(|| self.step_here())
+    }
+
+    fn step_here(&mut self) -> Result<Losses> {
         if self.order.is_empty() {
             let mut order = Stream::new(self.seed, Purpose::Shuffle, self.state.epoch);
             self.order = batches(self.flows, &self.train, self.sizes, &mut order);

@@ -59,7 +59,8 @@ pub(crate) struct RecordNetwork {
     ignored: Vec<bool>,
     widths: Widths,
     sizes: Vec<usize>,
-    ops: Ops,
+    /// How its operations run.
+    pub(crate) ops: Ops,
     device: Device,
 }
 

@@ -5,9 +5,9 @@ use super::ops::Ops;
 use super::ops::cuda::{Array, Gpu};
 use super::ops::kernel::{InPlace, Kernel, expect_lengths};
 use super::ops::real::{Real, wide};
+use super::ops::threads::{cut, least_rows, numbered, share_out, shares};
 use candle_core::{DType, Device, Result, Tensor};
 use ns_model_format::random::{Purpose, Stream};
-use rayon::prelude::*;
 
 /// Draws first weights; every tensor has its own stream.
 pub(crate) struct Initializer {
@@ -220,8 +220,6 @@ impl Kernel for AdamKernel {
     const NAME: &'static str = "Adam";
 
     fn run<T: Real>(&self, out: &mut [T], gradient: &[T], _: &[T]) -> Result<()> {
-        /// Big enough to be worth a thread, small enough to share out evenly.
-        const SHARE: usize = 1 << 16;
         let count = gradient.len();
         if count == 0 {
             return Ok(());
@@ -231,18 +229,15 @@ impl Kernel for AdamKernel {
         let (value, rest) = out.split_at_mut(count);
         let (first, rest) = rest.split_at_mut(count);
         let (second, greatest) = rest.split_at_mut(count);
-        if super::ops::threads() > 1 && count > SHARE && !amsgrad {
-            value
-                .par_chunks_mut(SHARE)
-                .zip(first.par_chunks_mut(SHARE))
-                .zip(second.par_chunks_mut(SHARE))
-                .zip(gradient.par_chunks(SHARE))
-                .for_each(|(((value, first), second), gradient)| {
-                    self.update(value, first, second, &mut [], gradient);
-                });
-        } else {
-            self.update(value, first, second, greatest, gradient);
-        }
+        let shares = shares(count, least_rows(4));
+        // Without amsgrad there is no greatest to share out, and no share has any.
+        let greatest = cut(greatest, &shares, usize::from(amsgrad));
+        let moments = cut(first, &shares, 1).into_iter().zip(cut(second, &shares, 1)).zip(greatest);
+        let parts = cut(value, &shares, 1).into_iter().zip(moments);
+        share_out(numbered(parts, &shares).collect(), &|(at, (value, moments))| {
+            let ((first, second), greatest): ((&mut [T], &mut [T]), &mut [T]) = moments;
+            self.update(value, first, second, greatest, &gradient[at..]);
+        });
         Ok(())
     }
 

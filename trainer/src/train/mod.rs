@@ -10,7 +10,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-pub use crate::model::ops::{on_threads, set_threads};
+pub use crate::model::ops::threads::{on_threads, set_threads};
 pub use batch::Samples;
 pub use checkpoint::{Checkpoint, Place};
 pub use error::TrainError;

@@ -235,6 +235,10 @@ impl Trainer {
     ///
     /// A loss that is not finite, or a failing device.
     pub fn iteration(&mut self) -> Result<Losses, TrainError> {
+        self.ops.on_a_pool(|| self.rounds())
+    }
+
+    fn rounds(&mut self) -> Result<Losses, TrainError> {
         self.iteration += 1;
         let mut stream = Stream::new(self.seed, Purpose::Training, self.iteration - 1);
         let mut judged = None;

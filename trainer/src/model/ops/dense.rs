@@ -4,6 +4,7 @@
 use super::cuda::{Array, Gpu};
 use super::kernel::{InPlace, Kernel, expect_lengths};
 use super::real::{Real, wide};
+use super::threads::{by_rows, cut, cut_blocks, least_rows, numbered, share_out, shares};
 use super::{Ops, indicator};
 use candle_core::{D, Result, Tensor};
 
@@ -19,16 +20,18 @@ impl Kernel for BiasRelu {
     const NAME: &'static str = "bias and ReLU";
 
     fn run<T: Real>(&self, out: &mut [T], bias: &[T], _: &[T]) -> Result<()> {
-        wide(
-            #[inline(always)]
-            || {
-                for row in out.chunks_exact_mut(bias.len().max(1)) {
-                    for (value, bias) in row.iter_mut().zip(bias) {
-                        *value = rectify(*value + *bias);
+        by_rows(out, bias.len(), |_, out| {
+            wide(
+                #[inline(always)]
+                || {
+                    for row in out.chunks_exact_mut(bias.len().max(1)) {
+                        for (value, bias) in row.iter_mut().zip(bias) {
+                            *value = rectify(*value + *bias);
+                        }
                     }
-                }
-            },
-        );
+                },
+            );
+        });
         Ok(())
     }
 
@@ -47,28 +50,31 @@ impl Kernel for Interpolate {
     fn run<T: Real>(&self, out: &mut [T], weights: &[T], bias: &[T]) -> Result<()> {
         let block = weights.len() * bias.len();
         expect_lengths(Self::NAME, &[out.len()], &[3 * block])?;
-        let (real, rest) = out.split_at_mut(block);
-        let (fake, between) = rest.split_at_mut(block);
         let width = bias.len().max(1);
-        wide(
-            #[inline(always)]
-            || {
-                for (((real, fake), between), weight) in real
-                    .chunks_exact_mut(width)
-                    .zip(fake.chunks_exact_mut(width))
-                    .zip(between.chunks_exact_mut(width))
-                    .zip(weights)
-                {
-                    for (((real, fake), between), bias) in
-                        real.iter_mut().zip(fake).zip(between).zip(bias)
+        let shares = shares(weights.len(), least_rows(3 * width));
+        let parts = cut_blocks(out, block, &shares, width);
+        share_out(numbered(parts, &shares).collect(), &|(first, mut thirds): (_, Vec<_>)| {
+            let [real, fake, between] = &mut thirds[..] else { return };
+            wide(
+                #[inline(always)]
+                || {
+                    for (((real, fake), between), weight) in real
+                        .chunks_exact_mut(width)
+                        .zip(fake.chunks_exact_mut(width))
+                        .zip(between.chunks_exact_mut(width))
+                        .zip(&weights[first..])
                     {
-                        *between = rectify(*real + *weight * (*fake - *real) + *bias);
-                        *real = rectify(*real + *bias);
-                        *fake = rectify(*fake + *bias);
+                        for (((real, fake), between), bias) in
+                            real.iter_mut().zip(fake).zip(between).zip(bias)
+                        {
+                            *between = rectify(*real + *weight * (*fake - *real) + *bias);
+                            *real = rectify(*real + *bias);
+                            *fake = rectify(*fake + *bias);
+                        }
                     }
-                }
-            },
-        );
+                },
+            );
+        });
         Ok(())
     }
 
@@ -90,14 +96,16 @@ impl Kernel for TakeWherePositive {
 
     fn run<T: Real>(&self, out: &mut [T], source: &[T], _: &[T]) -> Result<()> {
         expect_lengths(Self::NAME, &[out.len()], &[source.len()])?;
-        wide(
-            #[inline(always)]
-            || {
-                for (value, source) in out.iter_mut().zip(source) {
-                    *value = if *value > T::of(0.0) { *source } else { T::of(0.0) };
-                }
-            },
-        );
+        by_rows(out, 1, |first, out| {
+            wide(
+                #[inline(always)]
+                || {
+                    for (value, source) in out.iter_mut().zip(&source[first..]) {
+                        *value = if *value > T::of(0.0) { *source } else { T::of(0.0) };
+                    }
+                },
+            );
+        });
         Ok(())
     }
 
@@ -116,14 +124,16 @@ impl Kernel for Mask {
 
     fn run<T: Real>(&self, out: &mut [T], activation: &[T], _: &[T]) -> Result<()> {
         expect_lengths(Self::NAME, &[out.len()], &[activation.len()])?;
-        wide(
-            #[inline(always)]
-            || {
-                for (value, activation) in out.iter_mut().zip(activation) {
-                    *value = if *activation > T::of(0.0) { *value } else { T::of(0.0) };
-                }
-            },
-        );
+        by_rows(out, 1, |first, out| {
+            wide(
+                #[inline(always)]
+                || {
+                    for (value, activation) in out.iter_mut().zip(&activation[first..]) {
+                        *value = if *activation > T::of(0.0) { *value } else { T::of(0.0) };
+                    }
+                },
+            );
+        });
         Ok(())
     }
 
@@ -146,26 +156,29 @@ impl Kernel for MaskedOuter {
         expect_lengths(Self::NAME, &[out.len()], &[activation.len()])?;
         let block = (out.len() / self.scales.len().max(1)).max(1);
         let width = weight.len().max(1);
-        wide(
-            #[inline(always)]
-            || {
-                for ((out, activation), scale) in
-                    out.chunks_mut(block).zip(activation.chunks(block)).zip(&self.scales)
-                {
-                    let scale = T::of(*scale);
-                    for (out, activation) in
-                        out.chunks_exact_mut(width).zip(activation.chunks_exact(width))
-                    {
-                        for ((value, activation), weight) in
-                            out.iter_mut().zip(activation).zip(weight)
+        for ((out, activation), scale) in
+            out.chunks_mut(block).zip(activation.chunks(block)).zip(&self.scales)
+        {
+            let scale = T::of(*scale);
+            by_rows(out, width, |first, out| {
+                let activation = &activation[first * width..];
+                wide(
+                    #[inline(always)]
+                    || {
+                        for (out, activation) in
+                            out.chunks_exact_mut(width).zip(activation.chunks_exact(width))
                         {
-                            *value =
-                                if *activation > T::of(0.0) { scale * *weight } else { T::of(0.0) };
+                            for ((value, activation), weight) in
+                                out.iter_mut().zip(activation).zip(weight)
+                            {
+                                let on = *activation > T::of(0.0);
+                                *value = if on { scale * *weight } else { T::of(0.0) };
+                            }
                         }
-                    }
-                }
-            },
-        );
+                    },
+                );
+            });
+        }
         Ok(())
     }
 
@@ -214,20 +227,25 @@ impl Kernel for Norms {
     const NAME: &'static str = "gradient norm";
 
     fn run<T: Real>(&self, out: &mut [T], gradient: &[T], _: &[T]) -> Result<()> {
-        let width = gradient.len() / out.len().max(1);
-        wide(
-            #[inline(always)]
-            || {
-                for (norm, row) in out.iter_mut().zip(gradient.chunks_exact(width.max(1))) {
-                    let mut total = T::of(NORM_FLOOR);
-                    for sample in row.chunks(self.columns.of_sample) {
-                        let counted = self.columns.counted.min(sample.len());
-                        total += sum_of_squares(&sample[..counted]);
+        let width = (gradient.len() / out.len().max(1)).max(1);
+        let shares = shares(out.len(), least_rows(width));
+        share_out(numbered(cut(out, &shares, 1), &shares).collect(), &|(first, out)| {
+            let out: &mut [T] = out;
+            wide(
+                #[inline(always)]
+                || {
+                    let rows = gradient[first * width..].chunks_exact(width);
+                    for (norm, row) in out.iter_mut().zip(rows) {
+                        let mut total = T::of(NORM_FLOOR);
+                        for sample in row.chunks(self.columns.of_sample) {
+                            let counted = self.columns.counted.min(sample.len());
+                            total += sum_of_squares(&sample[..counted]);
+                        }
+                        *norm = total.root();
                     }
-                    *norm = total.root();
-                }
-            },
-        );
+                },
+            );
+        });
         Ok(())
     }
 
@@ -254,19 +272,21 @@ impl Kernel for ScaleRows {
 
     fn run<T: Real>(&self, out: &mut [T], factors: &[T], _: &[T]) -> Result<()> {
         let width = (out.len() / factors.len().max(1)).max(1);
-        wide(
-            #[inline(always)]
-            || {
-                for (row, factor) in out.chunks_exact_mut(width).zip(factors) {
-                    for sample in row.chunks_mut(self.columns.of_sample) {
-                        let counted = self.columns.counted.min(sample.len());
-                        let (kept, rest) = sample.split_at_mut(counted);
-                        kept.iter_mut().for_each(|value| *value *= *factor);
-                        rest.fill(T::of(0.0));
+        by_rows(out, width, |first, out| {
+            wide(
+                #[inline(always)]
+                || {
+                    for (row, factor) in out.chunks_exact_mut(width).zip(&factors[first..]) {
+                        for sample in row.chunks_mut(self.columns.of_sample) {
+                            let counted = self.columns.counted.min(sample.len());
+                            let (kept, rest) = sample.split_at_mut(counted);
+                            kept.iter_mut().for_each(|value| *value *= *factor);
+                            rest.fill(T::of(0.0));
+                        }
                     }
-                }
-            },
-        );
+                },
+            );
+        });
         Ok(())
     }
 
@@ -293,6 +313,9 @@ pub(crate) struct Columns {
     pub(crate) counted: usize,
 }
 
+/// Numbers in a line of the cache.
+const LINE: usize = 16;
+
 /// Sums over rows.
 struct ColumnSums;
 
@@ -300,17 +323,24 @@ impl Kernel for ColumnSums {
     const NAME: &'static str = "column sums";
 
     fn run<T: Real>(&self, out: &mut [T], rows: &[T], _: &[T]) -> Result<()> {
-        wide(
-            #[inline(always)]
-            || {
-                out.fill(T::of(0.0));
-                for row in rows.chunks_exact(out.len().max(1)) {
-                    for (sum, value) in out.iter_mut().zip(row) {
-                        *sum += *value;
+        let width = out.len().max(1);
+        // Columns in whole lines of the cache, each with all of its rows.
+        let lines = (width / LINE).max(1);
+        let shares = shares(lines, least_rows(rows.len() / lines));
+        share_out(numbered(cut(out, &shares, LINE), &shares).collect(), &|(first, out)| {
+            let out: &mut [T] = out;
+            wide(
+                #[inline(always)]
+                || {
+                    out.fill(T::of(0.0));
+                    for row in rows.chunks_exact(width) {
+                        for (sum, value) in out.iter_mut().zip(&row[first * LINE..]) {
+                            *sum += *value;
+                        }
                     }
-                }
-            },
-        );
+                },
+            );
+        });
         Ok(())
     }
 
@@ -341,16 +371,18 @@ impl Kernel for AddRepeated {
     const NAME: &'static str = "repeated addition";
 
     fn run<T: Real>(&self, out: &mut [T], block: &[T], _: &[T]) -> Result<()> {
-        wide(
-            #[inline(always)]
-            || {
-                for out in out.chunks_exact_mut(block.len().max(1)) {
-                    for (value, addend) in out.iter_mut().zip(block) {
-                        *value += *addend;
+        by_rows(out, block.len(), |_, out| {
+            wide(
+                #[inline(always)]
+                || {
+                    for out in out.chunks_exact_mut(block.len().max(1)) {
+                        for (value, addend) in out.iter_mut().zip(block) {
+                            *value += *addend;
+                        }
                     }
-                }
-            },
-        );
+                },
+            );
+        });
         Ok(())
     }
 

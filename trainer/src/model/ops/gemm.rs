@@ -1,17 +1,19 @@
 //! Matrix products into memory that is already there.
 //!
 //! candle's own product allocates its result and takes its thread count from
-//! the environment; ours writes where it is told, with as many threads as it
-//! is told. The sum over the inner dimension runs in one order whatever the
-//! threads, so their number changes no bit of the result.
+//! the environment; ours writes where it is told, each thread its rows. The sum
+//! over the inner dimension runs in one order whatever the threads, so their
+//! number changes no bit of the result.
 
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::real::{Real, wide};
+use super::threads::{by_rows, cut, numbered, share_out, shares};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result};
 use gemm::Parallelism;
+use std::sync::Once;
 
 /// `[rows, columns]` somewhere in a slice.
 #[derive(Clone, Copy, Debug)]
@@ -49,32 +51,50 @@ impl View {
     }
 }
 
+/// Multiplications that a thread is woken for at least.
+const LEAST: usize = 1 << 18;
+
 /// `out = a b`, or `out += a b`.
 ///
 /// # Panics
 ///
 /// Where shapes do not chain or a view leaves its slice.
 pub(crate) fn gemm_into<T: Real>(
-    threads: usize,
-    out: (&mut [T], View),
-    a: (&[T], View),
-    b: (&[T], View),
+    (out, out_view): (&mut [T], View),
+    (a, a_view): (&[T], View),
+    (b, b_view): (&[T], View),
     add: bool,
 ) {
-    let ((out, out_view), (a, a_view), (b, b_view)) = (out, a, b);
     if b_view.row_stride == 1 && b_view.column_stride > 1 && out_view.rows > 1 {
-        return times_transposed(threads, (out, out_view), (a, a_view), (b, b_view), add);
+        return times_transposed((out, out_view), (a, a_view), (b, b_view), add);
     }
+    let of_a_row = (b_view.rows * b_view.columns).max(1);
+    let shares = shares(out_view.rows, LEAST.div_ceil(of_a_row));
+    let parts = cut(out, &shares, out_view.row_stride).into_iter().zip(&shares);
+    share_out(numbered(parts, &shares).collect(), &|(first, (out, &rows))| {
+        let a = a.get(first * a_view.row_stride..).unwrap_or_default();
+        let (out_view, a_view) = (View { rows, ..out_view }, View { rows, ..a_view });
+        rows_into((out, out_view), (a, a_view), (b, b_view), add);
+    });
+}
+
+/// A thread's part of the product.
+fn rows_into<T: Real>(
+    (out, out_view): (&mut [T], View),
+    (a, a_view): (&[T], View),
+    (b, b_view): (&[T], View),
+    add: bool,
+) {
     // Whole vectors are read where they lie; for a few columns more, all would be copied first.
     let whole = out_view.columns / VECTOR * VECTOR;
     let rest = out_view.columns - whole;
     if whole == 0 || rest == 0 || b_view.column_stride != 1 {
-        return multiply(threads, (out, out_view), (a, a_view), (b, b_view), add);
+        return multiply((out, out_view), (a, a_view), (b, b_view), add);
     }
     let part = |view: View, columns| View { columns, ..view };
-    multiply(threads, (out, part(out_view, whole)), (a, a_view), (b, part(b_view, whole)), add);
+    multiply((out, part(out_view, whole)), (a, a_view), (b, part(b_view, whole)), add);
     let (out, b) = (&mut out[whole..], &b[whole..]);
-    multiply(threads, (out, part(out_view, rest)), (a, a_view), (b, part(b_view, rest)), add);
+    multiply((out, part(out_view, rest)), (a, a_view), (b, part(b_view, rest)), add);
 }
 
 /// Numbers in the widest vector.
@@ -84,7 +104,6 @@ const VECTOR: usize = 16;
 /// would copy them number by number; in tiles it takes a fraction of the time,
 /// and in blocks of columns the copy stays in cache.
 fn times_transposed<T: Real>(
-    threads: usize,
     (out, out_view): (&mut [T], View),
     (a, a_view): (&[T], View),
     (b, b_view): (&[T], View),
@@ -96,9 +115,11 @@ fn times_transposed<T: Real>(
     for first in (0..out_view.columns).step_by(BLOCK) {
         let columns = BLOCK.min(out_view.columns - first);
         let copy = &mut copy[..depth * columns];
-        transpose(copy, columns, &b[first * b_view.column_stride..], b_view.column_stride);
+        let source = &b[first * b_view.column_stride..];
+        by_rows(copy, columns, |row, copy| {
+            transpose(copy, columns, &source[row..], b_view.column_stride);
+        });
         gemm_into(
-            threads,
             (&mut out[first..], View { columns, ..out_view }),
             (a, a_view),
             (copy, View::dense(depth, columns)),
@@ -151,7 +172,6 @@ fn tile<T: Real>(
 
 /// The product by the library, of views as they are.
 fn multiply<T: Real>(
-    threads: usize,
     (out, out_view): (&mut [T], View),
     (a, a_view): (&[T], View),
     (b, b_view): (&[T], View),
@@ -173,7 +193,10 @@ fn multiply<T: Real>(
             && (out_view.row_stride >= out_view.columns || out_view.rows <= 1),
         "a product is written row by row"
     );
-    let parallelism = if threads > 1 { Parallelism::Rayon(threads) } else { Parallelism::None };
+    // Rows that a thread repacks all of `b` for, in units of the six that it takes at once: for
+    // a share of a batch it costs more than it saves.
+    static PACKING: Once = Once::new();
+    PACKING.call_once(|| gemm::set_lhs_packing_threshold_single_thread(32));
     // Sound: every index that the shapes and strides reach was checked to lie
     // in its slice; `out` is borrowed mutably, so nothing aliases it.
     #[allow(unsafe_code)]
@@ -197,20 +220,16 @@ fn multiply<T: Real>(
             false,
             false,
             false,
-            parallelism,
+            Parallelism::None,
         );
     }
 }
 
 /// The product as an operation in place.
-pub(crate) struct Product {
-    /// Threads it may use.
-    pub(crate) threads: usize,
-}
+pub(crate) struct Product;
 
 impl Product {
     fn run<T: Real>(
-        &self,
         out: (&mut CpuStorage, &Layout),
         a: (&CpuStorage, &Layout),
         b: (&CpuStorage, &Layout),
@@ -225,13 +244,7 @@ impl Product {
         {
             candle_core::bail!("matrix shapes do not chain: {:?}", views);
         }
-        gemm_into(
-            self.threads,
-            (out_values, views.0),
-            (a_values, views.1),
-            (b_values, views.2),
-            false,
-        );
+        gemm_into((out_values, views.0), (a_values, views.1), (b_values, views.2), false);
         Ok(())
     }
 }
@@ -251,8 +264,10 @@ impl InplaceOp3 for Product {
         b_layout: &Layout,
     ) -> Result<()> {
         match out {
-            CpuStorage::F64(_) => self.run::<f64>((out, out_layout), (a, a_layout), (b, b_layout)),
-            _ => self.run::<f32>((out, out_layout), (a, a_layout), (b, b_layout)),
+            CpuStorage::F64(_) => {
+                Product::run::<f64>((out, out_layout), (a, a_layout), (b, b_layout))
+            }
+            _ => Product::run::<f32>((out, out_layout), (a, a_layout), (b, b_layout)),
         }
     }
 
@@ -303,7 +318,7 @@ mod tests {
                 let mut out = numbers(rows * columns);
                 let out_view = View::dense(rows, columns);
                 let a_view = View::dense(rows, depth);
-                gemm_into(1, (&mut out, out_view), (&a, a_view), (b, view), true);
+                gemm_into((&mut out, out_view), (&a, a_view), (b, view), true);
                 let before = numbers(rows * columns);
                 for row in 0..rows {
                     for column in 0..columns {

@@ -6,6 +6,7 @@ use super::cuda::{Array, Gpu};
 use super::gemm::{View, gemm_into, transpose};
 use super::kernel::{InPlace, Kernel, expect_lengths};
 use super::real::{Real, wide};
+use super::threads::{cut_blocks, numbered, share_out, shares};
 use candle_core::{DType, Device, Result, Tensor};
 
 /// Sizes of a sequence.
@@ -99,45 +100,9 @@ fn quarters<T>(row: &mut [T]) -> [&mut [T]; 4] {
     [input, forget, candidate, output]
 }
 
-/// Rows that one thread takes through a whole sequence at least.
+/// Rows that one thread takes through a whole sequence at least: no row needs another, so
+/// threads meet once a sequence and not once a step.
 const LEAST_ROWS: usize = 16;
-
-/// Rows of the batch for each thread: no row needs another, so threads meet once a sequence
-/// and not once a step.
-fn shares(batch: usize) -> Vec<usize> {
-    let count = super::threads().min(batch / LEAST_ROWS).max(1);
-    (0..count).map(|share| (share + 1) * batch / count - share * batch / count).collect()
-}
-
-/// Of every block of `block` numbers (a step's) the part of each share: by share, then by step.
-fn parts<'a, T>(
-    all: &'a mut [T],
-    block: usize,
-    shares: &[usize],
-    width: usize,
-) -> Vec<Vec<&'a mut [T]>> {
-    let steps = all.len() / block.max(1);
-    let mut parts: Vec<Vec<_>> = shares.iter().map(|_| Vec::with_capacity(steps)).collect();
-    for mut rest in all.chunks_exact_mut(block.max(1)) {
-        for (part, rows) in parts.iter_mut().zip(shares) {
-            let (first, others) = rest.split_at_mut(rows * width);
-            part.push(first);
-            rest = others;
-        }
-    }
-    parts
-}
-
-/// Does what each share has to do, all at once where there are threads.
-fn share_out<W: Send>(work: Vec<W>, run: impl Fn(W) + Sync) {
-    match if work.len() > 1 { super::pool(super::threads()) } else { None } {
-        Some(pool) => pool.scope(|scope| {
-            let run = &run;
-            work.into_iter().for_each(|work| scope.spawn(move |_| run(work)));
-        }),
-        None => work.into_iter().for_each(run),
-    }
-}
 
 struct Forward(Sizes);
 
@@ -160,21 +125,17 @@ impl Kernel for Forward {
             &[out.len(), projected.len(), weight.len()],
             &[sizes.total(), sizes.gates(), 4 * hidden * hidden],
         )?;
-        let shares = shares(batch);
-        let threads = if shares.len() > 1 { 1 } else { super::threads() };
+        let shares = shares(batch, LEAST_ROWS);
         let step_gates = batch * 4 * hidden;
         let (gates, states) = out.split_at_mut(sizes.gates());
         let (cells, hiddens) = states.split_at_mut((steps + 1) * sizes.state());
-        let gates = parts(gates, step_gates, &shares, 4 * hidden);
-        let cells = parts(cells, sizes.state(), &shares, hidden);
-        let hiddens = parts(hiddens, sizes.state(), &shares, hidden);
-        let mut first = 0;
-        let rows = gates.into_iter().zip(cells).zip(hiddens).zip(&shares);
-        let rows = rows.map(|(((gates, cells), hiddens), count)| {
-            first += count;
-            Rows { gates, cells, hiddens, first: first - count }
-        });
-        share_out(rows.collect(), |mut rows| {
+        let gates = cut_blocks(gates, step_gates, &shares, 4 * hidden);
+        let cells = cut_blocks(cells, sizes.state(), &shares, hidden);
+        let hiddens = cut_blocks(hiddens, sizes.state(), &shares, hidden);
+        let rows = numbered(gates.into_iter().zip(cells).zip(hiddens), &shares);
+        let rows =
+            rows.map(|(first, ((gates, cells), hiddens))| Rows { gates, cells, hiddens, first });
+        share_out(rows.collect(), &|mut rows: Rows<'_, T>| {
             for step in 0..steps {
                 let (before, after) = rows.hiddens.split_at_mut(step + 1);
                 let (before, after) = (&*before[step], &mut *after[0]);
@@ -185,7 +146,6 @@ impl Kernel for Forward {
                 gates.copy_from_slice(&projected[at..at + gates.len()]);
                 let count = before.len() / hidden;
                 gemm_into(
-                    threads,
                     (gates, View::dense(count, 4 * hidden)),
                     (before, View::dense(count, hidden)),
                     (weight, View::dense(hidden, 4 * hidden)),
@@ -340,19 +300,14 @@ impl Kernel for Backward {
             &[out.len(), upstream.len(), weight.len()],
             &[sizes.total(), steps * sizes.state(), 4 * hidden * hidden],
         )?;
-        let shares = shares(batch);
-        let threads = if shares.len() > 1 { 1 } else { super::threads() };
+        let shares = shares(batch, LEAST_ROWS);
         let (gates, states) = out.split_at_mut(sizes.gates());
         let cells = &states[..(steps + 1) * sizes.state()];
         let mut back = vec![T::of(0.0); weight.len()];
         transpose(&mut back, hidden, weight, 4 * hidden);
-        let mut first = 0;
-        let rows = parts(gates, batch * 4 * hidden, &shares, 4 * hidden).into_iter().zip(&shares);
-        let rows = rows.map(|(gates, count)| {
-            first += count;
-            (gates, first - count, *count)
-        });
-        share_out(rows.collect(), |(mut gates, first, count)| {
+        let rows = cut_blocks(gates, batch * 4 * hidden, &shares, 4 * hidden);
+        let rows = numbered(rows.into_iter().zip(&shares), &shares);
+        share_out(rows.collect(), &|(first, (mut gates, &count)): (_, (Vec<&mut [T]>, &usize))| {
             let mut d_hidden = vec![T::of(0.0); count * hidden];
             let mut d_cell = d_hidden.clone();
             for step in (0..steps).rev() {
@@ -366,7 +321,6 @@ impl Kernel for Backward {
                 cell_backward((gates, &d_hidden, &mut d_cell), (before, after), above, hidden);
                 if step > 0 {
                     gemm_into(
-                        threads,
                         (&mut d_hidden, View::dense(count, hidden)),
                         (gates, View::dense(count, 4 * hidden)),
                         (&back, View::dense(4 * hidden, hidden)),

@@ -10,56 +10,13 @@ pub(crate) mod kernel;
 pub(crate) mod lstm;
 pub(crate) mod real;
 pub(crate) mod segments;
+pub(crate) mod threads;
 pub(crate) mod tokens;
 
 use candle_core::{Device, Result, Tensor};
 use gemm::Product;
 use ns_model_format::random::Stream;
-use rayon::{ThreadPool, ThreadPoolBuilder};
-use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-
-/// 0 while nobody has said.
-static THREADS: AtomicUsize = AtomicUsize::new(0);
-
-/// Sets how many threads training may use on the CPU, for the whole process.
-/// Any number gives the same weights.
-pub fn set_threads(threads: usize) {
-    THREADS.store(threads, Ordering::Relaxed);
-}
-
-thread_local! {
-    /// What [`on_threads`] said, 0 outside of it.
-    static OF_THIS_THREAD: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Does work whose training may use so many threads, whatever [`set_threads`] says
-/// for others: several trainings at once share the cores so.
-pub fn on_threads<T>(threads: usize, work: impl FnOnce() -> T) -> T {
-    let before = OF_THIS_THREAD.replace(threads);
-    let done = work();
-    OF_THIS_THREAD.set(before);
-    done
-}
-
-/// Threads that CPU work may use.
-pub(crate) fn threads() -> usize {
-    match OF_THIS_THREAD.get() {
-        0 => of_process(),
-        threads => threads,
-    }
-}
-
-fn of_process() -> usize {
-    // Asking the system reads files, far too slow for every product.
-    static AVAILABLE: OnceLock<usize> = OnceLock::new();
-    match THREADS.load(Ordering::Relaxed) {
-        0 => *AVAILABLE.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from)),
-        threads => threads,
-    }
-}
-
+use threads::{on_threads, pool, threads};
 /// Every way that operations can run on this machine. Tests run one body for each: fused
 /// and as tensor operations on the CPU, and on a GPU where there is one.
 #[cfg(test)]
@@ -73,20 +30,6 @@ pub(crate) fn places() -> Vec<(Device, Ops)> {
         Err(reason) => println!("not on a GPU: {reason:#}"),
     }
     places
-}
-
-/// A pool of just so many threads, of this thread's own: trainings at once do not share
-/// theirs. `None` where the system gives none.
-fn pool(threads: usize) -> Option<Arc<ThreadPool>> {
-    thread_local! {
-        static POOL: RefCell<Option<Arc<ThreadPool>>> = const { RefCell::new(None) };
-    }
-    POOL.with_borrow_mut(|pool| {
-        if pool.as_ref().is_none_or(|pool| pool.current_num_threads() != threads) {
-            *pool = ThreadPoolBuilder::new().num_threads(threads).build().ok().map(Arc::new);
-        }
-        pool.clone()
-    })
 }
 
 /// How operations run.
@@ -120,18 +63,28 @@ impl Ops {
         self == Ops::Cpu
     }
 
+    /// Does all of a training's step on one pool, whose threads are still awake from one
+    /// operation to the next. Outside of it, operations share out on the process's pool.
+    pub(crate) fn on_a_pool<T: Send>(self, work: impl FnOnce() -> T + Send) -> T {
+        let threads = threads();
+        match if self.on_cpu() && threads > 1 { pool(threads) } else { None } {
+            Some(pool) => pool.install(|| on_threads(threads, work)),
+            None => work(),
+        }
+    }
+
     /// Does two things that have nothing to do with each other, at once where
-    /// threads are left: each fills the gaps in which the other has no product to share out.
+    /// threads are left: each fills the gaps in which the other has nothing to share out.
     pub(crate) fn both<A: Send, B: Send>(
         self,
         first: impl FnOnce() -> A + Send,
         second: impl FnOnce() -> B + Send,
     ) -> (A, B) {
         let threads = threads();
-        match if self.on_cpu() && threads > 1 { pool(threads) } else { None } {
-            Some(pool) => pool.join(|| on_threads(threads, first), || on_threads(threads, second)),
-            None => (first(), second()),
+        if !self.on_cpu() || threads == 1 {
+            return (first(), second());
         }
+        rayon::join(|| on_threads(threads, first), || on_threads(threads, second))
     }
 
     /// The next normals of a stream, `[rows, columns]` of f32.
@@ -155,7 +108,7 @@ impl Ops {
     /// `out = a b` into a matrix whose rows follow one another.
     pub(crate) fn matmul_into(self, out: &Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
         if self.fused() {
-            return out.inplace_op3(a, b, &Product { threads: threads() });
+            return out.inplace_op3(a, b, &Product);
         }
         out.slice_set(&product(a, b)?, 0, 0)
     }

@@ -4,6 +4,7 @@
 use super::cuda::{Array, Gpu};
 use super::kernel::{InPlace, Kernel, expect_lengths};
 use super::real::{Real, wide};
+use super::threads::{by_rows, cut_blocks, least_rows, numbered, share_out, shares};
 use super::{Ops, indicator};
 use candle_core::{D, DType, Result, Tensor};
 use ns_model_format::layout::{Activation, Layout, Segment};
@@ -142,32 +143,34 @@ impl Kernel for Activate<'_> {
         const PIECE: usize = 4096;
         let rows = (PIECE / self.0.dim.max(1)).max(1);
         let one = T::of(1.0);
-        for piece in out.chunks_mut(rows * self.0.dim.max(1)) {
-            self.0.for_each(piece, |activation, values| match activation {
-                Activation::Sigmoid => values.iter_mut().for_each(|x| *x = -*x),
-                Activation::Tanh => values.iter_mut().for_each(|x| *x += *x),
-                Activation::Softmax => {
-                    let Some(&first) = values.first() else { return };
-                    let most = values.iter().fold(first, |most, &x| x.greater(most));
-                    values.iter_mut().for_each(|x| *x -= most);
-                }
-            });
-            wide(
-                #[inline(always)]
-                || piece.iter_mut().for_each(|x| *x = x.exponential()),
-            );
-            self.0.for_each(piece, |activation, values| match activation {
-                Activation::Sigmoid => values.iter_mut().for_each(|x| *x = one / (one + *x)),
-                Activation::Tanh => {
-                    values.iter_mut().for_each(|x| *x = one - T::of(2.0) / (one + *x));
-                }
-                Activation::Softmax => {
-                    let mut total = T::of(0.0);
-                    values.iter().for_each(|x| total += *x);
-                    values.iter_mut().for_each(|x| *x /= total);
-                }
-            });
-        }
+        by_rows(out, self.0.dim, |_, out| {
+            for piece in out.chunks_mut(rows * self.0.dim.max(1)) {
+                self.0.for_each(piece, |activation, values| match activation {
+                    Activation::Sigmoid => values.iter_mut().for_each(|x| *x = -*x),
+                    Activation::Tanh => values.iter_mut().for_each(|x| *x += *x),
+                    Activation::Softmax => {
+                        let Some(&first) = values.first() else { return };
+                        let most = values.iter().fold(first, |most, &x| x.greater(most));
+                        values.iter_mut().for_each(|x| *x -= most);
+                    }
+                });
+                wide(
+                    #[inline(always)]
+                    || piece.iter_mut().for_each(|x| *x = x.exponential()),
+                );
+                self.0.for_each(piece, |activation, values| match activation {
+                    Activation::Sigmoid => values.iter_mut().for_each(|x| *x = one / (one + *x)),
+                    Activation::Tanh => {
+                        values.iter_mut().for_each(|x| *x = one - T::of(2.0) / (one + *x));
+                    }
+                    Activation::Softmax => {
+                        let mut total = T::of(0.0);
+                        values.iter().for_each(|x| total += *x);
+                        values.iter_mut().for_each(|x| *x /= total);
+                    }
+                });
+            }
+        });
         Ok(())
     }
 
@@ -185,23 +188,25 @@ impl Kernel for ActivateBackward<'_> {
     fn run<T: Real>(&self, out: &mut [T], activated: &[T], _: &[T]) -> Result<()> {
         expect_lengths(Self::NAME, &[out.len()], &[activated.len()])?;
         let one = T::of(1.0);
-        let mut rest = activated;
-        self.0.for_each(out, |activation, gradient| {
-            let (y, later) = rest.split_at(gradient.len());
-            rest = later;
-            match activation {
-                Activation::Sigmoid => {
-                    gradient.iter_mut().zip(y).for_each(|(d, y)| *d *= *y * (one - *y));
+        by_rows(out, self.0.dim, |first, out| {
+            let mut rest = &activated[first * self.0.dim..];
+            self.0.for_each(out, |activation, gradient| {
+                let (y, later) = rest.split_at(gradient.len());
+                rest = later;
+                match activation {
+                    Activation::Sigmoid => {
+                        gradient.iter_mut().zip(y).for_each(|(d, y)| *d *= *y * (one - *y));
+                    }
+                    Activation::Tanh => {
+                        gradient.iter_mut().zip(y).for_each(|(d, y)| *d *= one - *y * *y);
+                    }
+                    Activation::Softmax => {
+                        let mut mean = T::of(0.0);
+                        gradient.iter().zip(y).for_each(|(d, y)| mean += *d * *y);
+                        gradient.iter_mut().zip(y).for_each(|(d, y)| *d = *y * (*d - mean));
+                    }
                 }
-                Activation::Tanh => {
-                    gradient.iter_mut().zip(y).for_each(|(d, y)| *d *= one - *y * *y);
-                }
-                Activation::Softmax => {
-                    let mut mean = T::of(0.0);
-                    gradient.iter().zip(y).for_each(|(d, y)| mean += *d * *y);
-                    gradient.iter_mut().zip(y).for_each(|(d, y)| *d = *y * (*d - mean));
-                }
-            }
+            });
         });
         Ok(())
     }
@@ -274,17 +279,24 @@ impl Kernel for Alive {
         let shape = self.0;
         let count = shape.steps * shape.batch * shape.per_step;
         expect_lengths(Self::NAME, &[out.len(), records.len()], &[count, count * shape.dim])?;
-        for sample in 0..shape.batch {
-            let mut alive = true;
-            for step in 0..shape.steps {
-                let at = shape.records_at(step, sample);
-                for record in at..at + shape.per_step {
-                    out[record] = T::of(if alive { 1.0 } else { 0.0 });
-                    // The flag's "yes" is a record's last value.
-                    alive &= records[(record + 1) * shape.dim - 1] > T::of(0.5);
+        let shares = shares(shape.batch, least_rows(shape.sequence()));
+        let parts = cut_blocks(out, shape.batch * shape.per_step, &shares, shape.per_step);
+        let parts = parts.into_iter().zip(&shares);
+        share_out(numbered(parts, &shares).collect(), &|(first, (mut steps, &count))| {
+            let steps: &mut Vec<&mut [T]> = &mut steps;
+            for sample in 0..count {
+                let mut alive = true;
+                for (step, out) in steps.iter_mut().enumerate() {
+                    let at = shape.records_at(step, first + sample);
+                    let out = out[sample * shape.per_step..].iter_mut().take(shape.per_step);
+                    for (record, out) in (at..).zip(out) {
+                        *out = T::of(if alive { 1.0 } else { 0.0 });
+                        // The flag's "yes" is a record's last value.
+                        alive &= records[(record + 1) * shape.dim - 1] > T::of(0.5);
+                    }
                 }
             }
-        }
+        });
         Ok(())
     }
 
@@ -311,23 +323,25 @@ impl Kernel for Place {
         if width < shape.sequence() {
             candle_core::bail!("{}: rows of {width} are too short", Self::NAME);
         }
-        for (sample, row) in out.chunks_exact_mut(width.max(1)).enumerate() {
-            let steps = row[..shape.sequence()].chunks_exact_mut(shape.per_step * shape.dim);
-            for (step, out) in steps.enumerate() {
-                let at = shape.records_at(step, sample);
-                for (record, out) in (at..).zip(out.chunks_exact_mut(shape.dim)) {
-                    let values = &records[record * shape.dim..(record + 1) * shape.dim];
-                    if alive[record] > T::of(0.0) {
-                        out.copy_from_slice(values);
-                    } else {
-                        // As a product, so that a NaN is seen though masked.
-                        for (out, value) in out.iter_mut().zip(values) {
-                            *out = *value * T::of(0.0);
+        by_rows(out, width, |first, out| {
+            for (sample, row) in out.chunks_exact_mut(width.max(1)).enumerate() {
+                let steps = row[..shape.sequence()].chunks_exact_mut(shape.per_step * shape.dim);
+                for (step, out) in steps.enumerate() {
+                    let at = shape.records_at(step, first + sample);
+                    for (record, out) in (at..).zip(out.chunks_exact_mut(shape.dim)) {
+                        let values = &records[record * shape.dim..(record + 1) * shape.dim];
+                        if alive[record] > T::of(0.0) {
+                            out.copy_from_slice(values);
+                        } else {
+                            // As a product, so that a NaN is seen though masked.
+                            for (out, value) in out.iter_mut().zip(values) {
+                                *out = *value * T::of(0.0);
+                            }
                         }
                     }
                 }
             }
-        }
+        });
         Ok(())
     }
 
@@ -357,20 +371,27 @@ impl Kernel for Take {
         if width < shape.sequence() {
             candle_core::bail!("{}: rows of {width} are too short", Self::NAME);
         }
-        for (sample, row) in samples.chunks_exact(width.max(1)).enumerate() {
-            let steps = row[..shape.sequence()].chunks_exact(shape.per_step * shape.dim);
-            for (step, values) in steps.enumerate() {
-                let at = shape.records_at(step, sample);
-                for (record, values) in (at..).zip(values.chunks_exact(shape.dim)) {
-                    let out = &mut out[record * shape.dim..(record + 1) * shape.dim];
-                    if alive[record] > T::of(0.0) {
-                        out.copy_from_slice(values);
-                    } else {
-                        out.fill(T::of(0.0));
+        let of_step = shape.per_step * shape.dim;
+        let shares = shares(shape.batch, least_rows(shape.sequence()));
+        let parts = cut_blocks(out, shape.batch * of_step, &shares, of_step);
+        share_out(numbered(parts, &shares).collect(), &|(first, mut steps)| {
+            let steps: &mut Vec<&mut [T]> = &mut steps;
+            for (step, out) in steps.iter_mut().enumerate() {
+                for (sample, out) in (first..).zip(out.chunks_exact_mut(of_step)) {
+                    let alive = &alive[shape.records_at(step, sample)..];
+                    let values = &samples[sample * width + step * of_step..][..of_step];
+                    let records =
+                        out.chunks_exact_mut(shape.dim).zip(values.chunks_exact(shape.dim));
+                    for ((out, values), alive) in records.zip(alive) {
+                        if *alive > T::of(0.0) {
+                            out.copy_from_slice(values);
+                        } else {
+                            out.fill(T::of(0.0));
+                        }
                     }
                 }
             }
-        }
+        });
         Ok(())
     }
 
