@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam::channel::{Receiver, RecvError, Sender, TryRecvError, TrySendError, bounded};
 use ns_model_format::{Bundle, FlowRate};
 
 use crate::attributes::{Arrivals, Batcher, Draws, Preparer};
@@ -26,10 +26,10 @@ use crate::render::{Event, Render};
 use crate::rolling::Slots;
 use crate::shared::{FlowLimits, Shared};
 use crate::timeline::Key;
-use crate::worker::{MOST_EVENTS, Worker};
+use crate::worker::Worker;
 
 /// Batches that a worker has handed over and the merge has not taken yet.
-const BATCHES_AHEAD: usize = 4;
+const BATCHES_AHEAD: usize = 16;
 const MOST_WORKERS: usize = 1024;
 /// A merge has all of them open.
 const MOST_PARTS: u64 = 512;
@@ -310,25 +310,26 @@ pub(crate) fn start<N: Networks, R: Render>(
     let source: Box<dyn Source<R::Item>> = match (count, workers.next()) {
         (1, Some(only)) => Box::new(only),
         (_, first) => {
-            let mut merge = Merge { feeds: Vec::new(), stop: stop.clone() };
+            let mut merge = Merge { feeds: Vec::new(), lent: None, stop: stop.clone() };
             for worker in first.into_iter().chain(workers).enumerate() {
                 merge.feeds.push(Feed::start(worker)?);
             }
             Box::new(merge)
         }
     };
-    Ok(Stream { source: Some(source), ready: VecDeque::new(), counters })
+    Ok(Stream { source: Some(source), ready: VecDeque::new(), limit: Key::MAX, counters })
 }
 
 /// Where a stream's events come from.
 trait Source<T>: Send {
-    /// Appends the next events; `false` if there are no more.
-    fn fill(&mut self, out: &mut VecDeque<Event<T>>) -> Result<bool, RuntimeError>;
+    /// Puts the next events into `ready` and says how far they are the next: to this key. What
+    /// lies after it stays there until the next call. `None` if there are no more.
+    fn fill(&mut self, ready: &mut VecDeque<Event<T>>) -> Result<Option<Key>, RuntimeError>;
 }
 
 impl<N: Networks, R: Render> Source<R::Item> for Worker<N, R> {
-    fn fill(&mut self, out: &mut VecDeque<Event<R::Item>>) -> Result<bool, RuntimeError> {
-        Worker::fill(self, out)
+    fn fill(&mut self, ready: &mut VecDeque<Event<R::Item>>) -> Result<Option<Key>, RuntimeError> {
+        Ok(Worker::fill(self, ready)?.then_some(Key::MAX))
     }
 }
 
@@ -337,6 +338,8 @@ pub struct Stream<T> {
     /// `None` once it has ended or failed.
     source: Option<Box<dyn Source<T>>>,
     ready: VecDeque<Event<T>>,
+    /// Those that are ready are the next as far as this.
+    limit: Key,
     counters: Arc<Counters>,
 }
 
@@ -392,12 +395,12 @@ impl<T> Stream<T> {
     /// Makes sure that an event is ready, unless there are no more.
     #[inline]
     fn fill(&mut self) -> Result<(), RuntimeError> {
-        while self.ready.is_empty()
+        while self.ready.front().is_none_or(|event| event.key() > self.limit)
             && let Some(source) = &mut self.source
         {
             match source.fill(&mut self.ready) {
-                Ok(true) => {}
-                Ok(false) => self.source = None,
+                Ok(Some(limit)) => self.limit = limit,
+                Ok(None) => self.source = None,
                 Err(error) => {
                     self.source = None;
                     return Err(error);
@@ -438,8 +441,16 @@ type Batch<T> = Result<VecDeque<Event<T>>, RuntimeError>;
 struct Feed<T> {
     /// `None` when the feed is dropped: its worker's next send fails then.
     batches: Option<Receiver<Batch<T>>>,
+    /// Set when the merge waits for this worker.
+    waited_for: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     ready: VecDeque<Event<T>>,
+}
+
+/// The merge, seen from a worker.
+struct Link<T> {
+    batches: Sender<Batch<T>>,
+    waited_for: Arc<AtomicBool>,
 }
 
 impl<T: Send + 'static> Feed<T> {
@@ -447,12 +458,14 @@ impl<T: Send + 'static> Feed<T> {
         (number, mut worker): (usize, Worker<N, R>),
     ) -> Result<Feed<T>, RuntimeError> {
         let (sender, batches) = bounded(BATCHES_AHEAD);
+        let waited_for = Arc::new(AtomicBool::new(false));
+        let link = Link { batches: sender, waited_for: waited_for.clone() };
         let run = move || {
-            let ended = std::panic::catch_unwind(AssertUnwindSafe(|| send(&mut worker, &sender)));
+            let ended = std::panic::catch_unwind(AssertUnwindSafe(|| send(&mut worker, &link)));
             if ended.is_err() {
                 let reason = "stopped by a panic".to_owned();
                 // Nobody listens once the stream is dropped.
-                let _ = sender.send(Err(RuntimeError::Worker { worker: number, reason }));
+                let _ = link.batches.send(Err(RuntimeError::Worker { worker: number, reason }));
             }
         };
         let thread = std::thread::Builder::new()
@@ -460,21 +473,26 @@ impl<T: Send + 'static> Feed<T> {
             .spawn(run)
             .map_err(|error| RuntimeError::Worker { worker: number, reason: error.to_string() })?;
         let (batches, thread) = (Some(batches), Some(thread));
-        Ok(Feed { batches, thread, ready: VecDeque::new() })
+        Ok(Feed { batches, waited_for, thread, ready: VecDeque::new() })
     }
 }
 
-fn send<N: Networks, R: Render>(worker: &mut Worker<N, R>, sender: &Sender<Batch<R::Item>>) {
+fn send<N: Networks, R: Render>(worker: &mut Worker<N, R>, link: &Link<R::Item>) {
+    let mut like_the_last = 0;
     loop {
-        let mut batch = VecDeque::new();
+        // Grown from nothing, all would be moved a second time.
+        let mut batch = VecDeque::with_capacity(like_the_last);
         let message = match worker.fill(&mut batch) {
-            Ok(true) => Ok(batch),
+            Ok(true) => {
+                like_the_last = batch.len();
+                Ok(batch)
+            }
             // The end is the channel's end.
             Ok(false) => return,
             Err(error) => Err(error),
         };
         let last = message.is_err();
-        if !send_while_working(worker, sender, message) || last {
+        if !send_while_working(worker, link, message) || last {
             return;
         }
     }
@@ -484,20 +502,23 @@ fn send<N: Networks, R: Render>(worker: &mut Worker<N, R>, sender: &Sender<Batch
 /// and who would wait for the others has them wait later. Returns whether to go on.
 fn send_while_working<N: Networks, R: Render>(
     worker: &mut Worker<N, R>,
-    sender: &Sender<Batch<R::Item>>,
+    link: &Link<R::Item>,
     mut message: Batch<R::Item>,
 ) -> bool {
+    if link.waited_for.swap(false, Ordering::Relaxed) {
+        worker.is_waited_for();
+    }
     loop {
-        message = match sender.try_send(message) {
+        message = match link.batches.try_send(message) {
             Err(TrySendError::Full(message)) => message,
             sent => return sent.is_ok(),
         };
         match worker.work_ahead() {
             Ok(true) => {}
-            Ok(false) => return sender.send(message).is_ok(),
+            Ok(false) => return link.batches.send(message).is_ok(),
             Err(error) => {
                 // First what came before it. Nobody listens once the stream is dropped.
-                let _ = sender.send(message).and_then(|()| sender.send(Err(error)));
+                let _ = link.batches.send(message).and_then(|()| link.batches.send(Err(error)));
                 return false;
             }
         }
@@ -508,16 +529,20 @@ impl<T> Feed<T> {
     /// Waits until an event is ready; `false` if there are no more.
     fn wait(&mut self) -> Result<bool, RuntimeError> {
         while self.ready.is_empty() {
-            match self.batches.as_ref().map(Receiver::recv) {
-                Some(Ok(batch)) => self.ready = batch?,
-                Some(Err(_)) | None => return Ok(false),
+            let Some(batches) = &self.batches else { return Ok(false) };
+            let batch = batches.try_recv().or_else(|error| match error {
+                TryRecvError::Disconnected => Err(RecvError),
+                TryRecvError::Empty => {
+                    self.waited_for.store(true, Ordering::Relaxed);
+                    batches.recv()
+                }
+            });
+            match batch {
+                Ok(batch) => self.ready = batch?,
+                Err(RecvError) => return Ok(false),
             }
         }
         Ok(true)
-    }
-
-    fn key(&self) -> Option<Key> {
-        self.ready.front().map(Event::key)
     }
 }
 
@@ -534,6 +559,8 @@ impl<T> Drop for Feed<T> {
 /// Several workers' events in one order.
 struct Merge<T> {
     feeds: Vec<Feed<T>>,
+    /// The feed whose queue is with the stream.
+    lent: Option<usize>,
     stop: Arc<AtomicBool>,
 }
 
@@ -546,7 +573,12 @@ impl<T> Drop for Merge<T> {
 }
 
 impl<T: Send> Source<T> for Merge<T> {
-    fn fill(&mut self, out: &mut VecDeque<Event<T>>) -> Result<bool, RuntimeError> {
+    /// Lends the queue of the feed with the earliest event, which gives all that precede the
+    /// others'.
+    fn fill(&mut self, ready: &mut VecDeque<Event<T>>) -> Result<Option<Key>, RuntimeError> {
+        if let Some(lent) = self.lent.take() {
+            std::mem::swap(ready, &mut self.feeds[lent].ready);
+        }
         let mut index = 0;
         while let Some(feed) = self.feeds.get_mut(index) {
             if feed.wait()? {
@@ -555,28 +587,22 @@ impl<T: Send> Source<T> for Merge<T> {
                 self.feeds.remove(index);
             }
         }
-        // The feed with the earliest event gives all that precede the others, until one that
-        // has no more must be waited for.
-        while out.len() < MOST_EVENTS {
-            let keys = || self.feeds.iter().map(Feed::key).zip(0..);
-            let Some((_, first)) = keys().min() else {
-                return Ok(false);
-            };
-            let limit = keys().filter(|&(_, at)| at != first).map(|(key, _)| key).min();
-            let ready = &mut self.feeds[first].ready;
-            let Some(limit) = limit else {
-                // A feed that is alone gives its whole batch.
-                out.append(ready);
-                break;
-            };
-            while let Some(event) = ready.pop_front_if(|event| Some(event.key()) <= limit) {
-                out.push_back(event);
-            }
-            if ready.is_empty() {
-                break;
+        // No two workers have events of one flow, so no two keys are the same.
+        let (mut first, mut limit) = (None, Key::MAX);
+        for (at, feed) in self.feeds.iter().enumerate() {
+            let Some(event) = feed.ready.front() else { continue };
+            match &mut first {
+                Some((key, _)) if event.key() > *key => limit = limit.min(event.key()),
+                _ => {
+                    let before = first.replace((event.key(), at));
+                    limit = before.map_or(limit, |(key, _)| key);
+                }
             }
         }
-        Ok(true)
+        let Some((_, at)) = first else { return Ok(None) };
+        std::mem::swap(ready, &mut self.feeds[at].ready);
+        self.lent = Some(at);
+        Ok(Some(limit))
     }
 }
 

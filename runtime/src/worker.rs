@@ -28,7 +28,14 @@ use crate::stages::{Stage, timed};
 use crate::timeline::{Key, Timeline};
 
 /// Events handed over at once.
-pub(crate) const MOST_EVENTS: usize = 4096;
+const MOST_EVENTS: usize = 4096;
+
+/// Records that a worker computes at least though nobody takes them. With more than it takes to be
+/// never waited for, their memory leaves the caches before they do.
+const LEAST_AHEAD: usize = 1 << 14;
+
+/// Times that a worker stops working ahead, and is not waited for, until half is enough.
+const STOPS: u32 = 64;
 
 pub(crate) struct Worker<N, R: Render> {
     /// One a chunk of the span.
@@ -36,6 +43,10 @@ pub(crate) struct Worker<N, R: Render> {
     preparer: Preparer,
     timeline: Timeline<R::Item>,
     queue_cap: usize,
+    /// Records in the queue that it stops working ahead at.
+    ahead: usize,
+    /// Times that it has since it was waited for.
+    stops: u32,
     /// Flows after this key are not stepped; set while the queue is too long.
     horizon: Option<Key>,
     /// No event to come is before this, and the lane that it will be in;
@@ -61,6 +72,8 @@ impl<N: Networks, R: Render> Worker<N, R> {
             preparer,
             timeline: Timeline::new(),
             queue_cap: queue_cap.max(1),
+            ahead: queue_cap,
+            stops: 0,
             horizon: None,
             handed: Vec::new(),
             stop,
@@ -93,10 +106,26 @@ impl<N: Networks, R: Render> Worker<N, R> {
         }
     }
 
-    /// Computes more events, which wait as long as nobody takes them; `false` if there is no
-    /// room for them, there are no more, or on `stop`.
+    /// Computes more events, which wait as long as nobody takes them; `false` if so many wait that
+    /// it is better to wait with them, there are no more, or on `stop`.
     pub(crate) fn work_ahead(&mut self) -> Result<bool, RuntimeError> {
-        Ok(self.timeline.len() < self.queue_cap && self.advance()?)
+        if self.timeline.len() < self.ahead {
+            return self.advance();
+        }
+        self.stops += 1;
+        if self.stops == STOPS {
+            self.ahead = (self.ahead / 2).max(LEAST_AHEAD.min(self.queue_cap));
+            self.stops = 0;
+        }
+        Ok(false)
+    }
+
+    /// Somebody waits for its events: if it has stopped working ahead since the last time, that
+    /// was too early.
+    pub(crate) fn is_waited_for(&mut self) {
+        if std::mem::take(&mut self.stops) > 0 {
+            self.ahead = self.ahead.saturating_mul(2).min(self.queue_cap);
+        }
     }
 
     /// Steps who is waited for; `false` if there are no more flows, or on `stop`.
