@@ -365,6 +365,21 @@ fn texts_of_which_no_two_are_alike_share_bins() {
 }
 
 #[test]
+fn what_is_said_again_and_again_is_repeated() {
+    const NAME: &str = r#"{ "column": "name", "type": "string", "encoding": "categorical" }"#;
+    // Three times each, names of hundreds: one pass over them learns no two as a pair.
+    let name = |row: u32| (row / 400 / 3 * 7 + row % 400).wrapping_mul(2_654_435_761) >> 24;
+    let records = (0..3600).map(|row| (f64::from(row), row % 400, format!("n{}", name(row))));
+    let (rows, _) = rows_like(&table("name", records), (HOST, NAME), 400);
+    let mut flows: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    rows.iter().for_each(|row| flows.entry(&row["host"]).or_default().push(&row["name"]));
+    let pairs = || flows.values().flat_map(|names| names.windows(2));
+    let repeated = pairs().filter(|pair| pair[0] == pair[1]).count();
+    let share = repeated as f64 / pairs().count() as f64;
+    assert!((0.4..0.9).contains(&share), "{share}, in the table 0.75");
+}
+
+#[test]
 fn values_are_missing_where_they_were() {
     let rtt = r#"{ "column": "rtt", "type": "float", "missing": "indicator" }"#;
     let cell =

@@ -13,6 +13,9 @@ use crate::ingest::Trace;
 pub(super) const CONSTANT_SHARE: f64 = 0.95;
 /// A value in a bin is often that of the record before if so many of those in bins are.
 const REPEATS_SHARE: f64 = 0.01;
+/// Where so many of a field's values are repeated, that is learned as one token, and not of each
+/// value by itself. Where fewer are, as of lengths of packets, models were worse for it.
+const MOSTLY: f64 = 0.6;
 const MEAN_BINS: usize = 24;
 
 /// A measurement's tokens, one a record of the trace in its order of flows.
@@ -128,8 +131,8 @@ pub(super) fn mean(
     Some((variable(name, size, Says::Mean { measurement: at, tokens: codec }), tokens))
 }
 
-/// Gives records whose value has no token of its own and is that of the record before one
-/// more token, if there are enough of them.
+/// Gives records whose value is that of the record before one more token: all of them where most
+/// records are such, else those without a token of their own, if there are enough of them.
 pub(super) fn mark_repeats(
     one: &Measured<'_>,
     trace: &Trace,
@@ -138,13 +141,18 @@ pub(super) fn mark_repeats(
     tokens: &mut [u32],
 ) -> bool {
     let Some(column) = trace.column(&one.field.name) else { return false };
-    let in_bin = |at: &usize| !one.codec.is_exact(one.tokens[*at]);
-    let later = || (0..rows.len()).filter(|at| !is_first_of_flow(ends, *at)).filter(in_bin);
     let value = |at: usize| column.column.value(rows[at]);
-    let repeated: Vec<usize> = later().filter(|&at| value(at) == value(at - 1)).collect();
-    if repeated.is_empty() || (repeated.len() as f64) < REPEATS_SHARE * later().count() as f64 {
-        return false;
-    }
+    let later = || (0..rows.len()).filter(|at| !is_first_of_flow(ends, *at));
+    let in_bin = |at: &usize| !one.codec.is_exact(one.tokens[*at]);
+    let enough = |among: Vec<usize>, share: f64| {
+        let is_repeat = |at: &usize| value(*at) == value(at - 1);
+        let repeated: Vec<usize> = among.iter().copied().filter(is_repeat).collect();
+        let enough = (share * among.len() as f64).max(1.0);
+        (repeated.len() as f64 >= enough).then_some(repeated)
+    };
+    let repeated = enough(later().collect(), MOSTLY)
+        .or_else(|| enough(later().filter(in_bin).collect(), REPEATS_SHARE));
+    let Some(repeated) = repeated else { return false };
     let repeat = one.codec.sizes()[0] as u32;
     repeated.into_iter().for_each(|at| tokens[at] = repeat);
     true
