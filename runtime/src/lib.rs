@@ -107,6 +107,7 @@ mod rolling;
 pub mod rows;
 mod select;
 mod shared;
+pub mod signals;
 pub mod sink;
 pub mod stages;
 pub mod stats;

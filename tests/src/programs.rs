@@ -67,8 +67,13 @@ pub fn interrupted(training: &mut Command) -> Option<i32> {
 
 /// Sends SIGINT to a process that was started and not waited for.
 pub fn interrupt(child: &Child) {
+    signal(child, libc::SIGINT);
+}
+
+/// Sends a signal to a process that was started and not waited for.
+pub fn signal(child: &Child, signal: i32) {
     // SAFETY: kill has no memory effects; the child has not been waited for.
-    #[expect(unsafe_code, reason = "std has no way to send SIGINT")]
-    let sent = unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
+    #[expect(unsafe_code, reason = "std has no way to send signals")]
+    let sent = unsafe { libc::kill(child.id() as libc::pid_t, signal) };
     assert_eq!(sent, 0);
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use ns_tests::{has_tool, interrupt, lab_capture, program};
+use ns_tests::{has_tool, interrupt, lab_capture, program, signal};
 use pcap_file::pcap::PcapReader;
 
 fn run(name: &str, arguments: &str, folder: &Path) -> String {
@@ -194,7 +194,9 @@ fn an_interrupted_run_finishes_all_its_files() {
         assert!(child.try_wait().expect("it runs").is_none());
         std::thread::sleep(Duration::from_millis(5));
     }
+    // One right after the other, as from a terminal and `timeout` at once, are one request.
     interrupt(&child);
+    signal(&child, libc::SIGTERM);
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
     let mut names: Vec<String> = std::fs::read_dir(folder.path())
         .expect("a folder")
@@ -223,7 +225,7 @@ fn a_second_signal_ends_a_run_that_cannot_write() {
     let mut pipe = child.stdout.take().expect("piped");
     pipe.read_exact(&mut [0; 24]).expect("a header");
     interrupt(&child);
-    // A signal that comes while the same one waits to be seen is none.
+    // Those of the first half second are the same request.
     while child.try_wait().expect("its state").is_none() {
         std::thread::sleep(Duration::from_millis(20));
         interrupt(&child);

@@ -61,8 +61,7 @@ impl Choice {
 #[cfg(not(feature = "cuda"))]
 fn open_cuda(_number: usize) -> anyhow::Result<Device> {
     anyhow::bail!(
-        "this ns-train was built without CUDA; build it with `cargo build --release -p ns-trainer \
-         --features cuda`, or use `--device cpu`"
+        "this ns-train was built without CUDA; build one with `./run cuda`, or use `--device cpu`"
     )
 }
 
@@ -82,7 +81,13 @@ fn open_cuda(number: usize) -> anyhow::Result<Device> {
     });
     panic::set_hook(hook);
     match opened {
-        Ok(opened) => opened.with_context(|| format!("cannot open `cuda:{number}`")),
+        // Without the backtrace that candle adds, which is of no use to who asked for a GPU.
+        Ok(opened) => opened
+            .map_err(|error| match error {
+                candle_core::Error::WithBacktrace { inner, .. } => *inner,
+                error => error,
+            })
+            .with_context(|| format!("cannot open `cuda:{number}`")),
         Err(cause) => {
             // Behind the dash it lists dozens of file names.
             let cause = cause.downcast_ref::<String>().and_then(|text| text.split(" - ").next());

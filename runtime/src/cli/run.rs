@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -34,6 +33,7 @@ use crate::packets::{
 use crate::prefix::AddressMap;
 use crate::render::Render;
 use crate::rows::RowRender;
+use crate::signals;
 use crate::sink::{
     CsvFormat, ExportFormat, ExportSink, FileSink, FlowNotes, FlowRender, FlowSink, Item, NullSink,
     PcapFormat, PcapngFormat, Sink, SinkError, Target,
@@ -348,11 +348,9 @@ impl<'a> Plan<'a> {
             tell(&format!("sending to {}, seed {}\n", self.target(), self.seed));
         }
         let control = Arc::new(Control::default());
-        listen(&control).context("cannot listen to signals").map_err(|error| Failure {
-            exit: Exit::Failed,
-            error,
-            hint: None,
-        })?;
+        signals::listen(Arc::clone(&control.stop))
+            .context("cannot listen to signals")
+            .map_err(|error| Failure { exit: Exit::Failed, error, hint: None })?;
         let events =
             Generator::open(Arc::clone(&self.bundle), self.generate.clone())?.stream(render)?;
         let stats = events.stats_reader();
@@ -567,21 +565,6 @@ fn print(
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(fail(error.into())),
         _ => Ok(Exit::Done),
     }
-}
-
-/// The first SIGINT or SIGTERM asks to stop, the second stops at once.
-fn listen(control: &Control) -> std::io::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let asked = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        let exit = 128 + signal;
-        signal_hook::flag::register_conditional_shutdown(signal, exit, Arc::clone(&asked))?;
-        signal_hook::flag::register(signal, Arc::clone(&asked))?;
-        signal_hook::flag::register_usize(signal, Arc::clone(&control.stop), signal as usize)?;
-    }
-    // A file at the limit of its size is an error of the write, not a signal's death.
-    signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
-    Ok(())
 }
 
 /// Numbers up to 2^53, which every reader of JSON keeps.
