@@ -6,7 +6,7 @@
 //! by record a few tokens more, given what an LSTM has seen of the flow, how many records
 //! are left, and how much of the planned time.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::codec::{Codec, Encoder, TokensCodec};
 use crate::schema::Schema;
@@ -26,6 +26,10 @@ const MOST_KINDS: usize = 1 << 10;
 const MOST_LISTED: usize = 1 << 22;
 /// Most combinations of all lists of what comes later, taken with each set of a support.
 const MOST_STEPS: usize = 1 << 26;
+/// Most steps from the value before that a head says.
+pub const MOST_FIELD_STEPS: usize = 64;
+/// How long one is at most, in ticks.
+pub const LONGEST_STEP: u32 = 1 << 20;
 /// Most pairs of tokens that are said not to go together, for two variables.
 pub const MOST_ABSENT: usize = 1 << 12;
 
@@ -50,6 +54,26 @@ pub fn budget_bucket(left_us: f64, gaps: u32) -> usize {
 }
 
 /// Half octaves from 1 to a number of at least 1, rounded down: the exponent of its square.
+/// Steps; earlier files say whether there is one of nothing.
+fn steps<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i32>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Repeats(bool),
+        Steps(Vec<i32>),
+    }
+    Ok(match Written::deserialize(deserializer)? {
+        Written::Repeats(repeats) => {
+            if repeats {
+                vec![0]
+            } else {
+                Vec::new()
+            }
+        }
+        Written::Steps(steps) => steps,
+    })
+}
+
 fn half_octaves(number: f64) -> usize {
     let exponent = (number * number).to_bits() >> 52;
     (exponent as usize).saturating_sub(1023)
@@ -276,9 +300,16 @@ pub enum RecordSays {
     Field {
         /// The field.
         field: usize,
-        /// Whether one more token says that the value is that of the record before.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        repeats: bool,
+        /// What tokens after the measurement's own say, one each: the value is that of the
+        /// record before and so many ticks more ([`crate::Field::tick`]), within the range of
+        /// all values. Ascending; at most [`MOST_FIELD_STEPS`].
+        #[serde(
+            default,
+            alias = "repeats",
+            deserialize_with = "steps",
+            skip_serializing_if = "Vec::is_empty"
+        )]
+        steps: Vec<i32>,
     },
     /// Microseconds since the record before; a flow's first has none.
     Gap {
@@ -505,10 +536,17 @@ impl Autoregressive {
                     }
                     combinations.len()
                 }
-                RecordSays::Field { field, repeats } => {
+                RecordSays::Field { field, steps } => {
                     let size = measurement(*field)?;
                     told[*field] += 1;
-                    size + usize::from(*repeats)
+                    let far = |step: &i32| step.unsigned_abs() > LONGEST_STEP;
+                    if !steps.is_sorted_by(|one, next| one < next)
+                        || steps.len() > MOST_FIELD_STEPS
+                        || steps.iter().any(far)
+                    {
+                        return fail("steps that are too many, too long or not ascending");
+                    }
+                    size + steps.len()
                 }
                 RecordSays::Gap { tokens } => {
                     if at + 1 != self.heads.len() {
@@ -553,6 +591,26 @@ mod tests {
             [0, 1, 15, 16, 22, 23, 31, 32, 45, 46, 64, u32::MAX].map(count_bucket).to_vec();
         assert_eq!(buckets, [0, 1, 15, 16, 16, 17, 17, 18, 18, 19, 20, 31]);
         assert!((0..100_000).map(count_bucket).is_sorted());
+    }
+
+    #[test]
+    fn what_repeats_in_an_earlier_file_is_a_step_of_nothing() {
+        let read = |text: &str| serde_json::from_str::<RecordSays>(text);
+        let says = |steps: &[i32]| RecordSays::Field { field: 3, steps: steps.to_vec() };
+        for (text, steps) in [
+            (r#"{"what":"field","field":3}"#, &[][..]),
+            (r#"{"what":"field","field":3,"repeats":false}"#, &[]),
+            (r#"{"what":"field","field":3,"repeats":true}"#, &[0]),
+            (r#"{"what":"field","field":3,"steps":[-2,0,7]}"#, &[-2, 0, 7]),
+        ] {
+            assert_eq!(read(text).expect(text), says(steps));
+        }
+        for wrong in ["1", "[0.5]", "\"all\"", "[3000000000]"] {
+            let text = format!(r#"{{"what":"field","field":3,"steps":{wrong}}}"#);
+            assert!(read(&text).is_err(), "{text}");
+        }
+        let text = serde_json::to_string(&says(&[-2, 0, 7])).expect("JSON");
+        assert_eq!(read(&text).expect(&text), says(&[-2, 0, 7]));
     }
 
     #[test]

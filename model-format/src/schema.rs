@@ -79,6 +79,15 @@ impl Field {
         self.codec.folded_dim()
     }
 
+    /// The smallest difference of two numbers that their text tells.
+    #[must_use]
+    pub fn tick(&self) -> f64 {
+        match self.kind {
+            FieldKind::Float { decimals } => 0.1_f64.powi(i32::from(decimals)),
+            _ => 1.0,
+        }
+    }
+
     /// The value that a cell of text stands for, the reverse of
     /// [`Self::write_text`]; `None` for text, which is itself.
     ///

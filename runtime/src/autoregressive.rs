@@ -32,8 +32,8 @@ use chain::Chain;
 pub(crate) use chain::forced_places;
 pub use drafts::Drafts;
 pub(crate) use drafts::Rule;
-pub(crate) use records::BEFORE_TOKENS;
 use records::Records;
+pub(crate) use records::{BEFORE_SAID, SAID};
 pub(crate) use tables::Tables;
 pub(crate) use wish::Wishes;
 
@@ -47,7 +47,7 @@ pub(crate) struct Widths {
     heads: usize,
     joints: usize,
     joint_progress: usize,
-    repeats: usize,
+    stepping: usize,
     constants: usize,
 }
 
@@ -62,7 +62,7 @@ impl Widths {
             heads: model.heads.len(),
             joints: model.heads.iter().filter(|head| joint::is_joint(head)).count(),
             joint_progress: model.heads.iter().map(joint::progress).sum(),
-            repeats: model.heads.iter().filter(|head| records::repeats(head)).count(),
+            stepping: model.heads.iter().filter(|head| !records::steps(head).is_empty()).count(),
             constants: model.constants().count(),
         }
     }
@@ -90,9 +90,9 @@ impl Widths {
     /// What is kept of a flow beside the LSTM's states: one more than each head's token,
     /// the next record's index, the time since the first as seconds and microseconds, the
     /// microseconds of the gaps as drawn and of the longest of them, what each joint head keeps ([`joint::progress`]),
-    /// and for each head that repeats token and place of the value before.
+    /// and for each head that says steps [`SAID`] numbers of the value before.
     pub(crate) fn progress(self) -> usize {
-        self.repeats_from() + 2 * self.repeats
+        self.steps_from() + SAID * self.stepping
     }
 
     /// Where in it what joint heads keep begins.
@@ -100,8 +100,8 @@ impl Widths {
         self.clock() + CLOCK
     }
 
-    /// Where in it what repeating heads keep begins.
-    fn repeats_from(self) -> usize {
+    /// Where in it what heads that say steps keep begins.
+    fn steps_from(self) -> usize {
         self.joints_from() + self.joint_progress
     }
 

@@ -4,7 +4,7 @@ use ns_model_format::autoregressive::{Autoregressive, Says};
 use ns_model_format::codec::{Codec, FloatCodec, TokensCodec};
 use ns_model_format::{Activation, Field, FoldedLayout, Layout, Schema, Value};
 
-use crate::autoregressive::BEFORE_TOKENS;
+use crate::autoregressive::{BEFORE_SAID, SAID};
 
 /// Reads a flow's attributes out of a row.
 #[derive(Clone, Debug)]
@@ -329,31 +329,49 @@ impl RecordDecoder {
 /// Reads records out of rows of tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenRecords {
-    codecs: Vec<TokensCodec>,
+    fields: Vec<TokenField>,
     values: Vec<Value>,
+}
+
+#[derive(Clone, Debug)]
+struct TokenField {
+    codec: TokensCodec,
+    tick: f64,
+    /// Smallest and largest value.
+    range: (f64, f64),
 }
 
 impl TokenRecords {
     fn new(schema: &Schema) -> TokenRecords {
         // A bundle was checked for fields that all are tokens.
-        let codec = |field: &Field| match &field.codec {
-            Codec::Tokens(codec) => Some(codec.clone()),
+        let of_tokens = |field: &Field| match &field.codec {
+            Codec::Tokens(codec) => {
+                Some(TokenField { codec: codec.clone(), tick: field.tick(), range: codec.range() })
+            }
             _ => None,
         };
         TokenRecords {
-            codecs: schema.measurements.iter().filter_map(codec).collect(),
+            fields: schema.measurements.iter().filter_map(of_tokens).collect(),
             values: vec![Value::Int(0); schema.measurements.len()],
         }
     }
 
     #[inline]
     fn decode(&mut self, row: &[f32]) -> (f64, bool) {
-        let measurements = row[BEFORE_TOKENS..].chunks_exact(2);
-        for (value, (codec, said)) in
-            self.values.iter_mut().zip(self.codecs.iter().zip(measurements))
+        let measurements = row[BEFORE_SAID..].chunks_exact(SAID);
+        for (value, (field, said)) in
+            self.values.iter_mut().zip(self.fields.iter().zip(measurements))
         {
+            let TokenField { codec, tick, range: (smallest, largest) } = field;
+            let (token, within, ticks) = (said[0] as u32, f64::from(said[1]), f64::from(said[2]));
             // By parts, as below.
-            *value = match codec.value(&[said[0] as u32], f64::from(said[1])) {
+            *value = match codec.value(&[token], within) {
+                Value::Int(number) if ticks != 0.0 => {
+                    Value::Int((number as f64 + ticks).clamp(*smallest, *largest) as i64)
+                }
+                Value::Float(number) if ticks != 0.0 => {
+                    Value::Float((number + ticks * tick).clamp(*smallest, *largest))
+                }
                 Value::Int(number) => Value::Int(number),
                 Value::Float(number) => Value::Float(number),
                 other => other,

@@ -380,6 +380,42 @@ fn what_is_said_again_and_again_is_repeated() {
 }
 
 #[test]
+fn counters_count_on() {
+    const COUNTER: &str = r#"{ "column": "counter", "type": "integer", "encoding": "bit" }"#;
+    const CLOCK: &str = r#"{ "column": "clock", "type": "float", "encoding": "quantile" }"#;
+    let begin = |flow: u32| flow.wrapping_mul(2_654_435_761) >> 12;
+    let cells = |row: u32| {
+        let (flow, record) = (row % 400, row / 400);
+        // Every third record counts two on; the other field is hundredths.
+        let counted = record + record / 3;
+        format!("{},{}.{:02}", begin(flow) + counted, begin(flow) % 977, counted)
+    };
+    let records = (0..3600).map(|row| (f64::from(row), row % 400, cells(row)));
+    let columns = (HOST, &*format!("{COUNTER}, {CLOCK}"));
+    let (rows, _) = rows_like(&table("counter,clock", records), columns, 400);
+    let mut flows: BTreeMap<&str, Vec<(i64, i64)>> = BTreeMap::new();
+    for row in &rows {
+        let hundredths = (row["clock"].parse::<f64>().expect("a number") * 100.0).round();
+        let counter = row["counter"].parse().expect("a whole number");
+        flows.entry(&row["host"]).or_default().push((counter, hundredths as i64));
+    }
+    let pairs = || flows.values().flat_map(|values| values.windows(2));
+    let all = pairs().count() as f64;
+    let share = |of: fn(&(i64, i64)) -> i64, step: i64| {
+        pairs().filter(|pair| of(&pair[1]) - of(&pair[0]) == step).count() as f64 / all
+    };
+    for of in [|values: &(i64, i64)| values.0, |values: &(i64, i64)| values.1] {
+        let [one, two] = [1, 2].map(|step| share(of, step));
+        // In the table three quarters and a quarter; one pass over it learns most of that.
+        assert!(one > 0.4 && two > 0.1 && one + two > 0.6, "{one} and {two} of {all}");
+    }
+    let largest = (0..400).map(begin).max().expect("flows") + 20;
+    assert!(
+        flows.values().flatten().all(|(counter, _)| (0..=i64::from(largest)).contains(counter))
+    );
+}
+
+#[test]
 fn values_are_missing_where_they_were() {
     let rtt = r#"{ "column": "rtt", "type": "float", "missing": "indicator" }"#;
     let cell =

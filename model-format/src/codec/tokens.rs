@@ -345,6 +345,24 @@ impl TokensCodec {
         }
     }
 
+    /// The smallest and the largest number that tokens say; nothing is outside of the range of
+    /// what are no numbers.
+    #[must_use]
+    pub fn range(&self) -> (f64, f64) {
+        let (mut smallest, mut largest) = (f64::INFINITY, f64::NEG_INFINITY);
+        if let Values::Numbers(values) = &self.values {
+            smallest = values.first().copied().unwrap_or(smallest);
+            largest = values.last().copied().unwrap_or(largest);
+            if let Rest::Bins { edges, .. } = &self.rest {
+                // Whole numbers are below a bin's last edge.
+                let last = edges[edges.len() - 1];
+                smallest = smallest.min(edges[0]);
+                largest = largest.max(if self.integer { (last - 1.0).ceil() } else { last });
+            }
+        }
+        if smallest <= largest { (smallest, largest) } else { (f64::NEG_INFINITY, f64::INFINITY) }
+    }
+
     fn number(&self, number: f64) -> Value {
         // Bins of whole numbers have whole edges: below an edge is inside.
         if self.integer { Value::Int(number.floor() as i64) } else { Value::Float(number) }

@@ -29,19 +29,26 @@ const SHARE_LEFT: f64 = 0.25;
 const MIDDLE: f32 = 0.5;
 /// Values of a record's row before its measurements: the gap in microseconds, and
 /// whether another record follows.
-pub(crate) const BEFORE_TOKENS: usize = 2;
+pub(crate) const BEFORE_SAID: usize = 2;
+/// Values of a measurement: its token, the place within a bin, and the ticks that steps add.
+pub(crate) const SAID: usize = 3;
 
-/// Whether a head's last token says that the value is that of the record before.
-pub(super) fn repeats(head: &Head) -> bool {
-    matches!(head.says, RecordSays::Field { repeats: true, .. })
+/// What a head's last tokens say beside the value of the record before.
+pub(super) fn steps(head: &Head) -> &[i32] {
+    match &head.says {
+        RecordSays::Field { steps, .. } => steps,
+        _ => &[],
+    }
 }
 
 struct RecordHead<G> {
     size: usize,
     graph: G,
     joint: Option<Joint>,
-    /// Where in the progress the value before is, if one more token repeats it.
-    repeats: Option<usize>,
+    /// What its last tokens add to the value before.
+    steps: Vec<f32>,
+    /// Where that value is in what is kept, if there are any.
+    kept: usize,
     /// An earlier head, and what this one does not say after each of its tokens.
     absent: Vec<(usize, Vec<Vec<u32>>)>,
 }
@@ -93,7 +100,7 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
     ) -> Records<G, S> {
         let widths = Widths::of(model);
         let (mut joints, mut places) = (0.., widths.joints_from());
-        let mut repeating = (widths.repeats_from()..).step_by(2);
+        let mut stepping = (widths.steps_from()..).step_by(SAID);
         let head = |(at, (head, graph)): (usize, (&Head, G))| RecordHead {
             size: head.size,
             graph,
@@ -106,7 +113,8 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                 }
                 _ => None,
             },
-            repeats: repeats(head).then(|| repeating.next()).flatten(),
+            steps: steps(head).iter().map(|&step| step as f32).collect(),
+            kept: if steps(head).is_empty() { 0 } else { stepping.next().unwrap_or(0) },
             absent: head
                 .absent
                 .iter()
@@ -247,7 +255,7 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                 },
             );
         };
-        let RecordHead { graph, joint, repeats, absent, .. } = &mut heads[at];
+        let RecordHead { graph, joint, steps, absent, .. } = &mut heads[at];
         let progress = progress.chunks_exact(widths.progress());
         let noise = noise.chunks_exact(2 * count);
         let mut rows = tokens.chunks_exact(count).zip(gates()).zip(progress).zip(noise);
@@ -264,7 +272,7 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                             joint.allowed(gates, before, progress, left, some)
                         });
                         // A first record has none before it.
-                        let there = logits.len() - usize::from(repeats.is_some() && index == 0);
+                        let there = logits.len() - if index == 0 { steps.len() } else { 0 };
                         let without = absent.iter().filter_map(|(before, lists)| {
                             lists.get(tokens[*before].get() as usize)
                         });
@@ -337,37 +345,39 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
             let direction =
                 direction.and_then(|(head, of)| of.get(tokens[*head] as usize)).copied();
             for source in &*sources {
-                let (token, within) = match source {
-                    Source::Head(head) => {
-                        let said = (tokens[*head] as f32, noise[2 * head + 1]);
-                        match heads[*head].repeats {
-                            None => said,
-                            Some(at) => {
-                                let kept = &mut rest[at - count - CLOCK..][..2];
-                                if (tokens[*head] as usize) < heads[*head].size - 1 {
-                                    kept.copy_from_slice(&[said.0, said.1]);
-                                }
-                                (kept[0], kept[1])
+                let said: [f32; SAID] = match source {
+                    Source::Head(at) => {
+                        let (head, token) = (&heads[*at], tokens[*at] as usize);
+                        let said = [token as f32, noise[2 * at + 1], 0.0];
+                        let own = head.size - head.steps.len();
+                        if head.steps.is_empty() {
+                            said
+                        } else {
+                            let kept = &mut rest[head.kept - count - CLOCK..][..SAID];
+                            match head.steps.get(token.wrapping_sub(own)) {
+                                Some(step) => kept[2] += step,
+                                None => kept.copy_from_slice(&said),
                             }
+                            [kept[0], kept[1], kept[2]]
                         }
                     }
                     Source::Joint(head, place) => {
                         let joint = heads[*head].joint.as_ref();
                         let fields = joint.map(|j| &j.combinations[tokens[*head] as usize]);
-                        (fields.map_or(0.0, |fields| fields[*place] as f32), MIDDLE)
+                        [fields.map_or(0.0, |fields| fields[*place] as f32), MIDDLE, 0.0]
                     }
                     Source::Constant(places, values) => {
                         let is_of = |of: &Option<u8>| {
                             of.zip(direction).is_none_or(|(of, direction)| of == direction)
                         };
                         let place = places.iter().find(|(of, _)| is_of(of)).map(|&(_, at)| at);
-                        let found = place.map(|at| (gates[at], gates[at + 1]));
+                        let found = place.map(|at| [gates[at], gates[at + 1], 0.0]);
                         found
-                            .filter(|(token, _)| (*token as usize) < *values)
-                            .unwrap_or((0.0, MIDDLE))
+                            .filter(|[token, ..]| (*token as usize) < *values)
+                            .unwrap_or([0.0, MIDDLE, 0.0])
                     }
                 };
-                out.extend([token, within]);
+                out.extend(said);
             }
         }
     }

@@ -1,9 +1,12 @@
 //! The fields of a trace's records as tokens, flow by flow, and what they say of their flow.
 
-use ns_model_format::Field;
-use ns_model_format::autoregressive::{Says, Variable};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use ns_model_format::autoregressive::{LONGEST_STEP, MOST_FIELD_STEPS, Says, Variable};
 use ns_model_format::codec::{TokenOptions, TokensCodec};
 use ns_model_format::schema::packet_field::DIRECTION;
+use ns_model_format::{Field, Value};
 
 use super::chain::variable;
 use crate::ingest::Trace;
@@ -11,10 +14,14 @@ use crate::ingest::Trace;
 /// A field of a record is the flow's if so many of the records have the value that the
 /// flow's first record (of their direction) has.
 pub(super) const CONSTANT_SHARE: f64 = 0.95;
-/// A value in a bin is often that of the record before if so many of those in bins are.
-const REPEATS_SHARE: f64 = 0.01;
-/// Where so many of a field's values are repeated, that is learned as one token, and not of each
-/// value by itself. Where fewer are, as of lengths of packets, models were worse for it.
+/// A step from the value before has a token if so many of the values are told by it, and so many
+/// times as many as of values that have nothing to do with each other.
+const STEPS_SHARE: f64 = 0.01;
+const FEWEST_STEPS: f64 = 4.0;
+const BY_CHANCE: usize = 4;
+/// Steps are told where they tell so many of a field's values. Where fewer, as of lengths of
+/// packets, models were no better or worse for it; there only a value without a token of its own is
+/// said to be that of the record before.
 const MOSTLY: f64 = 0.6;
 const MEAN_BINS: usize = 24;
 
@@ -61,24 +68,24 @@ impl Records<'_> {
         })
     }
 
-    /// The share of records after a flow's first (of their direction) that say the same
+    /// The share of records after a flow's first (of their direction) that have the same value
     /// as that; 1 if there are none.
-    pub(super) fn constant_share(&self, tokens: &[u32]) -> f64 {
-        let (mut same, mut all) = (0_u64, 0_u64);
+    pub(super) fn constant_share(&self, same: impl Fn(usize, usize) -> bool) -> f64 {
+        let (mut constant, mut all) = (0_u64, 0_u64);
         for range in self.flows() {
             let mut first = [None; 2];
             for record in range {
                 let first = &mut first[self.direction(record)];
                 match first {
-                    None => *first = Some(tokens[record]),
+                    None => *first = Some(record),
                     Some(first) => {
                         all += 1;
-                        same += u64::from(*first == tokens[record]);
+                        constant += u64::from(same(*first, record));
                     }
                 }
             }
         }
-        if all == 0 { 1.0 } else { same as f64 / all as f64 }
+        if all == 0 { 1.0 } else { constant as f64 / all as f64 }
     }
 }
 
@@ -131,31 +138,61 @@ pub(super) fn mean(
     Some((variable(name, size, Says::Mean { measurement: at, tokens: codec }), tokens))
 }
 
-/// Gives records whose value is that of the record before one more token: all of them where most
-/// records are such, else those without a token of their own, if there are enough of them.
-pub(super) fn mark_repeats(
+/// Gives records whose value is that of the record before, or a few ticks from it, tokens that say
+/// so: all of them where most records are such; else those without a token of their own whose value
+/// is the same, if there are enough of them. Gives the steps that have a token.
+pub(super) fn mark_steps(
     one: &Measured<'_>,
     trace: &Trace,
     rows: &[usize],
     ends: &[u64],
     tokens: &mut [u32],
-) -> bool {
-    let Some(column) = trace.column(&one.field.name) else { return false };
-    let value = |at: usize| column.column.value(rows[at]);
-    let later = || (0..rows.len()).filter(|at| !is_first_of_flow(ends, *at));
-    let in_bin = |at: &usize| !one.codec.is_exact(one.tokens[*at]);
-    let enough = |among: Vec<usize>, share: f64| {
-        let is_repeat = |at: &usize| value(*at) == value(at - 1);
-        let repeated: Vec<usize> = among.iter().copied().filter(is_repeat).collect();
-        let enough = (share * among.len() as f64).max(1.0);
-        (repeated.len() as f64 >= enough).then_some(repeated)
+) -> Vec<i32> {
+    let Some(column) = trace.column(&one.field.name) else { return Vec::new() };
+    let tick = one.field.tick();
+    let step = |before: usize, at: usize| {
+        let value = |at: usize| column.column.value(rows[at]);
+        let ticks = match (value(before), value(at)) {
+            (before, value) if before == value => return Some(0),
+            (Value::Int(before), Value::Int(value)) => value.checked_sub(before)? as f64,
+            (Value::Float(before), Value::Float(value)) => (value - before) / tick,
+            _ => return None,
+        };
+        let step = ticks.round();
+        let is_one = step.abs() <= f64::from(LONGEST_STEP) && (ticks - step).abs() < 0.01;
+        is_one.then_some(step as i32)
     };
-    let repeated = enough(later().collect(), MOSTLY)
-        .or_else(|| enough(later().filter(in_bin).collect(), REPEATS_SHARE));
-    let Some(repeated) = repeated else { return false };
-    let repeat = one.codec.sizes()[0] as u32;
-    repeated.into_iter().for_each(|at| tokens[at] = repeat);
-    true
+    let mut later: Vec<usize> = (0..rows.len()).filter(|at| !is_first_of_flow(ends, *at)).collect();
+    let mut counts: BTreeMap<i32, [usize; 2]> = BTreeMap::new();
+    for (place, &at) in later.iter().enumerate() {
+        // Values that have nothing to do with each other differ by as much now and then.
+        let other = later[(place + later.len() / 2) % later.len()] - 1;
+        for (way, step) in [step(at - 1, at), step(other, at)].into_iter().enumerate() {
+            step.into_iter().for_each(|step| counts.entry(step).or_default()[way] += 1);
+        }
+    }
+    let least = (STEPS_SHARE * later.len() as f64).max(FEWEST_STEPS);
+    let stands_out = |&(step, [found, by_chance]): &(i32, [usize; 2])| {
+        found as f64 >= least && (step == 0 || found >= BY_CHANCE * by_chance)
+    };
+    let mut found: Vec<(i32, [usize; 2])> = counts.into_iter().filter(stands_out).collect();
+    found.sort_by_key(|&(step, [count, _])| (Reverse(count), step));
+    found.truncate(MOST_FIELD_STEPS);
+    let told: usize = found.iter().map(|(_, [count, _])| count).sum();
+    let mut steps: Vec<i32> = found.into_iter().map(|(step, _)| step).collect();
+    steps.sort_unstable();
+    if (told as f64) < MOSTLY * later.len() as f64 {
+        later.retain(|&at| !one.codec.is_exact(one.tokens[at]));
+        let repeated = later.iter().filter(|&&at| step(at - 1, at) == Some(0)).count();
+        let enough = repeated as f64 >= (STEPS_SHARE * later.len() as f64).max(1.0);
+        steps = if enough { vec![0] } else { Vec::new() };
+    }
+    let own = one.codec.sizes()[0];
+    for at in later {
+        let place = step(at - 1, at).and_then(|step| steps.binary_search(&step).ok());
+        place.into_iter().for_each(|place| tokens[at] = (own + place) as u32);
+    }
+    steps
 }
 
 /// Whether a record is its flow's first.

@@ -68,7 +68,7 @@ fn chain() -> Chain {
                     room: Vec::new(),
                 },
             ),
-            head("length", 6, RecordSays::Field { field: 1, repeats: false }),
+            head("length", 6, RecordSays::Field { field: 1, steps: Vec::new() }),
             head("gap", 5, RecordSays::Gap { tokens: gaps }),
         ],
     }

@@ -12,7 +12,7 @@ use super::absent;
 use super::chain::{Chain, FEW, head, in_order, variable};
 use super::joint::{Joined, divide, joint_head, pair, support};
 use super::measured::{
-    CONSTANT_SHARE, Measured, Records, constant, directions, is_first_of_flow, mark_repeats, mean,
+    CONSTANT_SHARE, Measured, Records, constant, directions, is_first_of_flow, mark_steps, mean,
     only_bins,
 };
 use crate::arrays::{Array, Arrays};
@@ -252,7 +252,14 @@ pub(crate) fn encode(
     }
     let mut changing: Vec<usize> = Vec::new();
     for (at, one) in measured.iter().enumerate() {
-        if one.field.name != DIRECTION && flows_of.constant_share(&one.tokens) >= CONSTANT_SHARE {
+        let column = trace.column(&one.field.name).map(|column| &column.column);
+        // What shares a bin may be one value, or a counter's.
+        let same = |a: usize, b: usize| {
+            let value = |at: usize| column.map(|column| column.value(rows[at]));
+            let token = one.tokens[a];
+            token == one.tokens[b] && (one.codec.is_exact(token) || value(a) == value(b))
+        };
+        if one.field.name != DIRECTION && flows_of.constant_share(same) >= CONSTANT_SHARE {
             for direction in flows_of.directions_told() {
                 columns.push(constant(at, one, direction, &flows_of));
             }
@@ -282,9 +289,10 @@ pub(crate) fn encode(
     for at in single {
         let size = measured[at].codec.sizes()[0];
         let mut of_head = measured[at].tokens.clone();
-        let repeats = mark_repeats(&measured[at], trace, &rows, &ends, &mut of_head);
-        let says = RecordSays::Field { field: at, repeats };
-        heads.push(head(measured[at].field.name.clone(), size + usize::from(repeats), says));
+        let steps = mark_steps(&measured[at], trace, &rows, &ends, &mut of_head);
+        let size = size + steps.len();
+        let says = RecordSays::Field { field: at, steps };
+        heads.push(head(measured[at].field.name.clone(), size, says));
         tokens.push(of_head);
     }
     let is_first = |at: usize| is_first_of_flow(&ends, at);

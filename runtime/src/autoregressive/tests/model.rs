@@ -75,8 +75,8 @@ pub(super) fn paired_bundle() -> Bundle {
         if let RecordSays::Joint { given, .. } = &mut model.heads[0].says {
             given.iter_mut().for_each(later);
         }
-        model.heads[1].says = RecordSays::Field { field: 2, repeats: true };
-        model.heads[1].size += 1;
+        model.heads[1].says = RecordSays::Field { field: 2, steps: vec![-1, 0, 3] };
+        model.heads[1].size += 3;
     })
 }
 
@@ -145,7 +145,7 @@ fn bundle_with(edit: impl FnOnce(&mut Autoregressive)) -> Bundle {
     };
     let heads = vec![
         head("flags", 8, joint),
-        head("len", size(&lengths), RecordSays::Field { field: 2, repeats: false }),
+        head("len", size(&lengths), RecordSays::Field { field: 2, steps: Vec::new() }),
         head("gap", size(&gaps), RecordSays::Gap { tokens: gaps }),
     ];
     manifest.schema.attributes = vec![field("kind", kind), field("address", address)];
