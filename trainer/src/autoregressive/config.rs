@@ -45,7 +45,7 @@ impl Default for AutoregressiveConfig {
             input_units: 32,
             num_units: 32,
             head_units: 32,
-            lr: 1.5e-3,
+            lr: 3e-3,
             weight_decay: 0.05,
             epochs: None,
         }
