@@ -219,6 +219,14 @@ pub enum Says {
         /// Sets of kinds, ascending, at most [`MOST_SUPPORT`] each.
         sets: Vec<Vec<u32>>,
     },
+    /// How often one of a joint head's combinations that begin anew comes after one that does
+    /// not: a connection on the ports of one that is over. The last token says so often or more.
+    Again {
+        /// The head.
+        head: usize,
+        /// The number that the last token says.
+        most: usize,
+    },
     /// How many records the flow has.
     Count {
         /// How counts are tokens.
@@ -341,6 +349,13 @@ impl Autoregressive {
         self.attributes.iter().position(|variable| is_of(&variable.says))
     }
 
+    /// The variable that says how often a joint head begins anew.
+    #[must_use]
+    pub fn again(&self, wanted: usize) -> Option<usize> {
+        let is_of = |says: &Says| matches!(says, Says::Again { head, .. } if *head == wanted);
+        self.attributes.iter().position(|variable| is_of(&variable.says))
+    }
+
     /// Checks that all parts fit one another and the schema.
     pub(crate) fn validate(&self, schema: &Schema) -> Result<(), String> {
         let widths = [self.units, self.context, self.hidden, self.head];
@@ -361,7 +376,7 @@ impl Autoregressive {
         let mut told = vec![0; schema.measurements.len()];
         let mut fields: Vec<Vec<usize>> = vec![Vec::new(); schema.attributes.len()];
         let mut counts = 0;
-        let mut has_support = false;
+        let (mut has_support, mut has_again) = (false, false);
         for (at, variable) in self.attributes.iter().enumerate() {
             let fail = |reason: &str| Err(format!("variable `{}`: {reason}", variable.name));
             let size = match &variable.says {
@@ -419,6 +434,16 @@ impl Autoregressive {
                         return fail("a second support");
                     }
                     sets.len() + 1
+                }
+                Says::Again { head, most } => {
+                    let says = self.heads.get(*head).map(|head| &head.says);
+                    if !matches!(says, Some(RecordSays::Joint { .. })) {
+                        return fail("beginnings of no joint head");
+                    }
+                    if std::mem::replace(&mut has_again, true) {
+                        return fail("a second number of beginnings");
+                    }
+                    most.saturating_add(1)
                 }
                 Says::Count { tokens } | Says::Duration { tokens } => {
                     counts += usize::from(matches!(variable.says, Says::Count { .. }));

@@ -3,8 +3,8 @@
 //!
 //! docs/bundle-format.md is normative. Rows between the networks, of float32:
 //! attributes are the N variables' tokens, then N places within bins; gates are the
-//! context graph's output, the number of records, the planned microseconds, those that are left of the span, two tokens of
-//! each joint head (what it is given, its support), and token and place of each constant
+//! context graph's output, the number of records, the planned microseconds, those that are left of the span, three tokens of
+//! each joint head (what it is given, its support, how often it begins anew), and token and place of each constant
 //! measurement.
 
 mod alike;
@@ -79,10 +79,11 @@ impl Widths {
 
     /// Where in it constant measurements begin.
     fn constants_from(self) -> usize {
-        self.given() + 2 * self.joints
+        self.given() + joint::GIVEN * self.joints
     }
 
-    /// Where in it the two tokens of each joint head begin: what it is given, its support.
+    /// Where in it the tokens of each joint head begin: what it is given, its support, how often
+    /// it begins anew.
     fn given(self) -> usize {
         self.context() + 3
     }

@@ -8,6 +8,7 @@ use ns_model_format::codec::TokensCodec;
 
 use super::alike::Alike;
 use super::drafts::{Drafts, Rule, Weighed};
+use super::joint;
 use super::sample::{Masked, Sampler};
 use super::tables::Tables;
 use super::wish::Wish;
@@ -84,7 +85,7 @@ pub(super) struct Chain<G> {
     count: (usize, TokensCodec),
     duration: Option<(usize, TokensCodec)>,
     /// For each joint head, the variable that it is given, and that of its support.
-    joints: Vec<[Option<usize>; 2]>,
+    joints: Vec<[Option<usize>; joint::GIVEN]>,
     constants: Vec<usize>,
     sampler: Sampler,
     masked: Masked,
@@ -203,7 +204,9 @@ impl<G: Dense> Chain<G> {
                 .iter()
                 .enumerate()
                 .filter_map(|(at, head)| match &head.says {
-                    RecordSays::Joint { given, .. } => Some([*given, model.support(at)]),
+                    RecordSays::Joint { given, .. } => {
+                        Some([*given, model.support(at), model.again(at)])
+                    }
                     _ => None,
                 })
                 .collect(),

@@ -13,11 +13,17 @@ pub(super) fn is_joint(head: &Head) -> bool {
     matches!(head.says, RecordSays::Joint { .. })
 }
 
-/// What is kept of a flow for a head: as bits, which of its support there were, and which
-/// combinations cannot come any more.
+/// A head's tokens in a row of gates: what it is given, its support, how often it begins anew.
+pub(super) const GIVEN: usize = 3;
+/// What is kept before the combinations that cannot come any more.
+const BEFORE_OVER: usize = 2;
+
+/// What is kept of a flow for a head: as bits, which of its support there were; twice how often it
+/// began anew, and one if it may again, since something else has come; as bits, which combinations
+/// cannot come any more.
 pub(super) fn progress(head: &Head) -> usize {
     match &head.says {
-        RecordSays::Joint { since, .. } => 1 + since.len().div_ceil(BITS),
+        RecordSays::Joint { since, .. } => BEFORE_OVER + since.len().div_ceil(BITS),
         _ => 0,
     }
 }
@@ -25,8 +31,10 @@ pub(super) fn progress(head: &Head) -> usize {
 /// A joint head's combinations.
 #[derive(Clone, Debug)]
 pub(super) struct Joint {
-    /// Where its given token is in a row of gates; that of its support follows.
+    /// Where its [`GIVEN`] tokens are in a row of gates.
     given: usize,
+    /// How often flows begin anew at most, if that is planned.
+    again: Option<f32>,
     /// Where in the progress its own begins.
     from: usize,
     pub(super) combinations: Vec<Vec<u32>>,
@@ -110,8 +118,13 @@ impl Joint {
             }
         }
         let order = Order::new(after, since, begin);
+        let again = model.again(at).and_then(|variable| match model.attributes[variable].says {
+            Says::Again { most, .. } => Some(most as f32),
+            _ => None,
+        });
         Joint {
             given,
+            again,
             from,
             combinations: combinations.clone(),
             first: first.clone(),
@@ -144,9 +157,14 @@ impl Joint {
         };
         let list = list.filter(|list| !list.is_empty());
         let support = gates[self.given + 1] as usize;
-        let [seen, over @ ..] = &progress[self.from..=self.from + self.words] else {
+        let kept = &progress[self.from..self.from + BEFORE_OVER + self.words];
+        let [seen, begun, over @ ..] = kept else {
             return list.map(Vec::as_slice);
         };
+        // Whether it begins anew once more: the last token leaves open how often.
+        let planned = self.again.map(|most| (gates[self.given + 2], most));
+        let (begun, other) = ((begun / 2.0).floor(), begun % 2.0 > 0.0);
+        let more = planned.map(|(again, most)| again >= most || begun < again);
         let is_over = |at: usize| {
             over.get(at / BITS).is_some_and(|word| *word as u32 >> (at % BITS) & 1 == 1)
         };
@@ -157,8 +175,10 @@ impl Joint {
             for rules in RULES.iter().filter(|rules| set.is_some() || is_plain(rules)) {
                 let fits = |token: &u32| {
                     let at = *token as usize;
-                    let ends = self.room.get(at).is_some_and(|&room| left > 1 && left - 1 > room);
-                    !(rules.orderly && (ends || is_over(at)))
+                    let ends = more != Some(true)
+                        && self.room.get(at).is_some_and(|&room| left > 1 && left - 1 > room);
+                    let anew = more == Some(false) && other && self.begins[at];
+                    !(rules.orderly && (ends || anew || is_over(at)))
                         && set.is_none_or(|set| self.is_of(set, at, left, *rules))
                 };
                 some.clear();
@@ -197,7 +217,13 @@ impl Joint {
         }
         let over = self.over.chunks_exact(self.words.max(1)).nth(token as usize);
         let begins = self.begins.get(token as usize) == Some(&true);
-        for (kept, over) in progress[self.from + 1..].iter_mut().zip(over.unwrap_or(&[])) {
+        let begun = &mut progress[self.from + 1];
+        // Beginning anew, or something else after a beginning.
+        if begins == (*begun % 2.0 > 0.0) {
+            *begun += 1.0;
+        }
+        for (kept, over) in progress[self.from + BEFORE_OVER..].iter_mut().zip(over.unwrap_or(&[]))
+        {
             let before = if begins { 0 } else { *kept as u32 };
             *kept = (before | over) as f32;
         }

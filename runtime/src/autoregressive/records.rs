@@ -106,7 +106,7 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
             graph,
             joint: match &head.says {
                 RecordSays::Joint { .. } => {
-                    let given = widths.given() + 2 * joints.next().unwrap_or(0);
+                    let given = widths.given() + joint::GIVEN * joints.next().unwrap_or(0);
                     let from = places;
                     places += joint::progress(head);
                     Some(Joint::new(model, at, given, from))

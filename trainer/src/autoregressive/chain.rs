@@ -51,7 +51,7 @@ pub(crate) fn coarse_of(variable: &Variable) -> Option<u32> {
 
 /// Whether what is possible depends on a variable: networks always see it.
 pub(crate) fn is_certain(variable: &Variable) -> bool {
-    matches!(variable.says, Says::Support { .. }) || is_protocol(variable)
+    matches!(variable.says, Says::Support { .. } | Says::Again { .. }) || is_protocol(variable)
 }
 
 pub(super) fn is_protocol(variable: &Variable) -> bool {

@@ -24,6 +24,9 @@ const OUTLIERS: usize = 200;
 /// That all of a combination are so near their flows' ends is chance with a probability of
 /// `exp(-SURE)`.
 const SURE: f64 = 16.0;
+/// How often flows begin anew is learned if so many do, up to so often.
+const FEWEST_AGAIN: usize = 4;
+const MOST_AGAIN: usize = 7;
 /// TCP's flags in the first packet of a connection: SYN, without ACK.
 const TCP_BEGINS: (i64, i64) = (0x02, 0x10);
 
@@ -258,6 +261,26 @@ fn begins(fields: &[usize], combinations: &[Vec<u32>], measured: &[Measured<'_>]
         })
     };
     combinations.iter().map(begins).collect()
+}
+
+/// How often flows begin anew after something else, if some do.
+pub(super) fn again(
+    fields: &[usize],
+    Joined { combinations, tokens }: &Joined,
+    measured: &[Measured<'_>],
+    records: &Records<'_>,
+) -> Option<(Variable, Vec<u32>)> {
+    let begins = begins(fields, combinations, measured);
+    let of_flow = |range: std::ops::Range<usize>| {
+        let begins: Vec<bool> = tokens[range].iter().map(|&token| begins[token as usize]).collect();
+        begins.windows(2).filter(|pair| pair[1] && !pair[0]).count()
+    };
+    let counts: Vec<usize> = records.flows().map(of_flow).collect();
+    let some = counts.iter().filter(|&&count| count > 0).count();
+    let most = counts.iter().copied().max().unwrap_or(0).saturating_add(1).min(MOST_AGAIN);
+    let says = Says::Again { head: 0, most };
+    let tokens = counts.into_iter().map(|count| count.min(most) as u32).collect();
+    (some >= FEWEST_AGAIN).then(|| (variable("again".to_owned(), most + 1, says), tokens))
 }
 
 /// Notes, for each combination of a part of a flow of so many records, how many came after the

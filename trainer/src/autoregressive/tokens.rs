@@ -10,7 +10,7 @@ use ns_model_format::{Column, ColumnData, Field, FieldKind, Schema};
 
 use super::absent;
 use super::chain::{Chain, FEW, head, in_order, variable};
-use super::joint::{Joined, divide, joint_head, pair, support};
+use super::joint::{Joined, again, divide, joint_head, pair, support};
 use super::measured::{
     CONSTANT_SHARE, Measured, Records, constant, directions, is_first_of_flow, mark_steps, mean,
     only_bins,
@@ -271,6 +271,8 @@ pub(crate) fn encode(
     let joined = (!joint.is_empty()).then(|| Joined::new(&joint, &measured));
     let of_flows = |joined: &Joined| support(&joint, joined, &measured, &flows_of);
     columns.extend(joined.as_ref().and_then(of_flows));
+    let again_of = |joined: &Joined| again(&joint, joined, &measured, &flows_of);
+    columns.extend(joined.as_ref().and_then(again_of));
     let is_number = |at: &usize| measured[*at].field.kind != FieldKind::Text;
     let of_many = |at: &usize| measured[*at].codec.sizes()[0] > FEW;
     let numbers = single.iter().copied().filter(is_number).filter(of_many);

@@ -11,8 +11,8 @@ const CLOSE: u32 = 2;
 const ACKNOWLEDGE: u32 = 3;
 const RESET: u32 = 4;
 
-/// Of flows that have all of one of these.
-fn connection(sets: &[&[u32]]) -> Joint {
+/// Of flows that have all of one of these, and begin anew as often as planned, if it is.
+fn connection(sets: &[&[u32]], again: Option<f32>) -> Joint {
     let bundle = paired_bundle();
     let mut model = bundle.manifest().model.autoregressive.clone().unwrap();
     let all = vec![BEGIN, DATA, CLOSE, ACKNOWLEDGE, RESET];
@@ -30,6 +30,11 @@ fn connection(sets: &[&[u32]]) -> Joint {
         begins: vec![BEGIN],
         room: vec![u32::MAX, u32::MAX, 2, u32::MAX, u32::MAX],
     };
+    if again.is_some() {
+        let mut planned = model.attributes[0].clone();
+        planned.says = Says::Again { head: 0, most: 3 };
+        model.attributes.push(planned);
+    }
     for variable in &mut model.attributes {
         if let Says::Support { kinds, sets: all, .. } = &mut variable.says {
             *kinds = (0..5).collect();
@@ -46,8 +51,13 @@ fn allowed(before: &[u32], left: u32) -> Vec<u32> {
 
 /// In a flow that has all of these.
 fn allowed_of(sets: &[&[u32]], before: &[u32], left: u32) -> Vec<u32> {
-    let (joint, gates) = (connection(sets), [0.0, 0.0]);
-    let mut progress = [0.0; 2];
+    allowed_as_planned(None, sets, before, left)
+}
+
+/// In a flow that is to begin anew so often.
+fn allowed_as_planned(again: Option<f32>, sets: &[&[u32]], before: &[u32], left: u32) -> Vec<u32> {
+    let (joint, gates) = (connection(sets, again), [0.0, 0.0, again.unwrap_or(0.0)]);
+    let mut progress = [0.0; 3];
     before.iter().for_each(|&token| joint.note(token, &gates, &mut progress));
     let (last, mut some) = (before.last().map(|&token| token as usize), Vec::new());
     joint.allowed(&gates, last, &progress, left, &mut some).unwrap().to_vec()
@@ -67,6 +77,25 @@ fn what_is_over_is_over_until_something_begins_anew() {
     assert_eq!(allowed(&[BEGIN, CLOSE], 2), [BEGIN, ACKNOWLEDGE]);
     assert_eq!(allowed(&[BEGIN, CLOSE, ACKNOWLEDGE], 1), [BEGIN, ACKNOWLEDGE, RESET]);
     assert_eq!(allowed(&[BEGIN, CLOSE, BEGIN], 1), [BEGIN, DATA, CLOSE, ACKNOWLEDGE]);
+}
+
+#[test]
+fn a_flow_begins_anew_as_often_as_planned() {
+    let of = |again: f32, before: &[u32], left| allowed_as_planned(Some(again), &[], before, left);
+    // With nothing more to begin, it closes near its end only; a first beginning may come again.
+    assert_eq!(of(0.0, &[BEGIN], 100), [BEGIN, DATA, ACKNOWLEDGE]);
+    assert_eq!(of(0.0, &[BEGIN, DATA], 100), [DATA, ACKNOWLEDGE]);
+    assert_eq!(of(0.0, &[BEGIN, DATA], 3), [DATA, CLOSE, ACKNOWLEDGE]);
+    // Where it begins once more, it may close at any time, until it has.
+    assert_eq!(of(1.0, &[BEGIN, DATA], 100), [BEGIN, DATA, CLOSE, ACKNOWLEDGE]);
+    assert_eq!(of(1.0, &[BEGIN, DATA, CLOSE], 99), [BEGIN, ACKNOWLEDGE]);
+    let twice = [BEGIN, DATA, CLOSE, BEGIN, BEGIN, DATA];
+    assert_eq!(of(1.0, &twice, 98), [DATA, ACKNOWLEDGE]);
+    assert_eq!(of(2.0, &twice, 98), [BEGIN, DATA, CLOSE, ACKNOWLEDGE]);
+    // The last token leaves open how often.
+    let often = [twice, twice, twice].concat();
+    assert_eq!(of(2.0, &often, 98), [DATA, ACKNOWLEDGE]);
+    assert_eq!(of(3.0, &often, 98), [BEGIN, DATA, CLOSE, ACKNOWLEDGE]);
 }
 
 #[test]

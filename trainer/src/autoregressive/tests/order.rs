@@ -7,7 +7,7 @@ use ns_model_format::codec::{Codec, TokenOptions, TokensCodec};
 use ns_model_format::schema::packet_field;
 use ns_model_format::{Column, Field, FieldKind};
 
-use crate::autoregressive::joint::{Joined, joint_head};
+use crate::autoregressive::joint::{Joined, again, joint_head};
 use crate::autoregressive::measured::{Measured, Records};
 
 const SYN: i64 = 2;
@@ -18,8 +18,8 @@ const DATA: i64 = 24;
 /// For each value of the flags, those that can come after it and how many records.
 type Order = BTreeMap<i64, (Vec<i64>, u32)>;
 
-/// What is learned, and which values begin anew.
-fn learned(flows: &[Vec<i64>]) -> (Order, Vec<i64>) {
+/// What is learned, which values begin anew, and how often each flow does, if that is learned.
+fn learned(flows: &[Vec<i64>]) -> (Order, Vec<i64>, Option<Vec<u32>>) {
     let column = Column::ints(packet_field::TCP_FLAGS, flows.concat());
     let codec = TokensCodec::fit_with(&column, &TokenOptions::default()).unwrap();
     let field = Field {
@@ -52,7 +52,8 @@ fn learned(flows: &[Vec<i64>]) -> (Order, Vec<i64>) {
     };
     let each = (0..).zip(since.iter().zip(room));
     let each = each.map(|(at, (since, room))| (flags(&at), (sorted(since), room)));
-    (each.collect(), sorted(&begins))
+    let again = again(&[0], &joined, &measured, &records);
+    (each.collect(), sorted(&begins), again.map(|(_, counts)| counts))
 }
 
 fn connection(records: usize) -> Vec<i64> {
@@ -65,8 +66,9 @@ fn a_connection_closes_near_its_end_and_may_begin_anew() {
     let mut flows: Vec<Vec<i64>> = (0..60).map(|at| connection(10 + at)).collect();
     // Some ports are used twice.
     flows.extend((0..4).map(|at| [connection(20 + at), connection(9)].concat()));
-    let (learned, begins) = learned(&flows);
+    let (learned, begins, again) = learned(&flows);
     assert_eq!(begins, [SYN]);
+    assert_eq!(again, Some([[0; 60].as_slice(), &[1; 4]].concat()));
     assert_eq!(learned[&FIN], (vec![SYN, ACK], 2));
     assert_eq!(learned[&DATA], (vec![SYN, ACK, FIN, DATA], u32::MAX));
     assert_eq!(learned[&SYN].1, u32::MAX);
@@ -76,5 +78,7 @@ fn a_connection_closes_near_its_end_and_may_begin_anew() {
 #[test]
 fn few_flows_say_nothing_of_the_end() {
     let flows: Vec<Vec<i64>> = (0..4).map(|at| connection(10 + at)).collect();
-    assert_eq!(learned(&flows).0[&FIN].1, u32::MAX);
+    let (learned, _, again) = learned(&flows);
+    assert_eq!(learned[&FIN].1, u32::MAX);
+    assert_eq!(again, None);
 }
