@@ -194,10 +194,12 @@ fn an_interrupted_run_finishes_all_its_files() {
         assert!(child.try_wait().expect("it runs").is_none());
         std::thread::sleep(Duration::from_millis(5));
     }
-    // One right after the other, as from a terminal and `timeout` at once, are one request.
+    // One right after the other, as from a terminal and `timeout` at once, are one request, and
+    // either of them may be seen first.
     interrupt(&child);
     signal(&child, libc::SIGTERM);
-    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    let code = child.wait().expect("it ends").code();
+    assert!(matches!(code, Some(130 | 143)), "{code:?}");
     let mut names: Vec<String> = std::fs::read_dir(folder.path())
         .expect("a folder")
         .map(|entry| entry.expect("an entry").file_name().into_string().expect("a plain name"))
