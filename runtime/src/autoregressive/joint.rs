@@ -41,9 +41,9 @@ pub(super) struct Joint {
     first: Vec<Vec<u32>>,
     /// For each given token: for each combination before, or one list for all.
     later: Vec<Vec<Vec<u32>>>,
-    /// For each combination, how many records can come after it: none if it is only ever a
-    /// flow's last.
-    room: Vec<u32>,
+    /// For each combination, how many records can come after it until something begins anew;
+    /// `None` if it is only ever a flow's last.
+    room: Vec<Option<u32>>,
     /// Whether a combination begins anew.
     begins: Vec<bool>,
     /// For each combination, those that cannot come after it, as bits of [`Self::words`]
@@ -107,8 +107,8 @@ impl Joint {
         let mut begins = vec![false; count];
         begin.iter().for_each(|&token| begins[token as usize] = true);
         let room = |token: usize| match after.get(token).map(Vec::is_empty) {
-            Some(true) => 0,
-            _ => room.get(token).copied().unwrap_or(u32::MAX),
+            Some(true) => None,
+            _ => Some(room.get(token).copied().unwrap_or(u32::MAX)),
         };
         let words = since.len().div_ceil(BITS);
         let mut over = vec![0; since.len() * words];
@@ -175,8 +175,8 @@ impl Joint {
             for rules in RULES.iter().filter(|rules| set.is_some() || is_plain(rules)) {
                 let fits = |token: &u32| {
                     let at = *token as usize;
-                    let ends = more != Some(true)
-                        && self.room.get(at).is_some_and(|&room| left > 1 && left - 1 > room);
+                    let has_room = |room| more == Some(true) || left - 1 <= room;
+                    let ends = left > 1 && !self.room[at].is_some_and(has_room);
                     let anew = more == Some(false) && other && self.begins[at];
                     !(rules.orderly && (ends || anew || is_over(at)))
                         && set.is_none_or(|set| self.is_of(set, at, left, *rules))

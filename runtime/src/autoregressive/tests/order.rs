@@ -19,13 +19,15 @@ fn connection(sets: &[&[u32]], again: Option<f32>) -> Joint {
     // A reset answers an acknowledgement.
     let most = vec![BEGIN, DATA, CLOSE, ACKNOWLEDGE];
     let over = vec![BEGIN, ACKNOWLEDGE, RESET];
+    // Where it is planned what begins anew, a reset is only ever a flow's last.
+    let reset = if again.is_some() { Vec::new() } else { vec![BEGIN] };
     model.heads[0].says = RecordSays::Joint {
         fields: vec![0, 1],
         combinations: (0..5).map(|token| vec![token, 0]).collect(),
         given: None,
         first: vec![vec![BEGIN]],
         later: vec![all.clone()],
-        after: vec![most.clone(), most.clone(), most.clone(), all.clone(), vec![BEGIN]],
+        after: vec![most.clone(), most.clone(), most.clone(), all.clone(), reset],
         since: vec![all.clone(), all.clone(), over, all, vec![BEGIN]],
         begins: vec![BEGIN],
         room: vec![u32::MAX, u32::MAX, 2, u32::MAX, u32::MAX],
@@ -92,6 +94,10 @@ fn a_flow_begins_anew_as_often_as_planned() {
     let twice = [BEGIN, DATA, CLOSE, BEGIN, BEGIN, DATA];
     assert_eq!(of(1.0, &twice, 98), [DATA, ACKNOWLEDGE]);
     assert_eq!(of(2.0, &twice, 98), [BEGIN, DATA, CLOSE, ACKNOWLEDGE]);
+    // What is only ever a flow's last stays that.
+    let answered = [BEGIN, ACKNOWLEDGE];
+    assert_eq!(of(1.0, &answered, 100), [BEGIN, DATA, CLOSE, ACKNOWLEDGE]);
+    assert_eq!(of(1.0, &answered, 1), [BEGIN, DATA, CLOSE, ACKNOWLEDGE, RESET]);
     // The last token leaves open how often.
     let often = [twice, twice, twice].concat();
     assert_eq!(of(2.0, &often, 98), [DATA, ACKNOWLEDGE]);
