@@ -32,6 +32,13 @@ pub const MOST_FIELD_STEPS: usize = 64;
 pub const LONGEST_STEP: u32 = 1 << 20;
 /// Most pairs of tokens that are said not to go together, for two variables.
 pub const MOST_ABSENT: usize = 1 << 12;
+/// A logit of no more than this is of a token that no flow had: it may be given, but is not
+/// what is left where others are not drawn.
+pub const UNSEEN: f32 = -50.0;
+/// Most contexts of a variable.
+pub const MOST_CONTEXTS: usize = 8;
+/// Most tokens of a context, over all its keys.
+pub const MOST_EVIDENCE: usize = 1 << 14;
 
 /// The bucket of a count: each up to 15, then two an octave.
 #[must_use]
@@ -128,10 +135,23 @@ pub struct Variable {
     /// What it is not, given one of its parents.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent: Vec<Absent>,
+    /// One or two of its parents each, ascending, that tell what flows with the same tokens
+    /// had: tables `evidence.I.N.*` say what is added to the logits; at most
+    /// [`MOST_CONTEXTS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contexts: Vec<Vec<usize>>,
+}
+
+impl Variable {
+    /// The key of a context's tokens, each at most its variable's size.
+    #[must_use]
+    pub fn key(tokens: impl Iterator<Item = (u32, usize)>) -> u32 {
+        tokens.fold(0, |key, (token, size)| key * (size as u32 + 1) + token)
+    }
 }
 
 /// Tokens that are not drawn given a token that was drawn before: although either is
-/// frequent enough, they were never seen together. Where this leaves none, it does not count.
+/// frequent enough, they were never seen together. A list that leaves none does not count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Absent {
@@ -481,6 +501,14 @@ impl Autoregressive {
             let each_once = |all: &[Absent]| all.is_sorted_by(|one, next| one.before < next.before);
             if !variable.absent.iter().all(absent) || !each_once(&variable.absent) {
                 return fail("it is said not to go with what it does not depend on");
+            }
+            let context = |of: &Vec<usize>| {
+                matches!(of.len(), 1 | 2)
+                    && of.is_sorted_by(|one, next| one < next)
+                    && of.iter().all(|before| variable.parents.contains(before))
+            };
+            if variable.contexts.len() > MOST_CONTEXTS || !variable.contexts.iter().all(context) {
+                return fail("contexts that are too many, or not of what it depends on");
             }
             if let Some(told) = &variable.told {
                 let by = self.attributes[..at].get(told.variable).map(|by| &by.says);

@@ -10,6 +10,7 @@
 mod alike;
 mod chain;
 mod drafts;
+mod evidence;
 mod joint;
 mod records;
 mod sample;

@@ -25,7 +25,8 @@ pub(crate) enum Array {
 }
 
 impl Array {
-    fn bytes(&self) -> (Dtype, usize, Vec<u8>) {
+    /// Their type, number and bytes.
+    pub(crate) fn bytes(&self) -> (Dtype, usize, Vec<u8>) {
         match self {
             Array::F32(v) => {
                 (Dtype::F32, v.len(), v.iter().flat_map(|v| v.to_le_bytes()).collect())

@@ -59,8 +59,8 @@ impl Alike {
 }
 
 /// A hash that is one already.
-#[derive(Debug, Default)]
-struct Hashed(u64);
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hashed(u64);
 
 impl Hasher for Hashed {
     fn finish(&self) -> u64 {

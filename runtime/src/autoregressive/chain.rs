@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use ns_model_format::autoregressive::Autoregressive;
-use ns_model_format::autoregressive::{Applies, RecordSays, Says, Variable};
+use ns_model_format::autoregressive::{Absent, Applies, RecordSays, Says, Variable};
 use ns_model_format::codec::TokensCodec;
 
 use super::alike::Alike;
 use super::drafts::{Drafts, Rule, Weighed};
 use super::joint;
-use super::sample::{Masked, Sampler};
+use super::sample::{Masked, Sampler, is_left};
 use super::tables::Tables;
 use super::wish::Wish;
 use super::{Dense, Widths};
@@ -37,7 +37,8 @@ struct Link<G> {
     at_least_us: Vec<f64>,
     /// An earlier variable, and for each of its tokens what this one may be; empty if all.
     among: Option<(usize, Vec<Vec<u32>>)>,
-    /// An earlier variable, and what this one is not with each of its tokens.
+    /// An earlier variable, and what this one is not with each of its tokens: first of all
+    /// with what the flow's records are.
     absent: Vec<(usize, Vec<Vec<u32>>)>,
 }
 
@@ -89,6 +90,8 @@ pub(super) struct Chain<G> {
     constants: Vec<usize>,
     sampler: Sampler,
     masked: Masked,
+    /// The logits with what flows of the same kind had.
+    evident: Vec<f32>,
     /// The rows that draw.
     alike: Alike,
     /// Their tokens.
@@ -174,11 +177,14 @@ impl<G: Dense> Chain<G> {
                 (0..variable.size as u32).map(|token| tokens.number_at(token, 0.0)).collect()
             }),
             among: among(model, at),
-            absent: variable
-                .absent
-                .iter()
-                .map(|of| (of.before, of.lists(model.attributes[of.before].size)))
-                .collect(),
+            absent: {
+                let mut all: Vec<&Absent> = variable.absent.iter().collect();
+                let is_support =
+                    |at: usize| matches!(model.attributes[at].says, Says::Support { .. });
+                all.sort_by_key(|of| !is_support(of.before));
+                let lists = |of: &Absent| of.lists(model.attributes[of.before].size);
+                all.into_iter().map(|of| (of.before, lists(of))).collect()
+            },
         };
         let count = variables().find_map(|(at, variable)| match &variable.says {
             Says::Count { tokens } => Some((at, tokens.clone())),
@@ -213,6 +219,7 @@ impl<G: Dense> Chain<G> {
             constants: model.constants().map(|(_, _, variable)| variable).collect(),
             sampler: Sampler::default(),
             masked: Masked::default(),
+            evident: Vec::new(),
             alike: Alike::default(),
             drawn: Vec::new(),
             allowed: Vec::new(),
@@ -271,8 +278,19 @@ impl<G: Dense> Chain<G> {
         drafts: &Drafts<'_>,
         Weighed { width, each, rows: out, logs, sources }: &mut Weighed<'_>,
     ) -> Result<bool, RuntimeError> {
-        let Chain { links, tables, alike, drawn, sampler, masked, allowed, wished, fixed, .. } =
-            self;
+        let Chain {
+            links,
+            tables,
+            alike,
+            drawn,
+            sampler,
+            masked,
+            evident,
+            allowed,
+            wished,
+            fixed,
+            ..
+        } = self;
         let (count, wide_row, span_us) = (links.len(), self.condition_dim, self.span_us);
         let Drafts { noise, condition, wishes, rule, .. } = *drafts;
         let (width, each) = (*width, *each);
@@ -351,6 +369,7 @@ impl<G: Dense> Chain<G> {
                 },
             );
         };
+        let contexts = &tables.evidence[at][..];
         drawn.clear();
         let latest_us = at_least_us.iter().copied().fold(0.0, f64::max);
         let mut sample = |logits: Rows<'_>| {
@@ -360,6 +379,14 @@ impl<G: Dense> Chain<G> {
                     for (group, logits) in (logits.first..).zip(logits.iter()) {
                         // Flows of a group have the same tokens before.
                         let first = &out[firsts[group] * width..][..count];
+                        let logits = if contexts.is_empty() {
+                            logits
+                        } else {
+                            evident.clear();
+                            evident.extend_from_slice(logits);
+                            contexts.iter().for_each(|context| context.add_to(first, evident));
+                            &evident[..]
+                        };
                         let without = absent
                             .iter()
                             .filter_map(|(before, lists)| lists.get(first[*before] as usize));
@@ -383,7 +410,7 @@ impl<G: Dense> Chain<G> {
                             });
                             let allowed = among.unwrap_or(allowed);
                             let allowed = (!allowed.is_empty()).then_some(&allowed[..]);
-                            let is_left = |t: &u32| possible[*t as usize] > f32::MIN;
+                            let is_left = |t: &u32| is_left(possible[*t as usize]);
                             let are_left = allowed.is_none_or(|tokens| tokens.iter().any(is_left));
                             let logits = if are_left { possible } else { unmasked };
                             let places = pairs.as_ref().filter(|_| weighs);

@@ -1,5 +1,7 @@
 //! Draws tokens from logits.
 
+use ns_model_format::autoregressive::UNSEEN;
+
 use crate::kernels::exp;
 
 /// Weights lie in so many columns, one token a column in turn, and are counted column by
@@ -124,30 +126,50 @@ impl Sampler {
     }
 }
 
+/// Whether a logit is of a token that may be drawn.
+pub(super) fn is_left(logit: f32) -> bool {
+    logit > UNSEEN
+}
+
 /// Logits without those of tokens that do not go with what was drawn before.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Masked(Vec<f32>);
+pub(crate) struct Masked {
+    logits: Vec<f32>,
+    /// What a list took away.
+    taken: Vec<u32>,
+}
 
 impl Masked {
-    /// The logits, those of some tokens minus infinity; as they are if there are no such
-    /// tokens, or none would be left.
+    /// The logits, those of some tokens minus infinity; a list after which nothing would be
+    /// left does not count.
     #[inline(always)]
     pub(crate) fn without<'a>(
         &'a mut self,
         logits: &'a [f32],
         lists: impl Iterator<Item = &'a Vec<u32>>,
     ) -> &'a [f32] {
-        self.0.clear();
-        for &token in lists.flatten() {
-            if self.0.is_empty() {
-                self.0.extend_from_slice(logits);
+        self.logits.clear();
+        let mut left = 0;
+        for list in lists.filter(|list| !list.is_empty()) {
+            if self.logits.is_empty() {
+                self.logits.extend_from_slice(logits);
+                left = logits.iter().filter(|logit| is_left(**logit)).count();
             }
-            if let Some(logit) = self.0.get_mut(token as usize) {
-                *logit = f32::NEG_INFINITY;
+            self.taken.clear();
+            for &token in list {
+                if let Some(logit) = self.logits.get_mut(token as usize).filter(|l| is_left(**l)) {
+                    *logit = f32::NEG_INFINITY;
+                    self.taken.push(token);
+                }
+            }
+            if self.taken.len() < left {
+                left -= self.taken.len();
+            } else {
+                let back = self.taken.iter().map(|&token| token as usize);
+                back.for_each(|token| self.logits[token] = logits[token]);
             }
         }
-        let is_left = |logit: &f32| *logit > f32::NEG_INFINITY;
-        if self.0.iter().any(is_left) { &self.0 } else { logits }
+        if self.logits.is_empty() { logits } else { &self.logits }
     }
 }
 
@@ -199,7 +221,12 @@ mod tests {
         let lists = [vec![1], vec![], vec![1, 9]];
         assert_eq!(masked.without(&logits, lists.iter()), [1.0, minus, 3.0]);
         assert_eq!(masked.without(&logits, [vec![]].iter()), logits);
-        assert_eq!(masked.without(&logits, [vec![0, 1], vec![2]].iter()), logits);
+        // The first of two that leave nothing counts.
+        let all = [vec![0, 1], vec![2], vec![]];
+        assert_eq!(masked.without(&logits, all.iter()), [minus, minus, 3.0]);
+        // What no flow had is not left.
+        let logits = [1.0, 2.0, -99.0];
+        assert_eq!(masked.without(&logits, [vec![1], vec![0]].iter()), [1.0, minus, -99.0]);
     }
 
     #[test]

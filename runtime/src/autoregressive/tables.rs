@@ -4,6 +4,7 @@ use ns_model_format::autoregressive::Autoregressive;
 use ns_model_format::autoregressive::{BUDGET_BUCKETS, COUNT_BUCKETS};
 use safetensors::{Dtype, SafeTensors};
 
+use super::evidence::Context;
 use crate::error::RuntimeError;
 
 /// Rows of equal width, one a token.
@@ -28,6 +29,8 @@ impl Table {
 pub(crate) struct Tables {
     /// For each variable, those of its parents: `[size + 1, D]`.
     pub(super) attributes: Vec<Vec<Table>>,
+    /// What is added to the logits of each.
+    pub(super) evidence: Vec<Vec<Context>>,
     /// Each variable's: `[size + 1, C]`.
     pub(super) context: Vec<Table>,
     /// Each head's, of the record before: `[size + 1, 4 H]`.
@@ -73,6 +76,31 @@ impl Tables {
                 false => Err(refuse(format!("`{name}` is cut short"))),
             }
         };
+        // One number an entry.
+        let list = |name: &str, dtype: Dtype| {
+            let found =
+                tensors.tensor(name).map_err(|_| refuse(format!("has no table `{name}`")))?;
+            if found.dtype() != dtype || found.shape().len() != 1 {
+                let (is, shape) = (found.dtype(), found.shape());
+                return Err(refuse(format!(
+                    "`{name}` is {is:?} {shape:?}; expected a list of {dtype:?}"
+                )));
+            }
+            Ok(found.data().as_chunks().0.to_vec())
+        };
+        let evidence = |at: usize, index: usize, of: &[usize]| {
+            let name = |part: &str| format!("evidence.{at}.{index}.{part}");
+            let whole = |part: &str| -> Result<Vec<u32>, RuntimeError> {
+                let words = list(&name(part), Dtype::U32)?;
+                Ok(words.into_iter().map(u32::from_le_bytes).collect())
+            };
+            let values = list(&name("values"), Dtype::F32)?;
+            let values = values.into_iter().map(f32::from_le_bytes).collect();
+            let words = [whole("keys")?, whole("ends")?, whole("tokens")?];
+            let of = of.iter().map(|&before| (before, model.attributes[before].size)).collect();
+            Context::new(of, model.attributes[at].size, words, values)
+                .map_err(|reason| refuse(format!("`evidence.{at}.{index}` has {reason}")))
+        };
         let Autoregressive { units, context, hidden, head, attributes, heads, .. } = model;
         let (gates, all_heads) = (4 * hidden, heads.len() * head);
         let sizes = |at: usize| attributes[at].size + 1;
@@ -85,6 +113,14 @@ impl Tables {
                     parents
                         .map(|&p| table(format!("attributes.{at}.{p}"), sizes(p), *units))
                         .collect()
+                })
+                .collect::<Result<_, _>>()?,
+            evidence: attributes
+                .iter()
+                .enumerate()
+                .map(|(at, variable)| {
+                    let contexts = variable.contexts.iter().enumerate();
+                    contexts.map(|(index, of)| evidence(at, index, of)).collect()
                 })
                 .collect::<Result<_, _>>()?,
             context: (0..attributes.len())

@@ -28,7 +28,17 @@ fn uniforms(count: usize) -> Vec<f32> {
 
 /// Tokens of flows at a position, with these tokens given.
 fn draw(engine: &mut Fake, rows: usize, position: f32, forced: [f32; 4]) -> Vec<Vec<usize>> {
-    let variables = 9;
+    draw_all(engine, 9, rows, position, forced)
+}
+
+/// The same, of a bundle of so many variables.
+fn draw_all(
+    engine: &mut Fake,
+    variables: usize,
+    rows: usize,
+    position: f32,
+    forced: [f32; 4],
+) -> Vec<Vec<usize>> {
     let condition = [&[position][..], &forced].concat().repeat(rows);
     let mut out = Vec::new();
     engine.attributes(rows, &uniforms(rows * 2 * variables), &condition, &mut out).unwrap();
@@ -169,18 +179,13 @@ fn records_keep_to_their_plan() {
 fn pairs_tell_their_fields() {
     let bundle = paired_bundle();
     let draw = |pairs: std::ops::Range<usize>, forced: [f32; 4]| {
-        let mut engine = fake_of(&bundle, &[(PAIR, pairs)]);
-        let condition = [&[0.1][..], &forced].concat().repeat(500);
-        let mut out = Vec::new();
-        engine.attributes(500, &uniforms(500 * 22), &condition, &mut out).unwrap();
-        let tokens = |row: &[f32]| -> Vec<u32> { row.iter().map(|&token| token as u32).collect() };
-        out.chunks_exact(22).map(|row| tokens(&row[..11])).collect::<Vec<_>>()
+        draw_all(&mut fake_of(&bundle, &[(PAIR, pairs)]), 11, 500, 0.1, forced)
     };
     let (mut told, mut open) = (BTreeSet::new(), BTreeSet::new());
     for tokens in [draw(0..3, [-1.0; 4]), draw(3..4, [-1.0; 4])].concat() {
-        match PAIRS.get(tokens[PAIR] as usize) {
+        match PAIRS.get(tokens[PAIR]) {
             Some(pair) => {
-                assert_eq!(tokens[2..4], *pair);
+                assert_eq!(tokens[2..4], pair.map(|token| token as usize));
                 told.insert(*pair);
             }
             None => {
@@ -192,8 +197,20 @@ fn pairs_tell_their_fields() {
     assert_eq!((told.len(), open.len()), (3, 9));
     for (given, pair) in [([2.0, 1.0], 2), ([1.0, 1.0], 3), ([0.0, 2.0], 3)] {
         let tokens = draw(0..4, [given[0], given[1], 3.0, 4.0]);
-        assert!(tokens.iter().all(|t| t[PAIR] == pair && t[2..4] == given.map(|t| t as u32)));
+        assert!(tokens.iter().all(|t| t[PAIR] == pair && t[2..4] == given.map(|t| t as usize)));
     }
+}
+
+#[test]
+fn a_context_tells_what_flows_like_it_had() {
+    let bundle = paired_bundle();
+    let mut engine = fake(&bundle);
+    let rows = draw_all(&mut engine, 11, 300, 0.1, [-1.0; 4]);
+    let (kind, ttl) = (PAIR + 1, PAIR + 5);
+    assert!(rows.iter().all(|tokens| tokens[ttl] == tokens[kind]));
+    assert_eq!(rows.iter().map(|tokens| tokens[kind]).collect::<BTreeSet<_>>().len(), 3);
+    // The other direction's has no context.
+    assert!(rows.iter().any(|tokens| tokens[ttl + 1] != tokens[kind]));
 }
 
 #[test]
@@ -354,6 +371,13 @@ fn bad_tables_are_refused_with_what_is_expected() {
     let halves = TensorView::new(Dtype::F16, vec![2, 2], &data).unwrap();
     let halves = safetensors::serialize([("attributes.1.0", halves)], None).unwrap();
     assert!(error(&halves).contains("`attributes.1.0` is F16; expected F32"));
+    let bundle = paired_bundle();
+    let model = bundle.manifest().model.autoregressive.as_ref().unwrap();
+    for (part, name) in ["keys", "ends", "tokens", "values"].map(|part| (part, "evidence.6.0")) {
+        let missing = tables_file(model, |table, _| table != format!("{name}.{part}"));
+        let found = Tables::read(model, &missing).unwrap_err().to_string();
+        assert_eq!(found, format!("graph `tables`: has no table `{name}.{part}`"));
+    }
 }
 
 #[test]

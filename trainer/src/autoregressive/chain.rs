@@ -73,6 +73,7 @@ pub(super) fn variable(name: String, size: usize, says: Says) -> Variable {
         file: None,
         parents: Vec::new(),
         absent: Vec::new(),
+        contexts: Vec::new(),
     }
 }
 

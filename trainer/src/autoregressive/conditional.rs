@@ -2,20 +2,22 @@
 //!
 //! Rows of the parents' tables are added up; `h = relu(sum + b)`,
 //! `h + relu(h L + l)`, and logits. Every variable has a network of its own, so each ends
-//! when its own validation loss is lowest, and all can be trained at once.
+//! when its own validation loss is lowest, and all can be trained at once. To the logits
+//! comes what flows of the same kind had ([`super::evidence`]).
 
 use candle_core::{DType, Device, Result, Tensor};
-use ns_model_format::autoregressive::Variable;
+use ns_model_format::autoregressive::{UNSEEN, Variable};
 use ns_model_format::random::{Purpose, Stream};
 
 use super::chain::{coarse_of, is_certain};
+use super::evidence::{Context, Evidence};
 use super::tokens::Flows;
 use crate::model::ops::Ops;
 use crate::model::ops::tokens::Ids;
 use crate::model::parameter::{Adam, Initializer, Parameter};
 
-const LEARNING_RATE: f64 = 2e-3;
-const WEIGHT_DECAY: f64 = 0.05;
+const LEARNING_RATE: f64 = 5e-4;
+const WEIGHT_DECAY: f64 = 0.3;
 /// Inverted dropout of whole parents, and of hidden values.
 const DROPOUT: f32 = 0.1;
 const HIDDEN_DROPOUT: f32 = 0.1;
@@ -26,8 +28,8 @@ const PATIENCE: usize = 10;
 const MOST_STEPS: usize = 6000;
 /// Rows of which the loss is computed at once.
 const EVALUATED: usize = 1024;
-/// The logit of what is not drawn.
-const NEVER: f32 = -100.0;
+/// The logit of what is not drawn, far enough from what counts as drawn for any input.
+const NEVER: f32 = 2.0 * UNSEEN;
 /// Rounds of calibration.
 const ROUNDS: usize = 4;
 
@@ -51,6 +53,8 @@ struct Network {
     out: Parameter,
     out_bias: Parameter,
     units: usize,
+    /// What flows of the same kind had.
+    evidence: Option<Evidence>,
     ops: Ops,
     device: Device,
 }
@@ -67,6 +71,8 @@ pub(crate) struct ConditionalWeights {
     /// `[D, size]`.
     pub(crate) out: Vec<f32>,
     pub(crate) out_bias: Vec<f32>,
+    /// What is added to the logits.
+    pub(crate) evidence: Vec<Context>,
 }
 
 /// Which flows are trained on, and which are looked at to end in time.
@@ -121,6 +127,7 @@ impl Network {
             out: init.normal(&[units, variable.size], 0.02)?,
             out_bias: init.given(counts.iter().map(|count| (count + 0.1).ln()).collect())?,
             units,
+            evidence: None,
             ops: Ops::on(device),
             device: device.clone(),
         })
@@ -134,12 +141,13 @@ impl Network {
         tables.chain(rest).collect()
     }
 
-    /// Logits of some flows; `dropout` is drawn from in training.
+    /// Logits of some flows; `dropout` is drawn from in training. Flows that are `counted` by
+    /// the evidence are left out of their own.
     fn forward(
         &self,
         flows: &Flows,
         width: usize,
-        rows: &[usize],
+        (rows, counted): (&[usize], bool),
         mut dropout: Option<&mut Stream>,
     ) -> Result<(Pass, Tensor)> {
         let (ops, device) = (self.ops, &self.device);
@@ -184,6 +192,15 @@ impl Network {
         let sum = (&first + &second)?;
         let logits = ops.matmul(&sum, &self.out.value)?;
         ops.add_repeated(&logits, &self.out_bias.value)?;
+        let logits = match &self.evidence {
+            Some(evidence) => {
+                let (count, size) = logits.dims2()?;
+                let mut added = vec![0.0; count * size];
+                evidence.add_to(&mut added, flows, rows, counted)?;
+                (logits + Tensor::from_vec(added, (count, size), device)?)?
+            }
+            None => logits,
+        };
         Ok((Pass { ids, first, dropped, mask, second, sum }, logits))
     }
 
@@ -216,24 +233,32 @@ impl Network {
         Ok(())
     }
 
+    /// Of all that is trained.
     fn values(&self) -> Result<Vec<Vec<f32>>> {
-        self.parameters().into_iter().map(Parameter::to_vec).collect()
+        let weights = self.evidence.iter().map(Evidence::weights);
+        self.parameters().into_iter().map(Parameter::to_vec).chain(weights).collect()
     }
 
     fn set(&self, values: &[Vec<f32>]) -> Result<()> {
-        self.parameters().into_iter().zip(values).try_for_each(|(to, from)| to.set(from))
+        let parameters = self.parameters();
+        let (own, weights) = values.split_at(parameters.len().min(values.len()));
+        parameters.into_iter().zip(own).try_for_each(|(to, from)| to.set(from))?;
+        self.evidence.iter().zip(weights).try_for_each(|(to, from)| to.set(from))
     }
 
     /// With coarse tables added to the others, and the output's bias such that the mean
     /// of what is predicted for the flows is what they have.
     fn calibrated(
-        &self,
+        &mut self,
         (variables, at): (&[Variable], usize),
         flows: &Flows,
         rows: &[usize],
     ) -> Result<ConditionalWeights> {
         let width = variables.len();
         let size = variables[at].size;
+        if let Some(evidence) = &mut self.evidence {
+            evidence.recount(variables, flows, rows);
+        }
         let mut bias = self.out_bias.to_vec()?;
         let mut wanted = counts(flows, width, at, size, rows);
         let never: Vec<bool> = wanted.iter().map(|&count| count == 0.0).collect();
@@ -248,7 +273,7 @@ impl Network {
         for _ in 0..ROUNDS {
             let mut mean = vec![0.0_f64; size];
             for rows in rows.chunks(EVALUATED) {
-                let (_, logits) = self.forward(flows, width, rows, None)?;
+                let (_, logits) = self.forward(flows, width, (rows, false), None)?;
                 for (mut logits, row) in logits.to_vec2::<f32>()?.into_iter().zip(rows) {
                     // No flow that is learned from has what it is not.
                     for (before, lists) in &absent {
@@ -288,6 +313,7 @@ impl Network {
             hidden_bias: self.hidden_bias.to_vec()?,
             out: self.out.to_vec()?,
             out_bias: bias,
+            evidence: self.evidence.as_ref().map_or_else(|| Ok(Vec::new()), Evidence::export)?,
         })
     }
 }
@@ -325,7 +351,13 @@ fn add_softmax(logits: &[f32], sums: &mut [f64]) {
 }
 
 /// How many flows have each token.
-fn counts(flows: &Flows, width: usize, at: usize, size: usize, rows: &[usize]) -> Vec<f32> {
+pub(super) fn counts(
+    flows: &Flows,
+    width: usize,
+    at: usize,
+    size: usize,
+    rows: &[usize],
+) -> Vec<f32> {
     let mut counts = vec![0.0; size];
     for &row in rows {
         if let Some(count) = counts.get_mut(flows.attributes[row * width + at] as usize) {
@@ -359,11 +391,12 @@ pub(crate) fn train(
     let (mut train, validation) = (drawn(parts.train), drawn(parts.validation));
     let everything = [&train[..], &validation[..]].concat();
     let start = counts(flows, width, at, size as usize, &train);
-    let network = Network::new((variables, at), &start, units, seed, device)?;
+    let mut network = Network::new((variables, at), &start, units, seed, device)?;
     // Nothing to learn, nothing to learn it from, or not to be learned.
     if size < 2 || train.len() < 2 || untrained {
         return Ok((network.calibrated((variables, at), flows, &everything)?, true));
     }
+    network.evidence = Evidence::chosen((variables, at), flows, &train, seed)?;
     let batch = (train.len() / 16).clamp(64, 512).min(train.len());
     let mut adam = Adam::new(LEARNING_RATE, 0.9, 1e-8).with_weight_decay(WEIGHT_DECAY);
     let mut best = (f64::INFINITY, network.values()?);
@@ -375,11 +408,14 @@ pub(crate) fn train(
         pass_number += 1;
         for rows in train.chunks(batch) {
             let mut dropout = Stream::new(seed, Purpose::Training, steps as u64);
-            let (pass, logits) = network.forward(flows, width, rows, Some(&mut dropout))?;
+            let (pass, logits) = network.forward(flows, width, (rows, true), Some(&mut dropout))?;
             let targets = rows.iter().map(|row| flows.attributes[row * width + at]).collect();
             let scale = 1.0 / rows.len() as f64;
             network.ops.cross_entropy(&logits, &Ids::new(targets), scale)?;
             network.backward(&pass, &logits)?;
+            if let Some(evidence) = &mut network.evidence {
+                evidence.learn(&logits.flatten_all()?.to_vec1()?, flows, rows)?;
+            }
             adam.step(network.ops, network.parameters())?;
             steps += 1;
             // A pass over large data takes long.
@@ -396,7 +432,7 @@ pub(crate) fn train(
         let mut loss = 0.0;
         let looked_at = if validation.is_empty() { &train } else { &validation };
         for rows in looked_at.chunks(EVALUATED) {
-            let (_, logits) = network.forward(flows, width, rows, None)?;
+            let (_, logits) = network.forward(flows, width, (rows, validation.is_empty()), None)?;
             let targets = rows.iter().map(|row| flows.attributes[row * width + at]).collect();
             loss += network.ops.cross_entropy(&logits, &Ids::new(targets), 0.0)?;
         }

@@ -80,8 +80,9 @@ impl Joined {
     }
 }
 
-/// Which kinds of combinations a flow has, of the sets that more than one flow has. A kind
-/// is what some of the fields say: as many of them as leave sets that most flows share.
+/// Which kinds of combinations a flow has. A kind is what some of the fields say: as many of
+/// them as leave sets that most flows share. Sets of one flow alone count too: what has many
+/// kinds is long, and without a set to keep to it would be full of one of them.
 pub(super) fn support(
     fields: &[usize],
     joined: &Joined,
@@ -118,7 +119,7 @@ struct Support {
     kinds: Vec<u32>,
     sets: Vec<Vec<u32>>,
     tokens: Vec<u32>,
-    /// Flows that have one of the sets.
+    /// Flows that share their set with another.
     covered: usize,
 }
 
@@ -139,24 +140,28 @@ impl Support {
         };
         let of_flows: Vec<Vec<u32>> = records.flows().map(set).collect();
         let few = of_flows.iter().filter(|set| set.len() <= MOST_SUPPORT);
-        let sets = frequent(few, MOST_SETS);
+        let sets = frequent(few, 1, MOST_SETS);
         let index: HashMap<&[u32], u32> = sets.iter().map(Vec::as_slice).zip(0..).collect();
         let open = sets.len() as u32;
         let token = |set: &Vec<u32>| index.get(set.as_slice()).copied().unwrap_or(open);
         let tokens: Vec<u32> = of_flows.iter().map(token).collect();
-        let covered = tokens.iter().filter(|token| **token < open).count();
+        let mut flows = vec![0_usize; sets.len()];
+        tokens.iter().filter(|token| **token < open).for_each(|&token| flows[token as usize] += 1);
+        let covered = flows.into_iter().filter(|&flows| flows > 1).sum();
         Support { kinds, sets, tokens, covered }
     }
 }
 
-/// What is there more than once, in ascending order; at most so many, the most frequent.
+/// What is there so often, in ascending order; at most so many, the most frequent.
 fn frequent<'a, T: Clone + Ord + std::hash::Hash + 'a>(
     all: impl Iterator<Item = &'a T>,
+    least: u64,
     most: usize,
 ) -> Vec<T> {
     let mut counts: HashMap<&T, u64> = HashMap::new();
     all.for_each(|one| *counts.entry(one).or_default() += 1);
-    let mut counts: Vec<(&T, u64)> = counts.into_iter().filter(|(_, count)| *count > 1).collect();
+    let mut counts: Vec<(&T, u64)> =
+        counts.into_iter().filter(|(_, count)| *count >= least).collect();
     counts.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
     let mut kept: Vec<T> = counts.into_iter().take(most).map(|(one, _)| one.clone()).collect();
     kept.sort_unstable();
@@ -175,7 +180,7 @@ pub(super) fn pair(
 ) -> Option<(Variable, Vec<u32>)> {
     let of_flows: Vec<[u32; 2]> = tokens[0].iter().zip(tokens[1]).map(|(&a, &b)| [a, b]).collect();
     let is_exact = |pair: &&[u32; 2]| pair.iter().zip(codecs).all(|(&t, codec)| codec.is_exact(t));
-    let pairs = frequent(of_flows.iter().filter(is_exact), MOST_PAIRS);
+    let pairs = frequent(of_flows.iter().filter(is_exact), 2, MOST_PAIRS);
     let open = pairs.len();
     let token = |pair: &[u32; 2]| pairs.binary_search(pair).unwrap_or(open) as u32;
     let tokens: Vec<u32> = of_flows.iter().map(token).collect();

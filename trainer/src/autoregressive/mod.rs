@@ -9,6 +9,7 @@ mod absent;
 pub(crate) mod chain;
 pub(crate) mod conditional;
 mod config;
+pub(crate) mod evidence;
 pub(crate) mod fit;
 mod joint;
 mod measured;

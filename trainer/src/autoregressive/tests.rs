@@ -8,7 +8,7 @@ use ns_model_format::codec::{TokenOptions, TokensCodec};
 use ns_model_format::random::{Purpose, Stream};
 
 use super::chain::Chain;
-use super::conditional::{self, Parts};
+use super::conditional::{self, ConditionalWeights, Parts};
 use super::fit::{self, Options, RecordTraining};
 use super::records::{RecordNetwork, Widths};
 use super::tokens::Flows;
@@ -31,6 +31,7 @@ fn chain() -> Chain {
         file: (!parents.is_empty()).then(|| format!("{name}.onnx")),
         parents,
         absent: Vec::new(),
+        contexts: Vec::new(),
     };
     let head = |name: &str, size: usize, says: RecordSays| Head {
         name: name.to_owned(),
@@ -133,49 +134,101 @@ fn gradients_of_records_agree_with_differences() {
     assert!(checked > 60, "{checked}");
 }
 
+/// The logits of a variable of so many tokens, whose parents are all that are before it.
+fn logits(weights: &ConditionalWeights, before: &[u32], size: usize) -> Vec<f32> {
+    let units = weights.bias.len();
+    let row = |table: &Vec<f32>, token: u32, at: usize| table[token as usize * units + at];
+    let tables = || weights.tables.iter().zip(before);
+    let sum = |at| tables().map(|(table, &token)| row(table, token, at)).sum::<f32>();
+    let first: Vec<f32> = (0..units).map(|at| (sum(at) + weights.bias[at]).max(0.0)).collect();
+    let product = |from: &[f32], matrix: &[f32], bias: &[f32], to: usize| {
+        let column = matrix.iter().skip(to).step_by(bias.len());
+        from.iter().zip(column).map(|(a, b)| a * b).sum::<f32>() + bias[to]
+    };
+    let second = |to| product(&first, &weights.hidden, &weights.hidden_bias, to).max(0.0);
+    let all: Vec<f32> = (0..units).map(|at| first[at] + second(at)).collect();
+    let mut logits: Vec<f32> =
+        (0..size).map(|to| product(&all, &weights.out, &weights.out_bias, to)).collect();
+    for context in &weights.evidence {
+        let sizes = [3, 2, 4];
+        let key = Variable::key(context.of.iter().map(|&at| (before[at], sizes[at])));
+        let Ok(place) = context.keys.binary_search(&key) else { continue };
+        let begin = place.checked_sub(1).map_or(0, |before| context.ends[before] as usize);
+        for at in begin..context.ends[place] as usize {
+            logits[context.tokens[at] as usize] += context.values[at];
+        }
+    }
+    logits
+}
+
+/// Trains a variable of 16 units to its end.
+fn trained(chain: &Chain, at: usize, flows: &Flows) -> ConditionalWeights {
+    let (train, validation) = fit::divided(flows.len(), 1);
+    let parts = Parts { train: &train, validation: &validation };
+    let (variables, mut go_on) = ((&chain.variables[..], at), || true);
+    let how = (16, false);
+    let trained = conditional::train(variables, flows, parts, how, 1, &Device::Cpu, &mut go_on);
+    let (weights, whole) = trained.unwrap();
+    assert!(whole);
+    weights
+}
+
 #[test]
 fn what_depends_on_what_is_learned() {
     let (chain, flows) = (chain(), flows(2000));
-    let (train, validation) = fit::divided(flows.len(), 1);
-    let parts = Parts { train: &train, validation: &validation };
-    let mut go_on = || true;
-    let weights = conditional::train(
-        (&chain.variables, 2),
-        &flows,
-        parts,
-        (16, false),
-        1,
-        &Device::Cpu,
-        &mut go_on,
-    );
-    let (weights, whole) = weights.unwrap();
-    assert!(whole);
-    // Start and kind to the logits of the count.
+    let weights = trained(&chain, 2, &flows);
     for kind in 0..2_usize {
-        let mut first: Vec<f32> = (0..16)
-            .map(|at| weights.tables[0][16 + at] + weights.tables[1][kind * 16 + at])
-            .zip(&weights.bias)
-            .map(|(sum, bias)| (sum + bias).max(0.0))
-            .collect();
-        let second: Vec<f32> = (0..16)
-            .map(|to| {
-                let sum: f32 =
-                    (0..16).map(|from| first[from] * weights.hidden[from * 16 + to]).sum();
-                (sum + weights.hidden_bias[to]).max(0.0)
-            })
-            .collect();
-        first.iter_mut().zip(second).for_each(|(first, second)| *first += second);
-        let logits: Vec<f32> = (0..4)
-            .map(|to| {
-                let sum: f32 = (0..16).map(|from| first[from] * weights.out[from * 4 + to]).sum();
-                sum + weights.out_bias[to]
-            })
-            .collect();
+        let logits = logits(&weights, &[1, kind as u32], 4);
         let probabilities = conditional::softmax_of(&logits);
         let own = probabilities[2 * kind] + probabilities[2 * kind + 1];
         assert!(own > 0.98, "{kind}: {probabilities:?}");
         assert!((probabilities[2 * kind] - 0.5).abs() < 0.08, "{kind}: {probabilities:?}");
     }
+}
+
+/// Flows of two variables of so many tokens after the start.
+fn two(sizes: [usize; 2], pairs: impl Iterator<Item = [u32; 2]>) -> (Chain, Flows) {
+    let Chain { mut variables, heads } = chain();
+    variables.truncate(3);
+    for (variable, size) in variables[1..].iter_mut().zip(sizes) {
+        variable.size = size;
+        variable.says = Says::Field { field: 0, place: 0 };
+    }
+    let attributes: Vec<u32> =
+        pairs.enumerate().flat_map(|(i, [a, b])| [i as u32 % 3, a, b]).collect();
+    let ends = (1..=attributes.len() as u64 / 3).collect();
+    (Chain { variables, heads }, Flows { attributes, ends, ..Flows::default() })
+}
+
+#[test]
+fn what_few_flows_of_a_kind_had_is_known_of_it() {
+    // Forty kinds, four flows of each, all with the same one of 80 values.
+    let (chain, flows) = two([40, 80], (0..160).map(|i| [i % 40, (i % 40) * 2]));
+    let weights = trained(&chain, 2, &flows);
+    let told = |evidence: bool| {
+        let mut weights = weights.clone();
+        weights.evidence.retain(|_| evidence);
+        let own = |kind: u32| {
+            conditional::softmax_of(&logits(&weights, &[1, kind], 80))[kind as usize * 2]
+        };
+        (0..40).map(own).sum::<f32>() / 40.0
+    };
+    assert!(told(true) > 0.8, "{}", told(true));
+    assert!(told(true) > told(false) + 0.2, "{} without", told(false));
+}
+
+#[test]
+fn a_flow_is_no_evidence_of_itself() {
+    // Each kind comes once, with a value that says nothing: what is remembered would be
+    // learned by heart.
+    let (chain, flows) = two([300, 4], (0..300).map(|i| [i, (i * 7 + i / 5) % 4]));
+    let weights = trained(&chain, 2, &flows);
+    let own = |kind: u32| {
+        let value = (kind * 7 + kind / 5) % 4;
+        conditional::softmax_of(&logits(&weights, &[kind % 3, kind], 4))[value as usize]
+    };
+    let mean = (0..300).map(own).sum::<f32>() / 300.0;
+    assert!(mean < 0.35, "{mean}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use ns_model_format::autoregressive::{BUDGET_BUCKETS, COUNT_BUCKETS, Variable};
 
 use super::chain::Chain;
 use super::conditional::ConditionalWeights;
+use super::evidence::Context;
 use super::fit::Options;
 use super::records::RecordWeights;
 use crate::arrays::{Array, Arrays};
@@ -31,6 +32,15 @@ pub(crate) fn put_conditionals(all: &[ConditionalWeights], arrays: &mut Arrays) 
         {
             arrays.put(format!("conditional.{at}.{name}"), Array::F32(values.clone()));
         }
+        for (index, context) in weights.evidence.iter().enumerate() {
+            let name = |part: &str| format!("conditional.{at}.evidence.{index}.{part}");
+            let of = context.of.iter().map(|&variable| variable as u32).collect();
+            arrays.put(name("of"), Array::U32(of));
+            arrays.put(name("keys"), Array::U32(context.keys.clone()));
+            arrays.put(name("ends"), Array::U32(context.ends.clone()));
+            arrays.put(name("tokens"), Array::U32(context.tokens.clone()));
+            arrays.put(name("values"), Array::F32(context.values.clone()));
+        }
     }
 }
 
@@ -41,7 +51,19 @@ pub(crate) fn take_conditionals(arrays: &mut Arrays) -> Vec<ConditionalWeights> 
         let (bias, hidden, hidden_bias) = (take("bias")?, take("hidden")?, take("hidden_bias")?);
         let (out, out_bias) = (take("out")?, take("out_bias")?);
         let tables = arrays.take_all(&format!("conditional.{at}.tables"));
-        Some(ConditionalWeights { tables, bias, hidden, hidden_bias, out, out_bias })
+        let context = |index: usize| {
+            let name = |part: &str| format!("conditional.{at}.evidence.{index}.{part}");
+            let of = arrays.take_u32(&name("of"))?;
+            Some(Context {
+                of: of.into_iter().map(|variable| variable as usize).collect(),
+                keys: arrays.take_u32(&name("keys"))?,
+                ends: arrays.take_u32(&name("ends"))?,
+                tokens: arrays.take_u32(&name("tokens"))?,
+                values: arrays.take_f32(&name("values"))?,
+            })
+        };
+        let evidence = (0..).map_while(context).collect();
+        Some(ConditionalWeights { tables, bias, hidden, hidden_bias, out, out_bias, evidence })
     };
     (0..).map_while(next).collect()
 }
@@ -63,6 +85,7 @@ impl Weights {
                 && of.hidden_bias.len() == units
                 && of.out.len() == units * variable.size
                 && of.out_bias.len() == variable.size
+                && of.evidence.iter().all(|context| context.fits(variable))
         };
         let r = &self.records;
         let sizes = || chain.heads.iter().map(|head| head.size);

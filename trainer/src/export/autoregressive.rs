@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use ns_model_format::autoregressive::{Autoregressive, BUDGET_BUCKETS, COUNT_BUCKETS};
+use ns_model_format::autoregressive::{Autoregressive, BUDGET_BUCKETS, COUNT_BUCKETS, Variable};
 use ns_model_format::manifest::{FORMAT_VERSION, Model, Provenance, Timeline};
 use ns_model_format::{Bundle, BundleError, Manifest, Schema};
 
 use super::doppelganger::sigmoids_first;
 use super::graph::GraphWriter;
 use super::{Tensors, safetensors};
+use crate::arrays::Array;
 use crate::autoregressive::chain::Chain;
 use crate::autoregressive::fit::Options;
 use crate::autoregressive::weights::Weights;
@@ -43,7 +44,7 @@ pub(crate) fn bundle(
         context: widths.context,
         hidden: widths.hidden,
         head: widths.head,
-        attributes: chain.variables.clone(),
+        attributes: attributes(weights, chain),
         context_file: CONTEXT.to_owned(),
         step_file: STEP.to_owned(),
         heads: chain.heads.clone(),
@@ -90,6 +91,15 @@ pub(crate) fn bundle(
     Bundle::new(manifest, files)
 }
 
+/// The variables, and whose tokens tell what is added to their logits.
+fn attributes(weights: &Weights, chain: &Chain) -> Vec<Variable> {
+    let mut variables = chain.variables.clone();
+    for (variable, of) in variables[1..].iter_mut().zip(&weights.conditionals) {
+        variable.contexts = of.evidence.iter().map(|context| context.of.clone()).collect();
+    }
+    variables
+}
+
 /// Every table, and beside them the matrices that the graphs hold too: all of the
 /// model's weights in one file.
 fn tables(weights: &Weights, chain: &Chain, options: &Options) -> Tensors {
@@ -98,7 +108,8 @@ fn tables(weights: &Weights, chain: &Chain, options: &Options) -> Tensors {
     let (units, gates) = (options.units, 4 * widths.hidden);
     let all_heads = chain.heads.len() * widths.head;
     let mut put = |name: String, columns: usize, values: &[f32]| {
-        all.push((name, vec![values.len() / columns.max(1), columns], values.to_vec()));
+        let shape = vec![values.len() / columns.max(1), columns];
+        all.push((name, shape, Array::F32(values.to_vec())));
     };
     for (at, (variable, of)) in (1..).zip(chain.variables[1..].iter().zip(&weights.conditionals)) {
         for (place, (parent, table)) in variable.parents.iter().zip(&of.tables).enumerate() {
@@ -150,6 +161,19 @@ fn tables(weights: &Weights, chain: &Chain, options: &Options) -> Tensors {
     for (at, (head, out)) in chain.heads.iter().zip(records.out.chunks_exact(2)).enumerate() {
         put(format!("head.{at}.out"), head.size, &out[0]);
         put(format!("head.{at}.out_bias"), head.size, &out[1]);
+    }
+    for (at, of) in (1..).zip(&weights.conditionals) {
+        for (index, context) in of.evidence.iter().enumerate() {
+            let name = |part: &str| format!("evidence.{at}.{index}.{part}");
+            let mut put = |part: &str, values: Array, count: usize| {
+                all.push((name(part), vec![count], values));
+            };
+            let (keys, tokens) = (context.keys.len(), context.tokens.len());
+            put("keys", Array::U32(context.keys.clone()), keys);
+            put("ends", Array::U32(context.ends.clone()), keys);
+            put("tokens", Array::U32(context.tokens.clone()), tokens);
+            put("values", Array::F32(context.values.clone()), tokens);
+        }
     }
     all
 }

@@ -13,6 +13,7 @@ use ns_model_format::chunks::HandedOver;
 use ns_model_format::manifest::{Chunk, FORMAT_VERSION, InitialState, Model, Provenance, Timeline};
 use ns_model_format::{Bundle, BundleError, Manifest, Schema};
 
+use crate::arrays::Array;
 use crate::model::weights::GeneratorWeights;
 
 /// The file of the generator's weights, in training form.
@@ -73,7 +74,7 @@ pub fn bundle(
 }
 
 /// Tensors by name, with their shape.
-type Tensors = Vec<(String, Vec<usize>, Vec<f32>)>;
+type Tensors = Vec<(String, Vec<usize>, Array)>;
 
 /// The weights of all chunks; where there are several, each has its own folder
 /// of names.
@@ -84,7 +85,9 @@ fn of_chunks(chunks: &[ChunkModel]) -> Tensors {
     };
     let all = chunks.iter().enumerate().flat_map(|(index, chunk)| {
         let tensors = chunk.weights.tensors().into_iter();
-        tensors.map(move |(name, shape, values)| (folder(index) + &name, shape, values.to_vec()))
+        tensors.map(move |(name, shape, values)| {
+            (folder(index) + &name, shape, Array::F32(values.to_vec()))
+        })
     });
     all.collect()
 }
@@ -94,17 +97,12 @@ fn safetensors(tensors: Tensors) -> Result<Vec<u8>, BundleError> {
         place: WEIGHTS.to_owned(),
         reason: error.to_string(),
     };
-    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
-        .into_iter()
-        .map(|(name, shape, values)| {
-            (name, shape, values.iter().flat_map(|value| value.to_le_bytes()).collect())
-        })
-        .collect();
+    let tensors: Vec<_> =
+        tensors.into_iter().map(|(name, shape, values)| (name, shape, values.bytes())).collect();
     let views = tensors
         .iter()
-        .map(|(name, shape, bytes)| {
-            let dtype = safetensors::Dtype::F32;
-            let view = safetensors::tensor::TensorView::new(dtype, shape.clone(), bytes);
+        .map(|(name, shape, (dtype, _, bytes))| {
+            let view = safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes);
             view.map(|view| (name.as_str(), view))
         })
         .collect::<Result<Vec<_>, _>>()

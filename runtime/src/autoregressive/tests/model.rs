@@ -45,7 +45,8 @@ pub(crate) fn bundle() -> Bundle {
 }
 
 /// The same; kind and address are drawn as a pair first, or each alone, `len` may be that of
-/// the record before, and the last variable says which flags a flow has.
+/// the record before, the last variable says which flags a flow has, and `ttl` is what its
+/// context tells, the kind's own token.
 pub(super) fn paired_bundle() -> Bundle {
     bundle_with(|model| {
         let later = |at: &mut usize| *at += usize::from(*at >= PAIR);
@@ -55,6 +56,9 @@ pub(super) fn paired_bundle() -> Bundle {
             if let Says::Field { field, place: 0 } = variable.says {
                 variable.parents.push(PAIR);
                 variable.told = Some(Told { variable: PAIR, place: field });
+            }
+            if variable.name == "ttl" {
+                variable.contexts = vec![variable.parents.clone()];
             }
         }
         let variable = |name: &str, size, says| Variable {
@@ -66,6 +70,7 @@ pub(super) fn paired_bundle() -> Bundle {
             file: Some("none".to_owned()),
             parents: vec![0],
             absent: Vec::new(),
+            contexts: Vec::new(),
         };
         let says = Says::Pair { fields: [0, 1], pairs: PAIRS.to_vec() };
         model.attributes.insert(PAIR, variable("kind address", PAIRS.len() + 1, says));
@@ -105,6 +110,7 @@ fn bundle_with(edit: impl FnOnce(&mut Autoregressive)) -> Bundle {
         file: (!parents.is_empty()).then(|| "none".to_owned()),
         parents: parents.to_vec(),
         absent: Vec::new(),
+        contexts: Vec::new(),
     };
     let octet = |place, parents: &[usize]| Variable {
         applies: Some(Applies { variable: ADDRESS, token: 2, equal: true }),
@@ -183,7 +189,8 @@ fn bundle_with(edit: impl FnOnce(&mut Autoregressive)) -> Bundle {
     Bundle::new(manifest, BTreeMap::from(files)).unwrap()
 }
 
-/// All tables with arbitrary values; `keep` may leave one out or change its shape.
+/// All tables with arbitrary values, but that a context tells the token that its key is;
+/// `keep` may leave one out or change its shape.
 pub(super) fn tables_file(
     model: &Autoregressive,
     mut keep: impl FnMut(&str, &mut [usize; 2]) -> bool,
@@ -216,9 +223,28 @@ pub(super) fn tables_file(
     };
     let data: Vec<Vec<u8>> = shapes.iter().map(|&(_, shape)| values(shape)).collect();
     let views = shapes.iter().zip(&data).map(|((name, shape), data)| {
-        (name, TensorView::new(Dtype::F32, shape.to_vec(), data).unwrap())
+        (name.clone(), TensorView::new(Dtype::F32, shape.to_vec(), data).unwrap())
     });
-    safetensors::serialize(views, None).unwrap()
+    let bytes = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let tells = |(i, variable): (usize, &Variable)| -> Vec<(String, Dtype, Vec<u8>)> {
+        let tokens: Vec<u32> = (0..variable.size as u32).collect();
+        let ends: Vec<u32> = tokens.iter().map(|token| token + 1).collect();
+        let (words, values) = (Dtype::U32, vec![50.0_f32.to_bits(); variable.size]);
+        let tables = |n: usize| {
+            [("keys", words, &tokens), ("ends", words, &ends), ("tokens", words, &tokens)]
+                .into_iter()
+                .chain([("values", Dtype::F32, &values)])
+                .map(|(part, dtype, of)| (format!("evidence.{i}.{n}.{part}"), dtype, bytes(of)))
+                .collect::<Vec<_>>()
+        };
+        (0..variable.contexts.len()).flat_map(tables).collect()
+    };
+    let mut lists: Vec<_> = model.attributes.iter().enumerate().flat_map(tells).collect();
+    lists.retain(|(name, ..)| keep(name, &mut [0; 2]));
+    let lists = lists.iter().map(|(name, dtype, data)| {
+        (name.clone(), TensorView::new(*dtype, vec![data.len() / 4], data).unwrap())
+    });
+    safetensors::serialize(views.chain(lists), None).unwrap()
 }
 
 /// A number in [0, 1) that jumps for every small change.
