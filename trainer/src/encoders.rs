@@ -131,16 +131,18 @@ pub(crate) fn fit(
 }
 
 /// Fits the tokens of a field of an autoregressive model, whatever its encoding for
-/// others. Only what is fixed in a flow can fall to octets.
+/// others; those that are `known` have a token. Only what is fixed in a flow, of which they
+/// are said, can fall to octets.
 pub(crate) fn fit_tokens(
     field: &FieldConfig,
     column: &TraceColumn,
-    is_fixed: bool,
+    known: Option<Vec<Choice>>,
 ) -> Result<Field, CodecError> {
     let TraceColumn { column, kind, missing } = column;
     let mut options = tokens::options(field, column, kind);
-    if !is_fixed {
-        options.octets = None;
+    match known {
+        Some(known) => options.known = known,
+        None => options.octets = None,
     }
     let codec = Codec::Tokens(TokensCodec::fit_with(column, &options)?);
     Ok(Field {

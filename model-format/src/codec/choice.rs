@@ -59,6 +59,14 @@ impl Choice {
         }
     }
 
+    /// The number that it is, if it is one of a column of numbers.
+    pub(super) fn number(&self) -> Option<f64> {
+        match self {
+            Choice::Int(value) => Some(*value as f64),
+            _ => None,
+        }
+    }
+
     pub(super) fn word(&self) -> &str {
         match self {
             Choice::Text(text) => text,

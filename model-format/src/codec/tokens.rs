@@ -82,6 +82,8 @@ pub struct TokenOptions {
     pub most_values: usize,
     /// How often such a value was seen at least.
     pub least_count: u64,
+    /// Values with a token although they are rarer, ascending.
+    pub known: Vec<Choice>,
     /// Of such values as random choice among many leaves too, a value needs to be seen so
     /// much more often than its neighbours: ports.
     pub stands_out: bool,
@@ -104,6 +106,7 @@ impl Default for TokenOptions {
         TokenOptions {
             most_values: 256,
             least_count: 3,
+            known: Vec::new(),
             stands_out: false,
             bins: 32,
             edges: Vec::new(),
@@ -160,12 +163,14 @@ impl TokensCodec {
                 _ => runs.push((number, 1)),
             }
         }
-        let mut frequent: Vec<(u64, f64)> = runs
-            .iter()
-            .filter(|(_, count)| *count >= options.least_count)
-            .filter(|&&(number, count)| !options.stands_out || stands_out(&numbers, number, count))
-            .map(|&(number, count)| (count, number))
-            .collect();
+        let known: Vec<f64> = options.known.iter().filter_map(Choice::number).collect();
+        let is_frequent = |&&(number, count): &&(f64, u64)| {
+            count >= options.least_count
+                && (!options.stands_out || stands_out(&numbers, number, count))
+                || known.binary_search_by(|other| other.total_cmp(&number)).is_ok()
+        };
+        let mut frequent: Vec<(u64, f64)> =
+            runs.iter().filter(is_frequent).map(|&(number, count)| (count, number)).collect();
         // The most frequent; of equals the smaller.
         frequent.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.total_cmp(&b.1)));
         frequent.truncate(options.most_values);
@@ -481,6 +486,7 @@ fn fit_choices(column: &Column, options: &TokenOptions) -> TokensCodec {
     // The most frequent first, and what has no bin; of equals in the order of the values.
     let rank = |(choice, count): &(Choice, u64)| match choice {
         Choice::Missing => u64::MAX,
+        _ if options.known.binary_search(choice).is_ok() => options.least_count.max(*count),
         _ => *count,
     };
     counts.sort_by(|a, b| rank(b).cmp(&rank(a)).then_with(|| a.0.cmp(&b.0)));

@@ -1,10 +1,11 @@
 //! A trace as tokens: how its fields' values and times become tokens, and which variables
 //! and heads a model of it has.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use ns_model_format::autoregressive::{RecordSays, Says, Variable};
-use ns_model_format::codec::{Codec, CodecError, TokenOptions, TokensCodec};
+use ns_model_format::codec::{Choice, Codec, CodecError, TokenOptions, TokensCodec};
 use ns_model_format::schema::packet_field::DIRECTION;
 use ns_model_format::{Column, ColumnData, Field, FieldKind, Schema};
 
@@ -17,7 +18,8 @@ use super::measured::{
 };
 use crate::arrays::{Array, Arrays};
 use crate::config::FieldConfig;
-use crate::ingest::Trace;
+use crate::encoders::configured;
+use crate::ingest::{Trace, TraceColumn};
 use crate::work::WorkError;
 
 /// A gap of exactly so many microseconds has a token of its own if so many of all are; at
@@ -29,7 +31,12 @@ const MOST_MEANS: usize = 3;
 const DURATION_BINS: usize = 32;
 const GAP_BINS: usize = 64;
 /// Where ports change their meaning: RFC 6335, and where systems begin to count.
-const PORT_EDGES: [f64; 3] = [1024.0, 32768.0, 49152.0];
+const PORT_EDGES: [f64; 3] = [1024.0, DYNAMIC as f64, 49152.0];
+/// The first port that systems give out.
+const DYNAMIC: i64 = 32768;
+/// A host or service has a token if so many of all records are its, and so many at least.
+const HEAVY: f64 = 0.002;
+const HEAVY_LEAST: usize = 16;
 
 /// A trace as tokens.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -100,27 +107,92 @@ impl Flows {
     }
 }
 
-/// How a field's values become tokens.
-pub(crate) fn options(field: &FieldConfig, column: &Column, kind: &FieldKind) -> TokenOptions {
-    let octets = match (kind, field.n_bits) {
-        (FieldKind::Ipv4, _) | (FieldKind::Integer, Some(32)) => Some(4),
-        (FieldKind::Ip, _) => Some(16),
-        (FieldKind::Mac, _) => Some(6),
-        _ => None,
-    };
+/// What a field's values are names of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Names {
+    /// Hosts, by so many octets.
+    Hosts(u8),
+    Ports,
+}
+
+fn names(field: &FieldConfig, kind: &FieldKind) -> Option<Names> {
     let is_port = field.n_bits == Some(16)
         || field.column.to_ascii_lowercase().contains("port")
         || field.word2vec_name().is_some_and(|name| name.contains("port"));
+    match (kind, field.n_bits) {
+        (FieldKind::Ipv4, _) | (FieldKind::Integer, Some(32)) => Some(Names::Hosts(4)),
+        (FieldKind::Ip, _) => Some(Names::Hosts(16)),
+        (FieldKind::Mac, _) => Some(Names::Hosts(6)),
+        _ => is_port.then_some(Names::Ports),
+    }
+}
+
+/// For each field, the values that it has a token for although few flows have them: names that
+/// other fields of the same names have tokens for, such as a server's port where its answer
+/// came first; and hosts and services that many records are of, such as a group that one host
+/// sends to all the time.
+///
+/// # Errors
+/// Fields that are not there, and values that cannot be tokens.
+pub(crate) fn known(trace: &Trace, fields: &[FieldConfig]) -> Result<Vec<Vec<Choice>>, CodecError> {
+    let firsts: Vec<usize> = trace.flows.iter().map(|flow| flow[0] as usize).collect();
+    let most = trace.flows.iter().map(Vec::len).sum::<usize>() as f64 * HEAVY;
+    let mut there: Vec<HashSet<Choice>> = Vec::new();
+    let mut known: BTreeMap<Names, HashSet<Choice>> = BTreeMap::new();
+    for field in fields {
+        let TraceColumn { column, kind, .. } = configured(trace, field)?;
+        let mut values = HashSet::new();
+        if let Some(names) = names(field, kind) {
+            let column = column.pick(&firsts);
+            let codec = TokensCodec::fit_with(&column, &options(field, &column, kind))?;
+            let mut tokens = Vec::new();
+            codec.tokens(&column, &mut tokens)?;
+            let octets = codec.sizes().len();
+            let known = known.entry(names).or_default();
+            let mut records: HashMap<Choice, usize> = HashMap::new();
+            for (row, flow) in trace.flows.iter().enumerate() {
+                let value = Choice::of(&column, row);
+                if codec.is_exact(tokens[row * octets]) {
+                    known.insert(value.clone());
+                }
+                *records.entry(value).or_default() += flow.len();
+            }
+            let is_dynamic = |value: &Choice| {
+                names == Names::Ports && matches!(value, Choice::Int(port) if *port >= DYNAMIC)
+            };
+            let heavy = records.iter().filter(|(value, records)| {
+                **records >= HEAVY_LEAST && **records as f64 >= most && !is_dynamic(value)
+            });
+            known.extend(heavy.map(|(value, _)| value.clone()));
+            values.extend(records.into_keys());
+        }
+        there.push(values);
+    }
+    let of_field = |(field, values): (&FieldConfig, HashSet<Choice>)| {
+        let kind = &configured(trace, field)?.kind;
+        let known = names(field, kind).and_then(|names| known.get(&names));
+        let mut all: Vec<Choice> =
+            known.map_or_else(Vec::new, |known| known.intersection(&values).cloned().collect());
+        all.retain(|value| *value != Choice::Missing);
+        all.sort_unstable();
+        Ok(all)
+    };
+    fields.iter().zip(there).map(of_field).collect()
+}
+
+/// How a field's values become tokens.
+pub(crate) fn options(field: &FieldConfig, column: &Column, kind: &FieldKind) -> TokenOptions {
+    let names = names(field, kind);
     let distinct = distinct(column, 4 * FEW);
     let real = matches!(column.data, ColumnData::Float(_));
-    match (octets, is_port) {
-        (Some(octets), _) => TokenOptions {
+    match names {
+        Some(Names::Hosts(octets)) => TokenOptions {
             most_values: 1024,
             least_count: 2,
             octets: Some(octets),
             ..TokenOptions::default()
         },
-        (None, true) => TokenOptions {
+        Some(Names::Ports) => TokenOptions {
             most_values: 1024,
             stands_out: true,
             parts: 1,
@@ -145,9 +217,9 @@ pub(crate) fn options(field: &FieldConfig, column: &Column, kind: &FieldKind) ->
 
 /// Distinct values of a column, counted up to a limit.
 fn distinct(column: &Column, limit: usize) -> usize {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for row in 0..column.len() {
-        seen.insert(ns_model_format::codec::Choice::of(column, row));
+        seen.insert(Choice::of(column, row));
         if seen.len() > limit {
             break;
         }

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::config::{parse, resolve};
 use crate::ingest::{Reading, table};
+use ns_model_format::codec::Codec;
 use ns_model_format::schema::SpanTags;
 
 const CONFIG: &str = r#"{
@@ -22,8 +23,12 @@ const CONFIG: &str = r#"{
 }"#;
 
 fn build_from(rows: &str, config: &str) -> Result<Dataset, DatasetError> {
+    build_table(&format!("ts,host,proto,bytes\n{rows}"), config)
+}
+
+fn build_table(text: &str, config: &str) -> Result<Dataset, DatasetError> {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
-    writeln!(file, "ts,host,proto,bytes\n{rows}").expect("written");
+    writeln!(file, "{text}").expect("written");
     let config = resolve(&parse(config, "test").expect("good"), Path::new(".")).expect("good");
     let trace =
         table::read(&[file.path().to_owned()], &config, Reading::default()).expect("a good file");
@@ -261,4 +266,44 @@ fn every_block_is_encoded_as_one_would_be() {
     let one_thread = build_from(rows.trim_end(), CONFIG).expect("good rows");
     crate::train::set_threads(0);
     assert_eq!(&one_thread.chunks[0], samples);
+}
+
+#[test]
+fn names_that_are_known_elsewhere_or_that_many_records_are_of_have_tokens() {
+    let config = r#"{
+        "global_config": { "dataset_type": "netflow" },
+        "model": { "class": "autoregressive" },
+        "pre_post_processor": { "config": {
+            "timestamp": { "column": "ts", "unit": "us" },
+            "metadata": [
+                { "column": "src", "type": "ip_string", "encoding": "bit" },
+                { "column": "dst", "type": "ip_string", "encoding": "bit" },
+                { "column": "sport", "type": "integer", "encoding": "bit", "n_bits": 16 },
+                { "column": "dport", "type": "integer", "encoding": "bit", "n_bits": 16 }
+            ],
+            "timeseries": [ { "column": "bytes", "type": "float" } ]
+        } }
+    }"#;
+    let mut rows = String::from("ts,src,dst,sport,dport,bytes\n");
+    let mut row = |ts: usize, from: &str, to: &str, ports: [usize; 2]| {
+        rows += &format!("{ts},{from},{to},{},{},{ts}\n", ports[0], ports[1]);
+    };
+    for flow in 0..60 {
+        row(flow, "10.0.0.1", "10.0.0.2", [40_000 + 137 * flow, 502]);
+    }
+    // One answer came first; one host sends to a group all the time; one is hardly there.
+    row(60, "10.0.0.2", "10.0.0.1", [502, 49_999]);
+    (0..40).for_each(|at| row(61 + at, "10.0.0.7", "224.0.0.251", [50_001, 5353]));
+    row(200, "10.0.0.9", "10.0.0.2", [50_003, 5355]);
+    let dataset = build_table(&rows, config).expect("good rows");
+    let is_known = |field: usize, number: i64| {
+        let Codec::Tokens(codec) = &dataset.schema.attributes[field].codec else { panic!() };
+        codec.is_exact(codec.token_of(number as f64))
+    };
+    let host = |last: i64| 0x0a00_0000 + last;
+    let known: Vec<bool> = [1, 2, 7, 9].map(|last| is_known(0, host(last))).to_vec();
+    assert_eq!(known, [true, true, true, false]);
+    assert!(is_known(1, 0xe000_00fb) && is_known(1, host(1)));
+    assert!(is_known(2, 502) && !is_known(2, 50_001));
+    assert!(is_known(3, 502) && is_known(3, 5353) && !is_known(3, 49_999) && !is_known(3, 5355));
 }

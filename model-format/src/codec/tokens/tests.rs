@@ -12,6 +12,7 @@ fn options() -> impl Strategy<Value = TokenOptions> {
         |((most_values, least_count, bins, parts), stands_out, log, edges)| TokenOptions {
             most_values,
             least_count,
+            known: Vec::new(),
             stands_out,
             bins,
             edges: if edges { vec![-7.0, 0.0, 300.0] } else { Vec::new() },
@@ -286,6 +287,27 @@ fn examples() -> [TokensCodec; 5] {
         ),
         fit(&Column::ints("n", vec![1, 2, 3, 1, 2, 3]), few),
     ]
+}
+
+#[test]
+fn known_values_have_tokens_however_rare() {
+    let options =
+        |known: Vec<Choice>| TokenOptions { known, octets: Some(4), ..Default::default() };
+    let numbers = Column::ints("n", vec![5, 5, 5, 7, 9, 9]);
+    let known = options(vec![Choice::Int(7), Choice::Int(8)]);
+    let codec = TokensCodec::fit_with(&numbers, &known).expect("fits");
+    let exact = [5, 7, 8, 9].map(|n| codec.is_exact(codec.token_of(f64::from(n))));
+    // What is not there has none either.
+    assert_eq!(exact, [true, true, false, false]);
+    let words = Column::texts("t", ["a", "a", "a", "b", "c"].map(str::to_owned));
+    let few = TokenOptions { bins: 1, octets: None, ..options(vec![Choice::Text("c".to_owned())]) };
+    let codec = TokensCodec::fit_with(&words, &few).expect("fits");
+    let mut tokens = Vec::new();
+    codec.tokens(&words, &mut tokens).expect("tokens");
+    assert_eq!(
+        tokens.iter().map(|&t| codec.is_exact(t)).collect::<Vec<_>>(),
+        [true, true, true, false, true]
+    );
 }
 
 #[test]
