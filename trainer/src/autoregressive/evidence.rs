@@ -17,7 +17,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use candle_core::{DType, Device, Result};
+use candle_core::{DType, Device, Result, Tensor};
 use ns_model_format::autoregressive::{MOST_CONTEXTS, MOST_EVIDENCE, Says, Variable};
 use ns_model_format::random::{Purpose, Stream};
 
@@ -167,59 +167,66 @@ impl Evidence {
         Ok(Evidence { at, width, size, counts, weights, adam })
     }
 
-    /// Those contexts that say most about the variable; none, if it has no parents.
+    /// Those contexts that say most about the variable; none, if it has no parents, or is an
+    /// octet, which is to be new.
     pub(super) fn chosen(
         (variables, at): (&[Variable], usize),
         flows: &Flows,
         rows: &[usize],
         seed: u64,
     ) -> Result<Option<Evidence>> {
-        let width = variables.len();
         if rows.is_empty() || matches!(variables[at].says, Says::Field { place: 1.., .. }) {
             return Ok(None);
         }
         let some: Vec<usize> =
             rows.iter().copied().step_by(rows.len().div_ceil(CHOSEN_BY)).collect();
-        let contexts = candidates((variables, at), flows, &some);
-        if contexts.len() <= MOST_CONTEXTS {
-            let is_any = !contexts.is_empty();
-            return is_any
-                .then(|| Evidence::of((variables, at), contexts, flows, rows))
-                .transpose();
+        let mut contexts = candidates((variables, at), flows, &some);
+        if contexts.len() > MOST_CONTEXTS {
+            let mut all = Evidence::of((variables, at), contexts, flows, &some)?;
+            contexts = all.telling((variables, at), flows, &some, seed)?;
         }
-        let mut all = Evidence::of((variables, at), contexts, flows, &some)?;
-        let start: Vec<f32> = prior((variables, at), flows, &some).iter().map(|p| p.ln()).collect();
+        match contexts.is_empty() {
+            true => Ok(None),
+            false => Evidence::of((variables, at), contexts, flows, rows).map(Some),
+        }
+    }
+
+    /// The contexts that move logits furthest, if counts alone say what comes.
+    fn telling(
+        &mut self,
+        variables: (&[Variable], usize),
+        flows: &Flows,
+        rows: &[usize],
+        seed: u64,
+    ) -> Result<Vec<Vec<usize>>> {
+        let start: Vec<f32> = prior(variables, flows, rows).iter().map(|p| p.ln()).collect();
         let mut drawn = Stream::new(seed, Purpose::Shuffle, u64::MAX - 3);
         for _ in 0..STEPS {
-            let any =
-                |_| some[((drawn.uniform() * some.len() as f32) as usize).min(some.len() - 1)];
-            let batch: Vec<usize> = (0..BATCH).map(any).collect();
+            let batch: Vec<usize> = (0..BATCH).map(|_| rows[drawn.below(rows.len())]).collect();
             let mut logits = start.repeat(batch.len());
-            all.add_to(&mut logits, flows, &batch, true)?;
-            for (logits, row) in logits.chunks_exact_mut(all.size).zip(&batch) {
+            self.add_to(&mut logits, flows, &batch, true)?;
+            for (logits, row) in logits.chunks_exact_mut(self.size).zip(&batch) {
                 let mut gradient = softmax_of(logits);
-                gradient[flows.attributes[row * width + at] as usize] -= 1.0;
-                logits.copy_from_slice(&gradient);
-                logits.iter_mut().for_each(|value| *value /= BATCH as f32);
+                gradient[flows.attributes[row * self.width + self.at] as usize] -= 1.0;
+                let gradient = gradient.iter().map(|value| value / BATCH as f32);
+                logits.iter_mut().zip(gradient).for_each(|(to, value)| *to = value);
             }
-            all.learn(&logits, flows, &batch)?;
+            self.learn(&logits, flows, &batch)?;
         }
-        // How far each moves logits.
-        let weights = all.weights.to_vec()?;
-        let moved = |(counts, weight): (&Counts, &f32)| {
+        let moved = |(counts, weight): (&Counts, f32)| {
             let square = |row: &usize| counts.values(*row, None).map(|(_, v)| v * v).sum::<f32>();
-            weight * some.iter().map(square).sum::<f32>().sqrt()
+            weight * rows.iter().map(square).sum::<f32>().sqrt()
         };
+        let weights = self.weights.to_vec()?;
         let mut order: Vec<(f32, usize)> =
-            all.counts.iter().zip(&weights).map(moved).zip(0..).collect();
+            self.counts.iter().zip(weights).map(moved).zip(0..).collect();
         order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         order.truncate(MOST_CONTEXTS);
         order.retain(|(moved, _)| *moved > 0.0);
         let mut kept: Vec<Vec<usize>> =
-            order.iter().map(|&(_, index)| all.counts[index].of.clone()).collect();
+            order.iter().map(|&(_, index)| self.counts[index].of.clone()).collect();
         kept.sort_unstable();
-        let is_any = !kept.is_empty();
-        is_any.then(|| Evidence::of((variables, at), kept, flows, rows)).transpose()
+        Ok(kept)
     }
 
     /// The same contexts and weights, counted over other flows.
@@ -260,11 +267,8 @@ impl Evidence {
                     counts.values(row, own).map(|(at, value)| gradient[at] * value).sum::<f32>();
             }
         }
-        self.weights.gradient.slice_set(
-            &candle_core::Tensor::from_vec(sums, self.counts.len(), &Device::Cpu)?,
-            0,
-            0,
-        )?;
+        let sums = Tensor::from_vec(sums, self.counts.len(), &Device::Cpu)?;
+        self.weights.gradient.slice_set(&sums, 0, 0)?;
         self.adam.step(Ops::on(&Device::Cpu), [&self.weights])?;
         // Evidence for a token is never evidence against it.
         let weights: Vec<f32> = self.weights.to_vec()?.iter().map(|w| w.max(0.0)).collect();

@@ -36,7 +36,7 @@ const PORT_EDGES: [f64; 3] = [1024.0, DYNAMIC as f64, 49152.0];
 const DYNAMIC: i64 = 32768;
 /// A host or service has a token if so many of all records are its, and so many at least.
 const HEAVY: f64 = 0.002;
-const HEAVY_LEAST: usize = 16;
+const HEAVY_LEAST: f64 = 16.0;
 
 /// A trace as tokens.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -136,7 +136,7 @@ fn names(field: &FieldConfig, kind: &FieldKind) -> Option<Names> {
 /// Fields that are not there, and values that cannot be tokens.
 pub(crate) fn known(trace: &Trace, fields: &[FieldConfig]) -> Result<Vec<Vec<Choice>>, CodecError> {
     let firsts: Vec<usize> = trace.flows.iter().map(|flow| flow[0] as usize).collect();
-    let most = trace.flows.iter().map(Vec::len).sum::<usize>() as f64 * HEAVY;
+    let heavy = (trace.times_ns.len() as f64 * HEAVY).max(HEAVY_LEAST);
     let mut there: Vec<HashSet<Choice>> = Vec::new();
     let mut known: BTreeMap<Names, HashSet<Choice>> = BTreeMap::new();
     for field in fields {
@@ -160,10 +160,10 @@ pub(crate) fn known(trace: &Trace, fields: &[FieldConfig]) -> Result<Vec<Vec<Cho
             let is_dynamic = |value: &Choice| {
                 names == Names::Ports && matches!(value, Choice::Int(port) if *port >= DYNAMIC)
             };
-            let heavy = records.iter().filter(|(value, records)| {
-                **records >= HEAVY_LEAST && **records as f64 >= most && !is_dynamic(value)
-            });
-            known.extend(heavy.map(|(value, _)| value.clone()));
+            let is_heavy = |(value, records): &(&Choice, &usize)| {
+                **records as f64 >= heavy && !is_dynamic(value)
+            };
+            known.extend(records.iter().filter(is_heavy).map(|(value, _)| value.clone()));
             values.extend(records.into_keys());
         }
         there.push(values);
