@@ -60,7 +60,6 @@ pub fn budget_bucket(left_us: f64, gaps: u32) -> usize {
     half_octaves(mean).min(BUDGET_BUCKETS - 2)
 }
 
-/// Half octaves from 1 to a number of at least 1, rounded down: the exponent of its square.
 /// Steps; earlier files say whether there is one of nothing.
 fn steps<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i32>, D::Error> {
     #[derive(Deserialize)]
@@ -81,6 +80,7 @@ fn steps<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i32>, D::Erro
     })
 }
 
+/// Half octaves from 1 to a number of at least 1, rounded down: the exponent of its square.
 fn half_octaves(number: f64) -> usize {
     let exponent = (number * number).to_bits() >> 52;
     (exponent as usize).saturating_sub(1023)
