@@ -10,7 +10,7 @@ use ns_model_format::schema::{Spanning, TimeEncoding, Timestamp};
 use ns_model_format::{Column, Schema, Value};
 
 use crate::autoregressive::chain::Chain;
-use crate::autoregressive::tokens::{Flows, encode, known};
+use crate::autoregressive::tokens::{Flows, encode, named};
 use crate::chunks::{self, Cut};
 use crate::config::{Chunking, Resolved, TimeEncodingName};
 use crate::encode::Encoder;
@@ -99,15 +99,15 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
     };
     let firsts: Vec<usize> = trace.flows.iter().map(|flow| flow[0] as usize).collect();
     let mut attributes = Vec::new();
-    let mut known = match by_tokens {
-        true => known(trace, &config.metadata)?,
+    let mut named = match by_tokens {
+        true => named(trace, &config.metadata)?,
         false => Vec::new(),
     }
     .into_iter();
     for field in &config.metadata {
         let column = configured(trace, field)?.pick(&firsts);
         attributes.push(match by_tokens {
-            true => fit_tokens(field, &column, Some(known.next().unwrap_or_default()))?,
+            true => fit_tokens(field, &column, Some(named.next().unwrap_or_default()))?,
             false => fit(field, &column, false, &spaces)?,
         });
     }

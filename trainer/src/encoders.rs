@@ -9,7 +9,7 @@ use ns_model_format::codec::{
 };
 use ns_model_format::{Column, Field, FieldKind, Value};
 
-use crate::autoregressive::tokens;
+use crate::autoregressive::tokens::{self, Named};
 use crate::config::{FieldConfig, FieldType, Missing, Resolved, TimestampConfig};
 use crate::ingest::{Trace, TraceColumn};
 
@@ -131,17 +131,17 @@ pub(crate) fn fit(
 }
 
 /// Fits the tokens of a field of an autoregressive model, whatever its encoding for
-/// others; those that are `known` have a token. Only what is fixed in a flow, of which they
-/// are said, can fall to octets.
+/// others; only what is fixed in a flow, of which it is said what
+/// other fields' values make of its own, can fall to octets.
 pub(crate) fn fit_tokens(
     field: &FieldConfig,
     column: &TraceColumn,
-    known: Option<Vec<Choice>>,
+    named: Option<Named>,
 ) -> Result<Field, CodecError> {
     let TraceColumn { column, kind, missing } = column;
     let mut options = tokens::options(field, column, kind);
-    match known {
-        Some(known) => options.known = known,
+    match named {
+        Some(named) => named.tell(&mut options),
         None => options.octets = None,
     }
     let codec = Codec::Tokens(TokensCodec::fit_with(column, &options)?);

@@ -68,6 +68,9 @@ enum Rest {
         inner: Vec<f64>,
         /// Values are spread evenly over a bin's logarithm.
         log: bool,
+        /// Whole numbers that no bin says, ascending; only of bins that are even and not cut.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        skipped: Vec<i64>,
     },
     /// The choices without a token, in bins: where in the list each begins.
     Seen(Vec<u32>),
@@ -95,6 +98,9 @@ pub struct TokenOptions {
     pub log: bool,
     /// Parts of a bin that hold equally many of the numbers.
     pub parts: usize,
+    /// Whole numbers, ascending, that are not to come again out of bins of one part each,
+    /// unless they are more than three quarters of a bin's.
+    pub skipped: Vec<i64>,
     /// Others fall to so many octets instead of bins.
     pub octets: Option<u8>,
     /// Decode to whole numbers.
@@ -112,6 +118,7 @@ impl Default for TokenOptions {
             edges: Vec::new(),
             log: false,
             parts: 8,
+            skipped: Vec::new(),
             octets: None,
             integer: true,
         }
@@ -186,7 +193,8 @@ impl TokensCodec {
             (false, None) => {
                 let edges = bin_edges(&others, options);
                 let inner = inner_edges(&others, &edges, options);
-                Rest::Bins { edges, inner, log: options.log }
+                let skipped = skipped(&edges, &values, options);
+                Rest::Bins { edges, inner, log: options.log, skipped }
             }
         };
         let values = Values::Numbers(values);
@@ -205,7 +213,7 @@ impl TokensCodec {
         }
         let rest = match edges.len() {
             1 => Rest::None,
-            _ => Rest::Bins { edges, inner: Vec::new(), log: true },
+            _ => Rest::Bins { edges, inner: Vec::new(), log: true, skipped: Vec::new() },
         };
         TokensCodec { values, rest, missing: false, integer: true }
     }
@@ -329,9 +337,13 @@ impl TokensCodec {
         let own = self.own();
         match (&self.values, &self.rest) {
             (Values::Numbers(values), _) if token < own => values[token as usize],
-            (_, Rest::Bins { edges, inner, log }) => {
+            (_, Rest::Bins { edges, inner, log, skipped }) => {
                 let bins = edges.len() - 1;
                 let bin = ((token - own) as usize).min(bins - 1);
+                let skipped = inside(skipped, [edges[bin], edges[bin + 1]]);
+                if !skipped.is_empty() {
+                    return among_others(skipped, [edges[bin], edges[bin + 1]], within);
+                }
                 let cuts = inner.len() / bins;
                 let inner = &inner[bin * cuts..(bin + 1) * cuts];
                 let place = within * (cuts + 1) as f64;
@@ -570,6 +582,63 @@ fn inner_edges(sorted: &[f64], edges: &[f64], options: &TokenOptions) -> Vec<f64
     inner
 }
 
+/// The numbers to skip, with those that have tokens, of bins of which a quarter is left.
+fn skipped(edges: &[f64], values: &[f64], options: &TokenOptions) -> Vec<i64> {
+    if options.skipped.is_empty() || options.parts > 1 || options.log || !options.integer {
+        return Vec::new();
+    }
+    let mut all = options.skipped.clone();
+    all.extend(values.iter().map(|&value| value as i64));
+    all.sort_unstable();
+    all.dedup();
+    let of_bin = |bin: &[f64]| {
+        let skipped = inside(&all, [bin[0], bin[1]]);
+        let enough_left = 4 * skipped.len() <= 3 * (bin[1] - bin[0]) as usize;
+        if enough_left { skipped } else { &[] }
+    };
+    edges.windows(2).flat_map(of_bin).copied().collect()
+}
+
+/// Those of ascending numbers that are in a bin.
+fn inside(numbers: &[i64], [from, to]: [f64; 2]) -> &[i64] {
+    let below = |edge: f64| numbers.partition_point(|&number| (number as f64) < edge);
+    &numbers[below(from)..below(to)]
+}
+
+/// Of a bin's whole numbers but those to be skipped, of which there are fewer, the one that is
+/// at a place of 0 to 1.
+fn among_others(skipped: &[i64], [from, to]: [f64; 2], within: f64) -> f64 {
+    let others = (to - from) - skipped.len() as f64;
+    let place = (within * others).floor().clamp(0.0, others - 1.0);
+    // So many of those to be skipped come before it.
+    let (mut before, mut end) = (0, skipped.len());
+    while before < end {
+        let middle = before + (end - before) / 2;
+        if skipped[middle] as f64 - from - middle as f64 > place {
+            end = middle;
+        } else {
+            before = middle + 1;
+        }
+    }
+    from + place + before as f64
+}
+
+/// Whether numbers are skipped only where that is defined, and not all of a bin's.
+fn skipped_fit(skipped: &[i64], edges: &[f64], even: bool, integer: bool) -> bool {
+    let within = inside(skipped, [edges[0], edges[edges.len() - 1]]).len() == skipped.len();
+    let some_left = |bin: &[f64]| {
+        let skipped = inside(skipped, [bin[0], bin[1]]).len();
+        let whole = bin.iter().all(|edge| edge.fract() == 0.0);
+        skipped == 0 || whole && (skipped as f64) < bin[1] - bin[0]
+    };
+    skipped.is_empty()
+        || even
+            && integer
+            && within
+            && skipped.is_sorted_by(|one, next| one < next)
+            && edges.windows(2).all(some_left)
+}
+
 /// Whether every bin is cut equally often, inside of it and in order.
 fn inner_edges_fit(inner: &[f64], edges: &[f64]) -> bool {
     let bins = edges.len() - 1;
@@ -662,6 +731,11 @@ impl Encoder for TokensCodec {
             }
             (_, Rest::Bins { edges, inner, .. }) if !inner_edges_fit(inner, edges) => {
                 Err("a bin is cut outside of it".to_owned())
+            }
+            (_, Rest::Bins { edges, inner, log, skipped })
+                if !skipped_fit(skipped, edges, inner.is_empty() && !log, self.integer) =>
+            {
+                Err("numbers are skipped that no bin could say, or all of a bin".to_owned())
             }
             (Values::Choices { all, own }, Rest::Seen(begins))
                 if begins.first() != Some(own)

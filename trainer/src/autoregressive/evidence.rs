@@ -21,6 +21,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use ns_model_format::autoregressive::{MOST_CONTEXTS, MOST_EVIDENCE, Says, Variable};
 use ns_model_format::random::{Purpose, Stream};
 
+use super::chain::FEW;
 use super::conditional::{counts, softmax_of};
 use super::tokens::Flows;
 use crate::model::ops::Ops;
@@ -94,6 +95,9 @@ impl Counts {
                 Some((_, count)) => *count += 1,
                 None => counted.push((pair, 1)),
             }
+        }
+        if is_name(&variables[at]) {
+            counted.retain(|(_, count)| *count > 1);
         }
         if counted.len() > MOST_EVIDENCE {
             let mut all: Vec<u32> = counted.iter().map(|(_, count)| *count).collect();
@@ -296,6 +300,12 @@ impl Evidence {
         };
         Ok(weighing.map(context).collect())
     }
+}
+
+/// Whether a variable is one of the names that a flow is known by: an address, a port. What a
+/// single flow had is no evidence of such, or flows that were learned from would come again.
+fn is_name(variable: &Variable) -> bool {
+    matches!(variable.says, Says::Field { .. }) && variable.size > FEW
 }
 
 /// How likely each token is.

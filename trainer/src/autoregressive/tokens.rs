@@ -1,7 +1,7 @@
 //! A trace as tokens: how its fields' values and times become tokens, and which variables
 //! and heads a model of it has.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use ns_model_format::autoregressive::{RecordSays, Says, Variable};
@@ -127,18 +127,35 @@ fn names(field: &FieldConfig, kind: &FieldKind) -> Option<Names> {
     }
 }
 
-/// For each field, the values that it has a token for although few flows have them: names that
-/// other fields of the same names have tokens for, such as a server's port where its answer
-/// came first; and hosts and services that many records are of, such as a group that one host
-/// sends to all the time.
+/// What is to become of a field's values by what other fields have.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Named {
+    /// Those with a token although few flows have them: names that other fields of the same
+    /// names have tokens for, such as a server's port where its answer came first; and hosts and
+    /// services that many records are of, such as a group that one host sends to all the time.
+    known: Vec<Choice>,
+    /// Ports that flows have, which no bin is to say again: a connection is known by them.
+    skipped: Vec<i64>,
+}
+
+impl Named {
+    /// Says so to the field.
+    pub(crate) fn tell(self, options: &mut TokenOptions) {
+        options.known = self.known;
+        options.skipped = self.skipped;
+    }
+}
+
+/// For each field, what is to become of its values by what other fields have.
 ///
 /// # Errors
 /// Fields that are not there, and values that cannot be tokens.
-pub(crate) fn known(trace: &Trace, fields: &[FieldConfig]) -> Result<Vec<Vec<Choice>>, CodecError> {
+pub(crate) fn named(trace: &Trace, fields: &[FieldConfig]) -> Result<Vec<Named>, CodecError> {
     let firsts: Vec<usize> = trace.flows.iter().map(|flow| flow[0] as usize).collect();
     let heavy = (trace.times_ns.len() as f64 * HEAVY).max(HEAVY_LEAST);
     let mut there: Vec<HashSet<Choice>> = Vec::new();
     let mut known: BTreeMap<Names, HashSet<Choice>> = BTreeMap::new();
+    let mut ports: BTreeSet<i64> = BTreeSet::new();
     for field in fields {
         let TraceColumn { column, kind, .. } = configured(trace, field)?;
         let mut values = HashSet::new();
@@ -164,18 +181,28 @@ pub(crate) fn known(trace: &Trace, fields: &[FieldConfig]) -> Result<Vec<Vec<Cho
                 **records as f64 >= heavy && !is_dynamic(value)
             };
             known.extend(records.iter().filter(is_heavy).map(|(value, _)| value.clone()));
+            if names == Names::Ports {
+                ports.extend(records.keys().filter_map(|value| match value {
+                    Choice::Int(port) => Some(*port),
+                    _ => None,
+                }));
+            }
             values.extend(records.into_keys());
         }
         there.push(values);
     }
     let of_field = |(field, values): (&FieldConfig, HashSet<Choice>)| {
-        let kind = &configured(trace, field)?.kind;
-        let known = names(field, kind).and_then(|names| known.get(&names));
-        let mut all: Vec<Choice> =
+        let names = names(field, &configured(trace, field)?.kind);
+        let known = names.and_then(|names| known.get(&names));
+        let mut known: Vec<Choice> =
             known.map_or_else(Vec::new, |known| known.intersection(&values).cloned().collect());
-        all.retain(|value| *value != Choice::Missing);
-        all.sort_unstable();
-        Ok(all)
+        known.retain(|value| *value != Choice::Missing);
+        known.sort_unstable();
+        let skipped = match names {
+            Some(Names::Ports) => ports.iter().copied().collect(),
+            _ => Vec::new(),
+        };
+        Ok(Named { known, skipped })
     };
     fields.iter().zip(there).map(of_field).collect()
 }

@@ -18,6 +18,7 @@ fn options() -> impl Strategy<Value = TokenOptions> {
             edges: if edges { vec![-7.0, 0.0, 300.0] } else { Vec::new() },
             log,
             parts,
+            skipped: Vec::new(),
             octets: None,
             integer: false,
         },
@@ -187,10 +188,41 @@ proptest! {
         bins_say_what_is_in_them(&codec);
     }
 
+    #[test]
+    fn numbers_to_skip_come_out_of_no_bin_and_all_others_do(
+        cells in prop::collection::vec(0_i64..400, 20..120), frequent in 0_i64..400
+    ) {
+        let column = Column::ints("port", [cells.clone(), vec![frequent; 9]].concat());
+        let mut skipped = cells;
+        skipped.sort_unstable();
+        skipped.dedup();
+        let options =
+            TokenOptions { bins: 4, parts: 1, stands_out: true, skipped, ..TokenOptions::default() };
+        let codec = TokensCodec::fit_with(&column, &options).unwrap();
+        checked(&codec, &column);
+        bins_say_what_is_in_them(&codec);
+        let Rest::Bins { edges, skipped: found, .. } = &codec.rest else { return Ok(()) };
+        for (bin, pair) in edges.windows(2).enumerate() {
+            let mut others: Vec<i64> = (pair[0] as i64..pair[1] as i64).collect();
+            let named = |n: &i64| codec.is_exact(codec.token_of(*n as f64));
+            let to_skip = |n: &i64| options.skipped.contains(n) || named(n);
+            if 4 * others.iter().filter(|n| to_skip(n)).count() <= 3 * others.len() {
+                others.retain(|n| !to_skip(n));
+            }
+            prop_assert!(!others.iter().any(|n| found.contains(n)));
+            let places = 8 * others.len();
+            let mut said: Vec<Value> = (0..places)
+                .map(|place| codec.value(&[codec.own() + bin as u32], place as f64 / places as f64))
+                .collect();
+            said.dedup();
+            prop_assert_eq!(said, others.into_iter().map(Value::Int).collect::<Vec<_>>());
+        }
+    }
+
     /// Networks may say any token, JSON any codec that is checked.
     #[test]
     fn changed_codecs_are_refused_or_say_something(
-        which in 0_usize..5, place: prop::sample::Index, change in changes(), token: u16
+        which in 0_usize..6, place: prop::sample::Index, change in changes(), token: u16
     ) {
         let mut json = serde_json::to_value(&examples()[which]).unwrap();
         let mut places = Vec::new();
@@ -264,7 +296,7 @@ fn places_of(json: &Json, path: &mut String, places: &mut Vec<String>) {
 }
 
 /// A codec of every kind.
-fn examples() -> [TokensCodec; 5] {
+fn examples() -> [TokensCodec; 6] {
     let fit = |column: &Column, options: TokenOptions| {
         TokensCodec::fit_with(column, &options).expect("fits")
     };
@@ -285,7 +317,11 @@ fn examples() -> [TokensCodec; 5] {
             &Column::new("ip", ColumnData::Wide(wide)),
             TokenOptions { octets: Some(16), ..few.clone() },
         ),
-        fit(&Column::ints("n", vec![1, 2, 3, 1, 2, 3]), few),
+        fit(&Column::ints("n", vec![1, 2, 3, 1, 2, 3]), few.clone()),
+        fit(
+            &Column::ints("n", (0..60).map(|n| n * n).collect()),
+            TokenOptions { skipped: (0..60).map(|n| n * n).collect(), parts: 1, ..few },
+        ),
     ]
 }
 
@@ -327,6 +363,11 @@ fn broken_codecs_are_refused() {
     refused(0, "/rest/bins/inner/0", json!(-1e9), "cut outside");
     refused(0, "/rest/bins/inner", json!([1.0]), "cut outside");
     refused(0, "/rest", json!({"seen": [0]}), "another type");
+    refused(5, "/rest/bins/skipped", json!([4, 1]), "are skipped");
+    refused(5, "/rest/bins/skipped", json!([-1]), "are skipped");
+    refused(5, "/rest/bins/skipped", json!((0..3481).collect::<Vec<i64>>()), "are skipped");
+    refused(5, "/rest/bins/log", json!(true), "are skipped");
+    refused(5, "/integer", json!(false), "are skipped");
     refused(1, "/rest/octets", json!(0), "0 octets");
     refused(1, "/rest/octets", json!(17), "17 octets");
     refused(2, "/values/choices/own", json!(50), "50 have tokens");
