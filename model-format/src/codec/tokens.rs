@@ -99,7 +99,7 @@ pub struct TokenOptions {
     /// Parts of a bin that hold equally many of the numbers.
     pub parts: usize,
     /// Whole numbers, ascending, that are not to come again out of bins of one part each,
-    /// unless they are more than three quarters of a bin's.
+    /// unless a bin would be left fewer numbers than half of the rows in it.
     pub skipped: Vec<i64>,
     /// Others fall to so many octets instead of bins.
     pub octets: Option<u8>,
@@ -193,7 +193,7 @@ impl TokensCodec {
             (false, None) => {
                 let edges = bin_edges(&others, options);
                 let inner = inner_edges(&others, &edges, options);
-                let skipped = skipped(&edges, &values, options);
+                let skipped = skipped(&others, &edges, &values, options);
                 Rest::Bins { edges, inner, log: options.log, skipped }
             }
         };
@@ -582,8 +582,9 @@ fn inner_edges(sorted: &[f64], edges: &[f64], options: &TokenOptions) -> Vec<f64
     inner
 }
 
-/// The numbers to skip, with those that have tokens, of bins of which a quarter is left.
-fn skipped(edges: &[f64], values: &[f64], options: &TokenOptions) -> Vec<i64> {
+/// The numbers to skip, with those that have tokens, of bins that are left at least half as many
+/// others as there are of the `sorted` numbers.
+fn skipped(sorted: &[f64], edges: &[f64], values: &[f64], options: &TokenOptions) -> Vec<i64> {
     if options.skipped.is_empty() || options.parts > 1 || options.log || !options.integer {
         return Vec::new();
     }
@@ -593,8 +594,10 @@ fn skipped(edges: &[f64], values: &[f64], options: &TokenOptions) -> Vec<i64> {
     all.dedup();
     let of_bin = |bin: &[f64]| {
         let skipped = inside(&all, [bin[0], bin[1]]);
-        let enough_left = 4 * skipped.len() <= 3 * (bin[1] - bin[0]) as usize;
-        if enough_left { skipped } else { &[] }
+        let below = |edge: f64| sorted.partition_point(|&number| number < edge);
+        let left = bin[1] - bin[0] - skipped.len() as f64;
+        let rows = (below(bin[1]) - below(bin[0])) as f64;
+        if left >= 1.0 && 2.0 * left >= rows { skipped } else { &[] }
     };
     edges.windows(2).flat_map(of_bin).copied().collect()
 }

@@ -190,14 +190,16 @@ proptest! {
 
     #[test]
     fn numbers_to_skip_come_out_of_no_bin_and_all_others_do(
-        cells in prop::collection::vec(0_i64..400, 20..120), frequent in 0_i64..400
+        cells in prop::collection::vec(0_i64..400, 4..120), frequent in 0_i64..400, few: bool
     ) {
+        // Neighbours that are frequent, too: a bin may be all tokens.
+        let cells: Vec<i64> = cells.into_iter().map(|n| if few { n % 12 } else { n }).collect();
         let column = Column::ints("port", [cells.clone(), vec![frequent; 9]].concat());
-        let mut skipped = cells;
+        let mut skipped = cells.clone();
         skipped.sort_unstable();
         skipped.dedup();
         let options =
-            TokenOptions { bins: 4, parts: 1, stands_out: true, skipped, ..TokenOptions::default() };
+            TokenOptions { bins: 4, parts: 1, stands_out: !few, skipped, ..TokenOptions::default() };
         let codec = TokensCodec::fit_with(&column, &options).unwrap();
         checked(&codec, &column);
         bins_say_what_is_in_them(&codec);
@@ -206,7 +208,9 @@ proptest! {
             let mut others: Vec<i64> = (pair[0] as i64..pair[1] as i64).collect();
             let named = |n: &i64| codec.is_exact(codec.token_of(*n as f64));
             let to_skip = |n: &i64| options.skipped.contains(n) || named(n);
-            if 4 * others.iter().filter(|n| to_skip(n)).count() <= 3 * others.len() {
+            let rows = cells.iter().filter(|n| others.contains(n) && !named(n)).count();
+            let left = others.iter().filter(|n| !to_skip(n)).count();
+            if left > 0 && 2 * left >= rows {
                 others.retain(|n| !to_skip(n));
             }
             prop_assert!(!others.iter().any(|n| found.contains(n)));
