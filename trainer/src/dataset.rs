@@ -167,7 +167,7 @@ pub fn build(trace: &Trace, config: &Resolved, seed: u64) -> Result<Dataset, Dat
         trace.flows.iter().map(|rows| chunks::since_origin(trace, rows[0])).collect();
     let arrivals = ArrivalProcess::fit_chunks(&starts, &cut.chunks);
     let tokens = match by_tokens {
-        true => Some(encode(trace, &schema, span_ns)?),
+        true => Some(encode(trace, (&schema, &config.metadata), span_ns)?),
         false => None,
     };
     let segmentation = schema.segmentation.as_ref();

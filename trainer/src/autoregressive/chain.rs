@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use ns_model_format::autoregressive::{Absent, Applies, Head, RecordSays, Says, Told, Variable};
+use ns_model_format::codec::TokensCodec;
 use ns_model_format::schema::packet_field::PROTO;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,8 @@ use crate::ingest::Trace;
 
 /// Bins of flow starts.
 const START_BINS: usize = 128;
+/// The first port that is not of a well-known service (RFC 6335).
+const FIRST_FREE: f64 = 1024.0;
 /// A field of so few tokens is drawn together with others like it.
 pub(super) const FEW: usize = 32;
 
@@ -18,6 +21,16 @@ pub(super) const FEW: usize = 32;
 pub(crate) struct Chain {
     pub(crate) variables: Vec<Variable>,
     pub(crate) heads: Vec<Head>,
+    /// For each variable, which row of a networks' table each token (and that it does not
+    /// apply) shares with tokens like it; none, if it shares nothing.
+    pub(crate) shared: Vec<Vec<u32>>,
+}
+
+impl Chain {
+    /// The rows that the tokens of a variable share with one another.
+    pub(super) fn shared(&self, at: usize) -> &[u32] {
+        self.shared.get(at).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// Whether a chain read from a file can be trained: its networks index by it.
@@ -33,19 +46,36 @@ pub(crate) fn is_chain(chain: &Chain) -> bool {
             && variable.absent.iter().all(absent)
             && variable.parents.iter().copied().chain(applies).chain(told).all(|before| before < at)
     };
+    let shares = |(at, variable): (usize, &Variable)| {
+        let rows = chain.shared(at);
+        rows.is_empty()
+            || rows.len() == variable.size + 1
+                && rows.iter().all(|&row| (row as usize) < rows.len())
+    };
     !chain.variables.is_empty()
         && !chain.heads.is_empty()
+        && chain.variables.iter().enumerate().all(shares)
         && chain.variables.iter().enumerate().all(depends)
         && chain.heads.iter().all(|head| head.size > 0)
 }
 
-/// How many neighbouring tokens of an ordinal variable share a row of a coarse table
-/// beside their own: rare ones would be noise else.
-pub(crate) fn coarse_of(variable: &Variable) -> Option<u32> {
-    match variable.says {
-        Says::Start { .. } => Some(8),
-        Says::Count { .. } | Says::Duration { .. } | Says::Mean { .. } => Some(4),
-        _ => None,
+/// The rows that tokens of a variable share: neighbours of an ordinal one; of ports those of
+/// services and those that are as good as others, by `codec`.
+pub(super) fn shared_rows(variable: &Variable, codec: Option<&TokensCodec>) -> Vec<u32> {
+    let tokens = 0..=variable.size as u32;
+    let neighbours = |by: u32| tokens.clone().map(|token| token / by).collect();
+    match (&variable.says, codec) {
+        (Says::Start { .. }, _) => neighbours(8),
+        (Says::Count { .. } | Says::Duration { .. } | Says::Mean { .. }, _) => neighbours(4),
+        (Says::Field { place: 0, .. }, Some(codec)) => {
+            let row = |token: u32| match token as usize >= variable.size {
+                true => 3,
+                false if codec.number_at(token, 0.0) >= FIRST_FREE => 2,
+                false => u32::from(!codec.is_exact(token)),
+            };
+            tokens.map(row).collect()
+        }
+        _ => Vec::new(),
     }
 }
 

@@ -9,8 +9,9 @@ use candle_core::{DType, Device, Result, Tensor};
 use ns_model_format::autoregressive::{UNSEEN, Variable};
 use ns_model_format::random::{Purpose, Stream};
 
-use super::chain::{coarse_of, is_certain};
+use super::chain::{Chain, is_certain};
 use super::evidence::{Context, Evidence};
+use super::table::{Output, Rows, Table};
 use super::tokens::Flows;
 use crate::model::ops::Ops;
 use crate::model::ops::tokens::Ids;
@@ -39,9 +40,7 @@ struct Parent {
     /// It is never left out: what is possible depends on it.
     certain: bool,
     /// `[size + 1, D]`.
-    table: Parameter,
-    /// `[size / coarse + 1, D]`.
-    coarse: Option<(u32, Parameter)>,
+    table: Table,
 }
 
 /// The network of a variable.
@@ -50,7 +49,7 @@ struct Network {
     bias: Parameter,
     hidden: Parameter,
     hidden_bias: Parameter,
-    out: Parameter,
+    out: Output,
     out_bias: Parameter,
     units: usize,
     /// What flows of the same kind had.
@@ -84,7 +83,7 @@ pub(crate) struct Parts<'a> {
 
 /// What a forward pass leaves for the backward one.
 struct Pass {
-    ids: Vec<(Ids, Option<Ids>)>,
+    rows: Vec<Rows>,
     /// After the first ReLU.
     first: Tensor,
     /// The same with dropout.
@@ -93,38 +92,34 @@ struct Pass {
     mask: Option<Tensor>,
     second: Tensor,
     sum: Tensor,
+    /// `[D, size]`.
+    out: Tensor,
 }
 
 impl Network {
     fn new(
-        (variables, at): (&[Variable], usize),
+        (chain, at): (&Chain, usize),
         counts: &[f32],
         units: usize,
         seed: u64,
         device: &Device,
     ) -> Result<Network> {
-        let variable = &variables[at];
+        let variable = &chain.variables[at];
         let mut init = Initializer::new(seed, DType::F32, device, false);
         let bound = 1.0 / (units as f64).sqrt();
         let mut parents = Vec::new();
         for &parent in &variable.parents {
-            let of = &variables[parent];
-            let table = init.normal(&[of.size + 1, units], 0.3)?;
-            let coarse = match coarse_of(of) {
-                Some(by) => {
-                    let rows = of.size / by as usize + 1;
-                    Some((by, init.normal(&[rows, units], 0.3)?))
-                }
-                None => None,
-            };
-            parents.push(Parent { at: parent, certain: is_certain(of), table, coarse });
+            let of = &chain.variables[parent];
+            let rows = (of.size, chain.shared(parent));
+            let table = Table::new(&mut init, rows, units, [0.3, 0.3])?;
+            parents.push(Parent { at: parent, certain: is_certain(of), table });
         }
         Ok(Network {
             parents,
             bias: init.constant(&[units], 0.0)?,
             hidden: init.uniform(&[units, units], bound)?,
             hidden_bias: init.uniform(&[units], bound)?,
-            out: init.normal(&[units, variable.size], 0.02)?,
+            out: Output::new(&mut init, (variable.size, chain.shared(at)), units)?,
             out_bias: init.given(counts.iter().map(|count| (count + 0.1).ln()).collect())?,
             units,
             evidence: None,
@@ -134,11 +129,9 @@ impl Network {
     }
 
     fn parameters(&self) -> Vec<&Parameter> {
-        let tables = self.parents.iter().flat_map(|parent| {
-            std::iter::once(&parent.table).chain(parent.coarse.as_ref().map(|(_, table)| table))
-        });
-        let rest = [&self.bias, &self.hidden, &self.hidden_bias, &self.out, &self.out_bias];
-        tables.chain(rest).collect()
+        let tables = self.parents.iter().flat_map(|parent| parent.table.parameters());
+        let rest = [&self.bias, &self.hidden, &self.hidden_bias, &self.out_bias];
+        tables.chain(rest).chain(self.out.parameters()).collect()
     }
 
     /// Logits of some flows; `dropout` is drawn from in training. Flows that are `counted` by
@@ -152,7 +145,7 @@ impl Network {
     ) -> Result<(Pass, Tensor)> {
         let (ops, device) = (self.ops, &self.device);
         let sum = Tensor::zeros((rows.len(), self.units), DType::F32, device)?;
-        let mut ids = Vec::with_capacity(self.parents.len());
+        let mut looked_up = Vec::with_capacity(self.parents.len());
         for parent in &self.parents {
             let tokens: Vec<u32> =
                 rows.iter().map(|&row| flows.attributes[row * width + parent.at]).collect();
@@ -162,16 +155,9 @@ impl Network {
                 }
                 _ => Vec::new(),
             };
-            let coarse = parent.coarse.as_ref().map(|(by, _)| {
-                let rows = tokens.iter().map(|token| token / by).collect();
-                Ids::weighted(rows, weights.clone())
-            });
-            let own = Ids::weighted(tokens, weights);
-            ops.look_up(&sum, &parent.table.value, &own)?;
-            if let (Some((_, table)), Some(coarse)) = (&parent.coarse, &coarse) {
-                ops.look_up(&sum, &table.value, coarse)?;
-            }
-            ids.push((own, coarse));
+            let of_parent = parent.table.rows(tokens, weights);
+            parent.table.add_to(ops, &sum, &of_parent)?;
+            looked_up.push(of_parent);
         }
         ops.bias_relu(&sum, &self.bias.value)?;
         let first = sum;
@@ -190,7 +176,8 @@ impl Network {
         let second = ops.matmul(&dropped, &self.hidden.value)?;
         ops.bias_relu(&second, &self.hidden_bias.value)?;
         let sum = (&first + &second)?;
-        let logits = ops.matmul(&sum, &self.out.value)?;
+        let out = self.out.whole(ops)?;
+        let logits = ops.matmul(&sum, &out)?;
         ops.add_repeated(&logits, &self.out_bias.value)?;
         let logits = match &self.evidence {
             Some(evidence) => {
@@ -201,15 +188,15 @@ impl Network {
             }
             None => logits,
         };
-        Ok((Pass { ids, first, dropped, mask, second, sum }, logits))
+        Ok((Pass { rows: looked_up, first, dropped, mask, second, sum, out }, logits))
     }
 
     /// Writes every parameter's gradient; `gradient` is that of the logits.
     fn backward(&self, pass: &Pass, gradient: &Tensor) -> Result<()> {
         let ops = self.ops;
-        ops.matmul_into(&self.out.gradient, &pass.sum.t()?, gradient)?;
+        self.out.backward(ops, &pass.sum, gradient)?;
         ops.sum_rows_into(&self.out_bias.gradient, gradient)?;
-        let above = ops.matmul(gradient, &self.out.value.t()?)?;
+        let above = ops.matmul(gradient, &pass.out.t()?)?;
         let second = above.force_contiguous()?;
         ops.mask(&second, &pass.second)?;
         ops.matmul_into(&self.hidden.gradient, &pass.dropped.t()?, &second)?;
@@ -222,15 +209,8 @@ impl Network {
         let first = (above + below)?;
         ops.mask(&first, &pass.first)?;
         ops.sum_rows_into(&self.bias.gradient, &first)?;
-        for (parent, (own, coarse)) in self.parents.iter().zip(&pass.ids) {
-            zero(&parent.table.gradient)?;
-            ops.look_up_backward(&parent.table.gradient, &first, own)?;
-            if let (Some((_, table)), Some(coarse)) = (&parent.coarse, coarse) {
-                zero(&table.gradient)?;
-                ops.look_up_backward(&table.gradient, &first, coarse)?;
-            }
-        }
-        Ok(())
+        let mut parents = self.parents.iter().zip(&pass.rows);
+        parents.try_for_each(|(parent, rows)| parent.table.backward(ops, &first, rows))
     }
 
     /// Of all that is trained.
@@ -246,7 +226,7 @@ impl Network {
         self.evidence.iter().zip(weights).try_for_each(|(to, from)| to.set(from))
     }
 
-    /// With coarse tables added to the others, and the output's bias such that the mean
+    /// With what tokens share added to their own, and the output's bias such that the mean
     /// of what is predicted for the flows is what they have.
     fn calibrated(
         &mut self,
@@ -294,24 +274,16 @@ impl Network {
             let unseen = bias.iter_mut().zip(&never).filter(|(_, never)| **never);
             unseen.for_each(|(bias, _)| *bias = NEVER);
         }
-        let mut tables = Vec::with_capacity(self.parents.len());
-        for parent in &self.parents {
-            let mut table = parent.table.to_vec()?;
-            if let Some((by, coarse)) = &parent.coarse {
-                let coarse = coarse.to_vec()?;
-                for (token, row) in table.chunks_exact_mut(self.units).enumerate() {
-                    let from = token / *by as usize * self.units;
-                    row.iter_mut().zip(&coarse[from..]).for_each(|(to, from)| *to += from);
-                }
-            }
-            tables.push(table);
-        }
         Ok(ConditionalWeights {
-            tables,
+            tables: self
+                .parents
+                .iter()
+                .map(|parent| parent.table.whole())
+                .collect::<Result<_>>()?,
             bias: self.bias.to_vec()?,
             hidden: self.hidden.to_vec()?,
             hidden_bias: self.hidden_bias.to_vec()?,
-            out: self.out.to_vec()?,
+            out: self.out.whole(self.ops)?.flatten_all()?.to_vec1()?,
             out_bias: bias,
             evidence: self.evidence.as_ref().map_or_else(|| Ok(Vec::new()), Evidence::export)?,
         })
@@ -371,7 +343,7 @@ pub(super) fn counts(
 /// [`LOOK_EVERY`] steps. Returns the best network so far, and whether it was trained to its
 /// end.
 pub(crate) fn train(
-    (variables, at): (&[Variable], usize),
+    (chain, at): (&Chain, usize),
     flows: &Flows,
     parts: Parts<'_>,
     (units, untrained): (usize, bool),
@@ -379,6 +351,7 @@ pub(crate) fn train(
     device: &Device,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Result<(ConditionalWeights, bool)> {
+    let variables = &chain.variables[..];
     let width = variables.len();
     let size = variables[at].size as u32;
     // Where it applies, and nothing tells it.
@@ -391,7 +364,7 @@ pub(crate) fn train(
     let (mut train, validation) = (drawn(parts.train), drawn(parts.validation));
     let everything = [&train[..], &validation[..]].concat();
     let start = counts(flows, width, at, size as usize, &train);
-    let mut network = Network::new((variables, at), &start, units, seed, device)?;
+    let mut network = Network::new((chain, at), &start, units, seed, device)?;
     // Nothing to learn, nothing to learn it from, or not to be learned.
     if size < 2 || train.len() < 2 || untrained {
         return Ok((network.calibrated((variables, at), flows, &everything)?, true));

@@ -98,10 +98,9 @@ pub(crate) fn conditionals(
                 late = time.is_some_and(|time| begin.elapsed() >= time);
                 !late && !stop.load(Ordering::Relaxed)
             };
-            let variables = (&chain.variables[..], at);
             let trained = on_threads(1, || {
                 let how = (options.units, options.epochs == Some(0));
-                conditional::train(variables, flows, parts, how, seed, device, &mut go_on)
+                conditional::train((chain, at), flows, parts, how, seed, device, &mut go_on)
             });
             stop.fetch_or(trained.is_err(), Ordering::Relaxed);
             done.fetch_add(1, Ordering::Relaxed);
@@ -215,8 +214,7 @@ impl<'a> RecordTraining<'a> {
         (options, seed): (&Options, u64),
         device: &Device,
     ) -> Result<RecordTraining<'a>> {
-        let network =
-            RecordNetwork::new(&chain.variables, &chain.heads, options.widths, seed, device)?;
+        let network = RecordNetwork::new(chain, options.widths, seed, device)?;
         let (train, validation) = divided(flows.len(), seed);
         let sizes = batch_sizes(flows.since_us.len());
         let mut stream = Stream::new(seed, Purpose::Shuffle, u64::MAX - 1);

@@ -14,6 +14,7 @@ pub(crate) mod fit;
 mod joint;
 mod measured;
 pub(crate) mod records;
+mod table;
 pub(crate) mod tokens;
 pub(crate) mod weights;
 

@@ -3,12 +3,13 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use ns_model_format::autoregressive::{
-    BUDGET_BUCKETS, COUNT_BUCKETS, Head, RecordSays, Says, Variable, budget_bucket, count_bucket,
+    BUDGET_BUCKETS, COUNT_BUCKETS, RecordSays, Says, Variable, budget_bucket, count_bucket,
 };
 use ns_model_format::random::Stream;
 
-use super::chain::{coarse_of, is_certain};
+use super::chain::{Chain, is_certain};
 use super::conditional::{add_probabilities, correction, kept};
+use super::table::{Rows, Table};
 use super::tokens::Flows;
 use crate::model::ops::Ops;
 use crate::model::ops::lstm::Tape;
@@ -42,7 +43,7 @@ pub(crate) struct Widths {
 
 /// The network.
 pub(crate) struct RecordNetwork {
-    context: Vec<(Parameter, Option<(u32, Parameter)>)>,
+    context: Vec<Table>,
     mix: [Parameter; 4],
     input: Vec<Parameter>,
     counters: [Parameter; 3],
@@ -94,7 +95,7 @@ struct Batch {
     steps: usize,
     flows: usize,
     /// A variable's tokens, a flow each.
-    context: Vec<(Ids, Option<Ids>)>,
+    context: Vec<Rows>,
     /// A head's tokens of the record before.
     previous: Vec<Ids>,
     left: Ids,
@@ -127,29 +128,22 @@ fn is_pair(variable: &Variable) -> bool {
 
 impl RecordNetwork {
     pub(crate) fn new(
-        variables: &[Variable],
-        heads: &[Head],
+        chain: &Chain,
         widths: Widths,
         seed: u64,
         device: &Device,
     ) -> Result<RecordNetwork> {
+        let Chain { variables, heads, .. } = chain;
         let mut init = Initializer::new(seed, DType::F32, device, false);
         let Widths { context, input, hidden, head } = widths;
         let all_heads = heads.len() * head;
         let bound = |width: usize| 1.0 / (width as f64).sqrt();
         let mut tables = Vec::new();
-        for variable in variables {
+        for (at, variable) in chain.variables.iter().enumerate() {
             // A pair says nothing that its fields do not.
-            let deviation = if is_pair(variable) { 0.0 } else { 0.2 };
-            let own = init.normal(&[variable.size + 1, context], deviation)?;
-            let coarse = match coarse_of(variable) {
-                Some(by) => {
-                    let rows = variable.size / by as usize + 1;
-                    Some((by, init.normal(&[rows, context], 0.2)?))
-                }
-                None => None,
-            };
-            tables.push((own, coarse));
+            let own = if is_pair(variable) { 0.0 } else { 0.2 };
+            let rows = (variable.size, chain.shared(at));
+            tables.push(Table::new(&mut init, rows, context, [own, 0.2])?);
         }
         let mut linear = |rows: usize, columns: usize| -> Result<[Parameter; 2]> {
             Ok([
@@ -212,9 +206,7 @@ impl RecordNetwork {
     }
 
     pub(crate) fn parameters(&self) -> Vec<&Parameter> {
-        let context = self.context.iter().flat_map(|(own, coarse)| {
-            std::iter::once(own).chain(coarse.as_ref().map(|(_, table)| table))
-        });
+        let context = self.context.iter().flat_map(Table::parameters);
         context
             .chain(&self.mix)
             .chain(&self.input)
@@ -249,11 +241,7 @@ impl RecordNetwork {
                     }
                     _ => Vec::new(),
                 };
-                let coarse = self.context[at].1.as_ref().map(|(by, _)| {
-                    let rows = tokens.iter().map(|token| token / by).collect();
-                    Ids::weighted(rows, weights.clone())
-                });
-                (Ids::weighted(tokens, weights), coarse)
+                self.context[at].rows(tokens, weights)
             })
             .collect();
         let planned: Vec<f64> = chosen
@@ -333,11 +321,8 @@ impl RecordNetwork {
         let all_heads = self.sizes.len() * head;
         let zeros = |rows, columns| Tensor::zeros((rows, columns), DType::F32, device);
         let plain = zeros(flows, context)?;
-        for ((own, coarse), (ids, coarse_ids)) in self.context.iter().zip(&batch.context) {
-            ops.look_up(&plain, &own.value, ids)?;
-            if let (Some((_, table)), Some(ids)) = (coarse, coarse_ids) {
-                ops.look_up(&plain, &table.value, ids)?;
-            }
+        for (table, rows) in self.context.iter().zip(&batch.context) {
+            table.add_to(ops, &plain, rows)?;
         }
         let [first, first_bias, second, second_bias] = &self.mix;
         let rectified = plain.relu()?;
@@ -516,13 +501,8 @@ impl RecordNetwork {
         let below = ops.matmul(&below, &first.value.t()?)?;
         ops.mask(&below, &pass.plain)?;
         let all = (all + below)?;
-        for ((own, coarse), (ids, coarse_ids)) in self.context.iter().zip(&batch.context) {
-            scatter(own, &all, ids)?;
-            if let (Some((_, table)), Some(ids)) = (coarse, coarse_ids) {
-                scatter(table, &all, ids)?;
-            }
-        }
-        Ok(())
+        let mut tables = self.context.iter().zip(&batch.context);
+        tables.try_for_each(|(table, rows)| table.backward(ops, &all, rows))
     }
 
     /// One visit of some flows: a step of Adam a window. The summed loss, and of how many
@@ -687,24 +667,13 @@ impl RecordNetwork {
         let folded = |table: &Parameter| -> Result<Vec<f32>> {
             self.ops.matmul(&table.value, &gates.value)?.flatten_all()?.to_vec1()
         };
-        let context = self.context.iter().map(|(own, coarse)| {
-            let mut table = own.to_vec()?;
-            if let Some((by, coarse)) = coarse {
-                let (coarse, width) = (coarse.to_vec()?, self.widths.context);
-                for (token, row) in table.chunks_exact_mut(width).enumerate() {
-                    let from = token / *by as usize * width;
-                    row.iter_mut().zip(&coarse[from..]).for_each(|(to, from)| *to += from);
-                }
-            }
-            Ok(table)
-        });
         let [to_input, input_bias] = &self.context_input;
         let bias = self.ops.matmul(&input_bias.value.unsqueeze(0)?, &gates.value)?;
         let bias = (bias.flatten_all()? + &gates_bias.value)?;
         let [from_hidden, from_context, head_bias] = &self.heads;
         let [first, first_bias, second, second_bias] = &self.mix;
         Ok(RecordWeights {
-            context: context.collect::<Result<_>>()?,
+            context: self.context.iter().map(Table::whole).collect::<Result<_>>()?,
             mix: all(&[first, first_bias, second, second_bias])?,
             context_gates: vec![folded(to_input)?, bias.to_vec1()?],
             context_heads: all(&[from_context, head_bias])?,

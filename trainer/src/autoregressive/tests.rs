@@ -3,11 +3,12 @@ mod order;
 use std::time::Duration;
 
 use candle_core::Device;
+use ns_model_format::Column;
 use ns_model_format::autoregressive::{Applies, Head, RecordSays, Says, Variable};
 use ns_model_format::codec::{TokenOptions, TokensCodec};
 use ns_model_format::random::{Purpose, Stream};
 
-use super::chain::Chain;
+use super::chain::{Chain, shared_rows, variable};
 use super::conditional::{self, ConditionalWeights, Parts};
 use super::fit::{self, Options, RecordTraining};
 use super::records::{RecordNetwork, Widths};
@@ -43,7 +44,8 @@ fn chain() -> Chain {
     let durations = bins(5);
     let gaps = bins(5);
     let all = |count: u32| vec![(0..count).collect(); 3];
-    Chain {
+    let chain = Chain {
+        shared: Vec::new(),
         variables: vec![
             variable("start", 3, Says::Start { edges: vec![0.0, 0.3, 0.6, 1.0] }, vec![]),
             variable("kind", 2, Says::Field { field: 0, place: 0 }, vec![0]),
@@ -72,7 +74,9 @@ fn chain() -> Chain {
             head("length", 6, RecordSays::Field { field: 1, steps: Vec::new() }),
             head("gap", 5, RecordSays::Gap { tokens: gaps }),
         ],
-    }
+    };
+    let shared = chain.variables.iter().map(|v| shared_rows(v, None)).collect();
+    Chain { shared, ..chain }
 }
 
 fn flows(count: usize) -> Flows {
@@ -99,8 +103,7 @@ const WIDTHS: Widths = Widths { context: 6, input: 5, hidden: 7, head: 4 };
 #[test]
 fn gradients_of_records_agree_with_differences() {
     let (chain, flows) = (chain(), flows(5));
-    let network =
-        RecordNetwork::new(&chain.variables, &chain.heads, WIDTHS, 1, &Device::Cpu).unwrap();
+    let network = RecordNetwork::new(&chain, WIDTHS, 1, &Device::Cpu).unwrap();
     let chosen: Vec<usize> = (0..5).collect();
     let loss = |network: &RecordNetwork| {
         let mut stream = Stream::new(9, Purpose::Training, 0);
@@ -165,9 +168,9 @@ fn logits(weights: &ConditionalWeights, before: &[u32], size: usize) -> Vec<f32>
 fn trained(chain: &Chain, at: usize, flows: &Flows) -> ConditionalWeights {
     let (train, validation) = fit::divided(flows.len(), 1);
     let parts = Parts { train: &train, validation: &validation };
-    let (variables, mut go_on) = ((&chain.variables[..], at), || true);
+    let mut go_on = || true;
     let how = (16, false);
-    let trained = conditional::train(variables, flows, parts, how, 1, &Device::Cpu, &mut go_on);
+    let trained = conditional::train((chain, at), flows, parts, how, 1, &Device::Cpu, &mut go_on);
     let (weights, whole) = trained.unwrap();
     assert!(whole);
     weights
@@ -188,7 +191,7 @@ fn what_depends_on_what_is_learned() {
 
 /// Flows of two variables of so many tokens after the start.
 fn two(sizes: [usize; 2], pairs: impl Iterator<Item = [u32; 2]>) -> (Chain, Flows) {
-    let Chain { mut variables, heads } = chain();
+    let Chain { mut variables, heads, shared } = chain();
     variables.truncate(3);
     for (variable, size) in variables[1..].iter_mut().zip(sizes) {
         variable.size = size;
@@ -197,7 +200,7 @@ fn two(sizes: [usize; 2], pairs: impl Iterator<Item = [u32; 2]>) -> (Chain, Flow
     let attributes: Vec<u32> =
         pairs.enumerate().flat_map(|(i, [a, b])| [i as u32 % 3, a, b]).collect();
     let ends = (1..=attributes.len() as u64 / 3).collect();
-    (Chain { variables, heads }, Flows { attributes, ends, ..Flows::default() })
+    (Chain { variables, heads, shared }, Flows { attributes, ends, ..Flows::default() })
 }
 
 #[test]
@@ -229,6 +232,21 @@ fn a_flow_is_no_evidence_of_itself() {
     };
     let mean = (0..300).map(own).sum::<f32>() / 300.0;
     assert!(mean < 0.35, "{mean}");
+}
+
+#[test]
+fn ports_that_systems_give_out_share_a_row() {
+    let seen = [vec![80_i64; 9], vec![3128; 9], (1..60).map(|n| n * n + 20).collect()].concat();
+    let options = TokenOptions { bins: 4, parts: 1, edges: vec![1024.0], ..Default::default() };
+    let codec = TokensCodec::fit_with(&Column::ints("port", seen), &options).unwrap();
+    let size = codec.sizes()[0];
+    let port = variable("port".to_owned(), size, Says::Field { field: 0, place: 0 });
+    let rows = shared_rows(&port, Some(&codec));
+    let row = |port: f64| rows[codec.token_of(port) as usize];
+    assert_eq!(rows.len(), size + 1);
+    // Services, other ports below 1024, all above, and that there is none.
+    assert_eq!([80.0, 84.0, 700.0, 1100.0, 3000.0, 3128.0].map(row), [0, 1, 1, 2, 2, 2]);
+    assert_eq!(rows[size], 3);
 }
 
 #[test]

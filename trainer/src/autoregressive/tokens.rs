@@ -10,7 +10,7 @@ use ns_model_format::schema::packet_field::DIRECTION;
 use ns_model_format::{Column, ColumnData, Field, FieldKind, Schema};
 
 use super::absent;
-use super::chain::{Chain, FEW, head, in_order, variable};
+use super::chain::{Chain, FEW, head, in_order, shared_rows, variable};
 use super::joint::{Joined, again, divide, joint_head, pair, support};
 use super::measured::{
     CONSTANT_SHARE, Measured, Records, constant, directions, is_first_of_flow, mark_steps, mean,
@@ -262,13 +262,14 @@ pub(crate) fn codec(field: &Field) -> Option<&TokensCodec> {
     }
 }
 
-/// Finds the variables of a trace whose fields have tokens, and encodes it.
+/// Finds the variables of a trace whose fields have tokens, and encodes it; its attributes are
+/// these `fields`.
 ///
 /// # Errors
 /// Values without tokens.
 pub(crate) fn encode(
     trace: &Trace,
-    schema: &Schema,
+    (schema, fields): (&Schema, &[FieldConfig]),
     span_ns: u64,
 ) -> Result<(Chain, Flows), CodecError> {
     let flows = trace.flows.len();
@@ -418,7 +419,15 @@ pub(crate) fn encode(
     }
     let since_us = since_us.into_iter().map(|since| since as f32).collect();
     let flows = Flows { attributes, ends, records, since_us };
-    let mut chain = Chain { variables, heads };
+    let of_ports = |variable: &Variable| match variable.says {
+        Says::Field { field, place: 0 } => {
+            let of = &schema.attributes[field];
+            codec(of).filter(|_| names(&fields[field], &of.kind) == Some(Names::Ports))
+        }
+        _ => None,
+    };
+    let shared = variables.iter().map(|v| shared_rows(v, of_ports(v))).collect();
+    let mut chain = Chain { variables, heads, shared };
     absent::note(&mut chain, &flows);
     Ok((chain, flows))
 }
