@@ -43,7 +43,8 @@ struct Parent {
     table: Table,
 }
 
-/// The network of a variable.
+/// The network of a variable; on the CPU, whatever trains the records': so small ones would only
+/// wait for a GPU.
 struct Network {
     parents: Vec<Parent>,
     bias: Parameter,
@@ -55,7 +56,6 @@ struct Network {
     /// What flows of the same kind had.
     evidence: Option<Evidence>,
     ops: Ops,
-    device: Device,
 }
 
 /// What a network was trained to.
@@ -102,10 +102,9 @@ impl Network {
         counts: &[f32],
         units: usize,
         seed: u64,
-        device: &Device,
     ) -> Result<Network> {
         let variable = &chain.variables[at];
-        let mut init = Initializer::new(seed, DType::F32, device, false);
+        let mut init = Initializer::new(seed, DType::F32, &Device::Cpu, false);
         let bound = 1.0 / (units as f64).sqrt();
         let mut parents = Vec::new();
         for &parent in &variable.parents {
@@ -123,8 +122,7 @@ impl Network {
             out_bias: init.given(counts.iter().map(|count| (count + 0.1).ln()).collect())?,
             units,
             evidence: None,
-            ops: Ops::on(device),
-            device: device.clone(),
+            ops: Ops::on(&Device::Cpu),
         })
     }
 
@@ -143,8 +141,8 @@ impl Network {
         (rows, counted): (&[usize], bool),
         mut dropout: Option<&mut Stream>,
     ) -> Result<(Pass, Tensor)> {
-        let (ops, device) = (self.ops, &self.device);
-        let sum = Tensor::zeros((rows.len(), self.units), DType::F32, device)?;
+        let ops = self.ops;
+        let sum = Tensor::zeros((rows.len(), self.units), DType::F32, &Device::Cpu)?;
         let mut looked_up = Vec::with_capacity(self.parents.len());
         for parent in &self.parents {
             let tokens: Vec<u32> =
@@ -165,7 +163,7 @@ impl Network {
             Some(stream) => {
                 let count = rows.len() * self.units;
                 let mask = (0..count).map(|_| kept(stream, HIDDEN_DROPOUT)).collect();
-                Some(Tensor::from_vec(mask, (rows.len(), self.units), device)?)
+                Some(Tensor::from_vec(mask, (rows.len(), self.units), &Device::Cpu)?)
             }
             None => None,
         };
@@ -184,7 +182,7 @@ impl Network {
                 let (count, size) = logits.dims2()?;
                 let mut added = vec![0.0; count * size];
                 evidence.add_to(&mut added, flows, rows, counted)?;
-                (logits + Tensor::from_vec(added, (count, size), device)?)?
+                (logits + Tensor::from_vec(added, (count, size), &Device::Cpu)?)?
             }
             None => logits,
         };
@@ -348,7 +346,6 @@ pub(crate) fn train(
     parts: Parts<'_>,
     (units, untrained): (usize, bool),
     seed: u64,
-    device: &Device,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Result<(ConditionalWeights, bool)> {
     let variables = &chain.variables[..];
@@ -364,7 +361,7 @@ pub(crate) fn train(
     let (mut train, validation) = (drawn(parts.train), drawn(parts.validation));
     let everything = [&train[..], &validation[..]].concat();
     let start = counts(flows, width, at, size as usize, &train);
-    let mut network = Network::new((chain, at), &start, units, seed, device)?;
+    let mut network = Network::new((chain, at), &start, units, seed)?;
     // Nothing to learn, nothing to learn it from, or not to be learned.
     if size < 2 || train.len() < 2 || untrained {
         return Ok((network.calibrated((variables, at), flows, &everything)?, true));

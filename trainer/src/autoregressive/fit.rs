@@ -60,7 +60,7 @@ pub(crate) fn conditionals(
     chain: &Chain,
     flows: &Flows,
     (options, seed): (&Options, u64),
-    (device, threads): (&Device, usize),
+    threads: usize,
     time: Option<Duration>,
     watch: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Conditionals> {
@@ -100,7 +100,7 @@ pub(crate) fn conditionals(
             };
             let trained = on_threads(1, || {
                 let how = (options.units, options.epochs == Some(0));
-                conditional::train((chain, at), flows, parts, how, seed, device, &mut go_on)
+                conditional::train((chain, at), flows, parts, how, seed, &mut go_on)
             });
             stop.fetch_or(trained.is_err(), Ordering::Relaxed);
             done.fetch_add(1, Ordering::Relaxed);

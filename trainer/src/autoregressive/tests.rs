@@ -170,7 +170,7 @@ fn trained(chain: &Chain, at: usize, flows: &Flows) -> ConditionalWeights {
     let parts = Parts { train: &train, validation: &validation };
     let mut go_on = || true;
     let how = (16, false);
-    let trained = conditional::train((chain, at), flows, parts, how, 1, &Device::Cpu, &mut go_on);
+    let trained = conditional::train((chain, at), flows, parts, how, 1, &mut go_on);
     let (weights, whole) = trained.unwrap();
     assert!(whole);
     weights
@@ -293,8 +293,7 @@ fn variables_whose_time_is_up_are_calibrated_and_counted() {
             asked += 1;
             go_on
         };
-        let places = (&Device::Cpu, 2);
-        fit::conditionals(&chain, &flows, (&options, 1), places, time, &mut watch).unwrap()
+        fit::conditionals(&chain, &flows, (&options, 1), 2, time, &mut watch).unwrap()
     };
     let none = trained(Some(Duration::ZERO), true);
     assert!(none.whole);

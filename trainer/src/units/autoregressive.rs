@@ -90,7 +90,7 @@ pub(super) fn run(
                 chain,
                 &flows,
                 (&options, seed),
-                (means.device, means.threads),
+                means.threads,
                 means.time.map(|time| time.mul_f64(VARIABLES_SHARE)),
                 &mut done,
             );
