@@ -11,6 +11,8 @@ use crate::ingest::Trace;
 
 /// Bins of flow starts.
 const START_BINS: usize = 128;
+/// Rows that ports share.
+const KINDS_OF_PORTS: usize = 4;
 /// The first port that is not of a well-known service (RFC 6335).
 const FIRST_FREE: f64 = 1024.0;
 /// A field of so few tokens is drawn together with others like it.
@@ -48,9 +50,9 @@ pub(crate) fn is_chain(chain: &Chain) -> bool {
     };
     let shares = |(at, variable): (usize, &Variable)| {
         let rows = chain.shared(at);
+        let most = rows.len().max(KINDS_OF_PORTS);
         rows.is_empty()
-            || rows.len() == variable.size + 1
-                && rows.iter().all(|&row| (row as usize) < rows.len())
+            || rows.len() == variable.size + 1 && rows.iter().all(|&row| (row as usize) < most)
     };
     !chain.variables.is_empty()
         && !chain.heads.is_empty()

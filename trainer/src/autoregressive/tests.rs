@@ -8,7 +8,7 @@ use ns_model_format::autoregressive::{Applies, Head, RecordSays, Says, Variable}
 use ns_model_format::codec::{TokenOptions, TokensCodec};
 use ns_model_format::random::{Purpose, Stream};
 
-use super::chain::{Chain, shared_rows, variable};
+use super::chain::{Chain, is_chain, shared_rows, variable};
 use super::conditional::{self, ConditionalWeights, Parts};
 use super::fit::{self, Options, RecordTraining};
 use super::records::{RecordNetwork, Widths};
@@ -247,6 +247,14 @@ fn ports_that_systems_give_out_share_a_row() {
     // Services, other ports below 1024, all above, and that there is none.
     assert_eq!([80.0, 84.0, 700.0, 1100.0, 3000.0, 3128.0].map(row), [0, 1, 1, 2, 2, 2]);
     assert_eq!(rows[size], 3);
+
+    // However few there are.
+    let Chain { mut variables, heads, mut shared } = chain();
+    let codec = TokensCodec::fit_with(&Column::ints("port", vec![53; 9]), &options).unwrap();
+    variables[1] = Variable { size: codec.sizes()[0], ..variables[1].clone() };
+    shared[1] = shared_rows(&variables[1], Some(&codec));
+    assert_eq!(shared[1], [0, 3]);
+    assert!(is_chain(&Chain { variables, heads, shared }));
 }
 
 #[test]
