@@ -77,77 +77,92 @@ impl Block {
 }
 
 /// Services whose protocol analysers take zeros for a broken message, with the
-/// byte that they leave alone: (IP protocol, port, index into [`QUIET_BYTES`]).
-/// Found by dissecting frames of 14 lengths from and to every port below 1024
-/// and the common ones above with tshark 4.0, and of 7 lengths with one end at every port
-/// below 20000: of those that are ends of other services too, where a byte leaves nothing broken.
-const QUIET_SERVICES: [(u8, u16, u8); 66] = [
-    (6, 42, 2),
-    (6, 53, 1),
-    (6, 88, 1),
-    (6, 123, 1),
-    (6, 161, 3),
-    (6, 162, 3),
-    (6, 210, 1),
-    (6, 513, 2),
-    (6, 547, 1),
-    (6, 925, 1),
-    (6, 1194, 1),
-    (6, 2234, 2),
-    (6, 2240, 2),
-    (6, 3002, 1),
-    (6, 3003, 1),
-    (6, 3006, 1),
-    (6, 3014, 1),
-    (6, 3016, 1),
-    (6, 3017, 1),
-    (6, 3018, 1),
-    (6, 3019, 1),
-    (6, 3306, 1),
-    (6, 3369, 1),
-    (6, 3724, 1),
-    (6, 4222, 1),
-    (6, 4249, 1),
-    (6, 4250, 1),
-    (6, 5000, 2),
-    (6, 5353, 1),
-    (6, 5534, 2),
-    (6, 6000, 1),
-    (6, 7171, 1),
-    (6, 7172, 1),
-    (6, 7871, 2),
-    (6, 8567, 1),
-    (6, 9092, 2),
-    (6, 14001, 1),
-    (17, 123, 1),
-    (17, 213, 1),
-    (17, 503, 1),
-    (17, 581, 1),
-    (17, 925, 1),
-    (17, 938, 1),
-    (17, 1194, 4),
-    (17, 1719, 5),
-    (17, 2157, 1),
-    (17, 2887, 1),
-    (17, 3130, ICP_HIT),
-    (17, 4533, 1),
-    (17, 4534, 1),
-    (17, 4569, 2),
-    (17, 5000, 1),
-    (17, 5031, 1),
-    (17, 5350, 1),
-    (17, 5351, 1),
-    (17, 5678, 1),
-    (17, 5683, 1),
-    (17, 9201, 2),
-    (17, 10500, 1),
-    (17, 14390, 1),
-    (17, 14392, 1),
-    (17, 14394, 1),
-    (17, 14396, 1),
-    (17, 14398, 1),
-    (17, 19999, 1),
-    (17, 20000, 1),
+/// byte that they leave alone: (IP protocol, first and last port, index into [`QUIET_BYTES`]).
+/// Found by dissecting frames of 24 lengths from and to every port below 20000 with tshark 4.0: where
+/// zeros are broken, the byte that leaves fewest broken.
+const QUIET_SERVICES: [(u8, u16, u16, u8); 82] = [
+    (6, 42, 42, 2),
+    (6, 53, 53, 1),
+    (6, 88, 88, 1),
+    (6, 123, 123, 1),
+    (6, 161, 162, 3),
+    (6, 210, 210, 1),
+    (6, 513, 513, 2),
+    (6, 547, 547, 1),
+    (6, 925, 925, 1),
+    (6, 1153, 1153, 2),
+    (6, 1194, 1194, 1),
+    (6, 1998, 1998, 1),
+    (6, 2234, 2234, 2),
+    (6, 2240, 2240, 2),
+    (6, 2571, 2571, 1),
+    (6, 3002, 3003, 2),
+    (6, 3006, 3006, 2),
+    (6, 3014, 3014, 1),
+    (6, 3016, 3019, 1),
+    (6, 3306, 3306, 1),
+    (6, 3369, 3369, 1),
+    (6, 3724, 3724, 1),
+    (6, 4222, 4222, 2),
+    (6, 4249, 4250, 2),
+    (6, 5000, 5000, 2),
+    (6, 5094, 5094, 1),
+    (6, 5353, 5353, 1),
+    (6, 5534, 5534, 2),
+    (6, 5997, 5997, 1),
+    (6, 6000, 6063, 1),
+    (6, 6160, 6160, 1),
+    (6, 7171, 7172, 1),
+    (6, 7871, 7871, 2),
+    (6, 8023, 8023, 1),
+    (6, 8085, 8085, 2),
+    (6, 8567, 8567, 1),
+    (6, 9092, 9092, 2),
+    (6, 14001, 14001, 1),
+    (17, 123, 123, 1),
+    (17, 213, 213, 1),
+    (17, 464, 464, 3),
+    (17, 503, 503, 1),
+    (17, 581, 581, 1),
+    (17, 854, 854, 1),
+    (17, 921, 921, 1),
+    (17, 925, 925, 1),
+    (17, 938, 938, 1),
+    (17, 1052, 1052, 1),
+    (17, 1194, 1194, 4),
+    (17, 1718, 1719, 5),
+    (17, 2157, 2157, 1),
+    (17, 2887, 2887, 1),
+    (17, 3130, 3130, ICP_HIT),
+    (17, 3343, 3343, 1),
+    (17, 4533, 4534, 1),
+    (17, 4569, 4569, 2),
+    (17, 4791, 4791, 5),
+    (17, 5000, 5000, 1),
+    (17, 5031, 5031, 1),
+    (17, 5094, 5094, 1),
+    (17, 5246, 5247, 2),
+    (17, 5350, 5351, 1),
+    (17, 5678, 5678, 1),
+    (17, 5683, 5683, 1),
+    (17, 6073, 6073, 1),
+    (17, 6118, 6118, 3),
+    (17, 6635, 6635, 1),
+    (17, 6970, 6970, 1),
+    (17, 9201, 9201, 2),
+    (17, 9875, 9875, 3),
+    (17, 10253, 10253, 1),
+    (17, 10500, 10500, 1),
+    (17, 12000, 12004, 1),
+    (17, 12222, 12223, 1),
+    (17, 14390, 14390, 1),
+    (17, 14392, 14392, 1),
+    (17, 14394, 14394, 1),
+    (17, 14396, 14396, 1),
+    (17, 14398, 14398, 1),
+    (17, 17220, 17220, 1),
+    (17, 17755, 17756, 1),
+    (17, 19999, 20000, 1),
 ];
 /// Services whose messages have a fixed part, and its length: no filler makes
 /// a shorter one valid. (SSH: RFC 4253 section 6; LDAP; PPTP: RFC 2637; DNS and its kin: RFC 1035;
@@ -266,8 +281,10 @@ impl Payload {
         }
         QUIET_SERVICES
             .iter()
-            .find(|&&(service, port, _)| service == protocol && ports.contains(&port))
-            .map_or(0, |&(_, _, block)| block)
+            .find(|&&(service, first, last, _)| {
+                service == protocol && ports.iter().any(|port| (first..=last).contains(port))
+            })
+            .map_or(0, |&(.., block)| block)
     }
 
     /// The ones' complement sum of a payload of `len` bytes.
@@ -289,5 +306,30 @@ impl Payload {
 impl Default for Payload {
     fn default() -> Payload {
         Payload::quiet()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fillers_are_those_that_services_leave_alone() {
+        let payload = Payload::quiet();
+        let first = |protocol: u8, ports: [u16; 2]| {
+            payload.blocks[usize::from(payload.block_for(protocol, ports))].bytes[0]
+        };
+        // X displays, from either side; the ports before and after; the same of UDP.
+        assert_eq!([6000, 6001, 6063, 6064].map(|p| first(6, [40_000, p])), [0xff, 0xff, 0xff, 0]);
+        assert_eq!([first(6, [6005, 443]), first(17, [6005, 443])], [0xff, 0]);
+        assert_eq!([first(17, [3130, 3130]), first(IGMP, [0, 0]), first(1, [0, 0])], [2, 0xff, 0]);
+        // None twice.
+        for (at, &(protocol, from, to, block)) in QUIET_SERVICES.iter().enumerate() {
+            assert!(from <= to && usize::from(block) < payload.blocks.len());
+            let after = QUIET_SERVICES.get(at + 1);
+            assert!(after.is_none_or(|&(next, begin, ..)| (next, begin) > (protocol, to)));
+        }
+        let own = Payload::repeating(b"xy");
+        assert_eq!(own.block_for(6, [6000, 443]), 0);
     }
 }
