@@ -279,12 +279,16 @@ impl Payload {
         if protocol == IGMP {
             return 1;
         }
-        QUIET_SERVICES
-            .iter()
-            .find(|&&(service, first, last, _)| {
-                service == protocol && ports.iter().any(|port| (first..=last).contains(port))
-            })
-            .map_or(0, |&(.., block)| block)
+        // Analysers go by the lower port first.
+        let [one, other] = ports;
+        let of = |port: u16| {
+            let quiet = QUIET_SERVICES.iter().find(|&&(service, first, last, _)| {
+                service == protocol && (first..=last).contains(&port)
+            });
+            let zeros = || (shortest_message(protocol, [port; 2]) > 0).then_some(0);
+            quiet.map(|&(.., block)| block).or_else(zeros)
+        };
+        of(one.min(other)).or_else(|| of(one.max(other))).unwrap_or(0)
     }
 
     /// The ones' complement sum of a payload of `len` bytes.
@@ -329,6 +333,8 @@ mod tests {
             let after = QUIET_SERVICES.get(at + 1);
             assert!(after.is_none_or(|&(next, begin, ..)| (next, begin) > (protocol, to)));
         }
+        // Names asked for from the port of NTP.
+        assert_eq!([first(17, [123, 53]), first(17, [123, 54])], [0, 0xff]);
         let own = Payload::repeating(b"xy");
         assert_eq!(own.block_for(6, [6000, 443]), 0);
     }
