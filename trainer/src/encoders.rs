@@ -131,8 +131,8 @@ pub(crate) fn fit(
 }
 
 /// Fits the tokens of a field of an autoregressive model, whatever its encoding for
-/// others; only what is fixed in a flow, of which it is said what
-/// other fields' values make of its own, can fall to octets.
+/// others. Of what is fixed in a flow `named` says what other fields make of its values; only
+/// such a field can fall to octets.
 pub(crate) fn fit_tokens(
     field: &FieldConfig,
     column: &TraceColumn,

@@ -628,7 +628,7 @@ fn among_others(skipped: &[i64], [from, to]: [f64; 2], within: f64) -> f64 {
 
 /// Whether numbers are skipped only where that is defined, and not all of a bin's.
 fn skipped_fit(skipped: &[i64], edges: &[f64], even: bool, integer: bool) -> bool {
-    let within = inside(skipped, [edges[0], edges[edges.len() - 1]]).len() == skipped.len();
+    let is_inside = || inside(skipped, [edges[0], edges[edges.len() - 1]]).len() == skipped.len();
     let some_left = |bin: &[f64]| {
         let skipped = inside(skipped, [bin[0], bin[1]]).len();
         let whole = bin.iter().all(|edge| edge.fract() == 0.0);
@@ -637,8 +637,8 @@ fn skipped_fit(skipped: &[i64], edges: &[f64], even: bool, integer: bool) -> boo
     skipped.is_empty()
         || even
             && integer
-            && within
             && skipped.is_sorted_by(|one, next| one < next)
+            && is_inside()
             && edges.windows(2).all(some_left)
 }
 

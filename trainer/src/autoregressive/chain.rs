@@ -13,7 +13,7 @@ use crate::ingest::Trace;
 const START_BINS: usize = 128;
 /// Rows that ports share.
 const KINDS_OF_PORTS: usize = 4;
-/// The first port that is not of a well-known service (RFC 6335).
+/// The first port that is no system port (RFC 6335).
 const FIRST_FREE: f64 = 1024.0;
 /// A field of so few tokens is drawn together with others like it.
 pub(super) const FEW: usize = 32;
@@ -61,8 +61,8 @@ pub(crate) fn is_chain(chain: &Chain) -> bool {
         && chain.heads.iter().all(|head| head.size > 0)
 }
 
-/// The rows that tokens of a variable share: neighbours of an ordinal one; of ports those of
-/// services and those that are as good as others, by `codec`.
+/// The rows that tokens of a variable share: neighbours of an ordinal one; of ports, with their
+/// `codec`, the system ports, bins of such, and all from 1024 on.
 pub(super) fn shared_rows(variable: &Variable, codec: Option<&TokensCodec>) -> Vec<u32> {
     let tokens = 0..=variable.size as u32;
     let neighbours = |by: u32| tokens.clone().map(|token| token / by).collect();

@@ -221,6 +221,16 @@ fn what_few_flows_of_a_kind_had_is_known_of_it() {
 }
 
 #[test]
+fn names_are_evidence_of_two_flows_or_more() {
+    // Forty kinds, three flows of each: two with the kind's own value, one with another.
+    let value = |i: u32| if i < 80 { i % 40 * 2 } else { (i * 7 + 13) % 40 * 2 + 1 };
+    let (chain, flows) = two([40, 80], (0..120).map(|i| [i % 40, value(i)]));
+    let evidence = trained(&chain, 2, &flows).evidence;
+    let of_kind = evidence.iter().find(|context| context.of == [1]).unwrap();
+    assert_eq!(of_kind.tokens, (0..40).map(|kind| kind * 2).collect::<Vec<u32>>());
+}
+
+#[test]
 fn a_flow_is_no_evidence_of_itself() {
     // Each kind comes once, with a value that says nothing: what is remembered would be
     // learned by heart.
