@@ -14,7 +14,7 @@ const START_BINS: usize = 128;
 /// Rows that ports share.
 const KINDS_OF_PORTS: usize = 4;
 /// The first port that is no system port (RFC 6335).
-const FIRST_FREE: f64 = 1024.0;
+pub(super) const FIRST_FREE: f64 = 1024.0;
 /// A field of so few tokens is drawn together with others like it.
 pub(super) const FEW: usize = 32;
 

@@ -10,7 +10,7 @@ use ns_model_format::schema::packet_field::DIRECTION;
 use ns_model_format::{Column, ColumnData, Field, FieldKind, Schema};
 
 use super::absent;
-use super::chain::{Chain, FEW, head, in_order, shared_rows, variable};
+use super::chain::{Chain, FEW, FIRST_FREE, head, in_order, shared_rows, variable};
 use super::joint::{Joined, again, divide, joint_head, pair, support};
 use super::measured::{
     CONSTANT_SHARE, Measured, Records, constant, directions, is_first_of_flow, mark_steps, mean,
@@ -134,7 +134,8 @@ pub(crate) struct Named {
     /// names have tokens for, such as a server's port where its answer came first; and hosts and
     /// services that many records are of, such as a group that one host sends to all the time.
     known: Vec<Choice>,
-    /// Ports that flows have, which no bin is to say again: a connection is known by them.
+    /// Ports from 1024 on that flows have, which no bin is to say again: a connection is known by
+    /// them.
     skipped: Vec<i64>,
 }
 
@@ -182,8 +183,9 @@ pub(crate) fn named(trace: &Trace, fields: &[FieldConfig]) -> Result<Vec<Named>,
             };
             known.extend(records.iter().filter(is_heavy).map(|(value, _)| value.clone()));
             if names == Names::Ports {
+                // A system port is a service's, and no connection's alone.
                 ports.extend(records.keys().filter_map(|value| match value {
-                    Choice::Int(port) => Some(*port),
+                    Choice::Int(port) => Some(*port).filter(|port| *port as f64 >= FIRST_FREE),
                     _ => None,
                 }));
             }
