@@ -336,6 +336,8 @@ pub(crate) struct TokenRecords {
 #[derive(Clone, Debug)]
 struct TokenField {
     codec: TokensCodec,
+    /// What tokens say of which each is one value.
+    own: Vec<Value>,
     tick: f64,
     /// Smallest and largest value.
     range: (f64, f64),
@@ -345,9 +347,15 @@ impl TokenRecords {
     fn new(schema: &Schema) -> TokenRecords {
         // A bundle was checked for fields that all are tokens.
         let of_tokens = |field: &Field| match &field.codec {
-            Codec::Tokens(codec) => {
-                Some(TokenField { codec: codec.clone(), tick: field.tick(), range: codec.range() })
-            }
+            Codec::Tokens(codec) => Some(TokenField {
+                own: (0..codec.sizes()[0] as u32)
+                    .take_while(|&token| codec.is_exact(token))
+                    .map(|token| codec.value(&[token], 0.0))
+                    .collect(),
+                codec: codec.clone(),
+                tick: field.tick(),
+                range: codec.range(),
+            }),
             _ => None,
         };
         TokenRecords {
@@ -362,20 +370,21 @@ impl TokenRecords {
         for (value, (field, said)) in
             self.values.iter_mut().zip(self.fields.iter().zip(measurements))
         {
-            let TokenField { codec, tick, range: (smallest, largest) } = field;
+            let TokenField { codec, own, tick, range: (smallest, largest) } = field;
             let (token, within, ticks) = (said[0] as u32, f64::from(said[1]), f64::from(said[2]));
-            // By parts, as below.
-            *value = match codec.value(&[token], within) {
+            *value = match own.get(token as usize) {
+                Some(own) => *own,
+                None => codec.value(&[token], within),
+            };
+            match value {
                 Value::Int(number) if ticks != 0.0 => {
-                    Value::Int((number as f64 + ticks).clamp(*smallest, *largest) as i64)
+                    *number = (*number as f64 + ticks).clamp(*smallest, *largest) as i64;
                 }
                 Value::Float(number) if ticks != 0.0 => {
-                    Value::Float((number + ticks * tick).clamp(*smallest, *largest))
+                    *number = (*number + ticks * tick).clamp(*smallest, *largest);
                 }
-                Value::Int(number) => Value::Int(number),
-                Value::Float(number) => Value::Float(number),
-                other => other,
-            };
+                _ => {}
+            }
         }
         (f64::from(row[0]), row[1] > 0.5)
     }

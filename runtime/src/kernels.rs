@@ -130,33 +130,35 @@ fn fused<const L: usize>(sums: [f32; L], x: f32, weights: &[f32; L]) -> [f32; L]
 /// Sums of rows, at least one, that are as long as `out`; added in their order.
 #[inline(always)]
 pub(crate) fn sum(rows: &[&[f32]], out: &mut [f32]) {
-    const AT_ONCE: usize = 64;
-    let (blocks, rest) = out.as_chunks_mut::<AT_ONCE>();
-    let done = blocks.len() * AT_ONCE;
-    for (block, out) in blocks.iter_mut().enumerate() {
-        let mut sums = [0.0; AT_ONCE];
-        for (row, values) in rows.iter().enumerate() {
-            let values = &values[block * AT_ONCE..][..AT_ONCE];
-            match row {
-                0 => sums.copy_from_slice(values),
-                _ => add(values, &mut sums),
-            }
-        }
-        *out = sums;
-    }
-    for (row, values) in rows.iter().enumerate() {
-        match row {
-            0 => rest.copy_from_slice(&values[done..]),
-            _ => add(&values[done..], rest),
+    // In registers, as many columns as there may be.
+    let from = sum_blocks::<64>(rows, 0, out);
+    let from = sum_blocks::<32>(rows, from, out);
+    let from = sum_blocks::<COLUMNS>(rows, from, out);
+    for at in from..out.len() {
+        out[at] = rows[0][at];
+        for row in &rows[1..] {
+            out[at] += row[at];
         }
     }
 }
 
+/// Sums so many columns at once, from column `from`, as often as there are; the first that is
+/// left.
 #[inline(always)]
-fn add(row: &[f32], out: &mut [f32]) {
-    for (out, value) in out.iter_mut().zip(row) {
-        *out += value;
+fn sum_blocks<const N: usize>(rows: &[&[f32]], from: usize, out: &mut [f32]) -> usize {
+    let blocks = out[from..].as_chunks_mut::<N>().0;
+    let end = from + N * blocks.len();
+    for (from, out) in (from..).step_by(N).zip(blocks) {
+        let mut sums: [f32; N] = load(&rows[0][from..]);
+        for row in &rows[1..] {
+            let values: [f32; N] = load(&row[from..]);
+            for (sum, value) in sums.iter_mut().zip(&values) {
+                *sum += value;
+            }
+        }
+        *out = sums;
     }
+    end
 }
 
 /// e to the power of `x`, which is at most 0, to about 1e-7; 0 below -87, NaN of NaN.

@@ -9,7 +9,7 @@ use ns_model_format::codec::TokensCodec;
 use super::alike::Alike;
 use super::drafts::{Drafts, Rule, Weighed};
 use super::joint;
-use super::sample::{Masked, Sampler, is_left};
+use super::sample::{Masked, NotWith, Sampler, is_left};
 use super::tables::Tables;
 use super::wish::Wish;
 use super::{Dense, Widths};
@@ -39,7 +39,7 @@ struct Link<G> {
     among: Option<(usize, Vec<Vec<u32>>)>,
     /// An earlier variable, and what this one is not with each of its tokens: first of all
     /// with what the flow's records are.
-    absent: Vec<(usize, Vec<Vec<u32>>)>,
+    absent: Vec<(usize, NotWith)>,
 }
 
 /// What a count of records may be for each set of what they are, or the other way around:
@@ -182,7 +182,7 @@ impl<G: Dense> Chain<G> {
                 let is_support =
                     |at: usize| matches!(model.attributes[at].says, Says::Support { .. });
                 all.sort_by_key(|of| !is_support(of.before));
-                let lists = |of: &Absent| of.lists(model.attributes[of.before].size);
+                let lists = |of: &Absent| NotWith::new(&of.lists(model.attributes[of.before].size));
                 all.into_iter().map(|of| (of.before, lists(of))).collect()
             },
         };
@@ -389,7 +389,7 @@ impl<G: Dense> Chain<G> {
                         };
                         let without = absent
                             .iter()
-                            .filter_map(|(before, lists)| lists.get(first[*before] as usize));
+                            .map(|(before, not_with)| (not_with, first[*before] as usize));
                         let (unmasked, possible) = (logits, masked.without(logits, without));
                         let mut is_weighed = false;
                         while let Some(&(_, row)) =

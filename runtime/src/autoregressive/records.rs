@@ -10,7 +10,7 @@ use ns_model_format::codec::{Codec, TokensCodec};
 use ns_model_format::schema::packet_field;
 
 use super::joint::{self, Joint};
-use super::sample::{Masked, Sampler};
+use super::sample::{Masked, NotWith, Sampler};
 use super::tables::Tables;
 use super::{CLOCK, Dense, Recurrent, Widths};
 use crate::error::RuntimeError;
@@ -50,7 +50,7 @@ struct RecordHead<G> {
     /// Where that value is in what is kept, if there are any.
     kept: usize,
     /// An earlier head, and what this one does not say after each of its tokens.
-    absent: Vec<(usize, Vec<Vec<u32>>)>,
+    absent: Vec<(usize, NotWith)>,
 }
 
 /// Where a measurement's token comes from.
@@ -118,7 +118,9 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
             absent: head
                 .absent
                 .iter()
-                .map(|absent| (absent.before, absent.lists(model.heads[absent.before].size)))
+                .map(|absent| {
+                    (absent.before, NotWith::new(&absent.lists(model.heads[absent.before].size)))
+                })
                 .collect(),
         };
         let gap = model.heads.iter().find_map(|head| match &head.says {
@@ -273,9 +275,9 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                         });
                         // A first record has none before it.
                         let there = logits.len() - if index == 0 { steps.len() } else { 0 };
-                        let without = absent.iter().filter_map(|(before, lists)| {
-                            lists.get(tokens[*before].get() as usize)
-                        });
+                        let without = absent
+                            .iter()
+                            .map(|(before, not_with)| (not_with, tokens[*before].get() as usize));
                         let logits = masked.without(&logits[..there], without);
                         let mut token = sampler.draw(logits, allowed, noise[2 * at]);
                         // No gap ends after the span.

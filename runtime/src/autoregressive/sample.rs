@@ -5,16 +5,20 @@ use ns_model_format::autoregressive::UNSEEN;
 use crate::kernels::exp;
 
 /// Weights lie in so many columns, one token a column in turn, and are counted column by
-/// column: as each is summed on its own, all are at once.
+/// column: as each is summed on its own, all are at once. So are the sums of the first two
+/// columns, the first four and so on.
 const COLUMNS: usize = 16;
 
 /// Turns logits into weights and a uniform number into a token. One for all rows: it
 /// keeps the memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sampler {
-    /// The softmax without its division, zeros up to a multiple of [`COLUMNS`].
+    /// The softmax without its division.
     weights: Vec<[f32; COLUMNS]>,
-    /// Sums of the columns up to each.
+    /// Zeros that the last row begins with, where rows before have its tokens.
+    had: usize,
+    /// Sums of the columns, and of all up to each.
+    columns: [f32; COLUMNS],
     sums: [f32; COLUMNS],
     /// The largest logit, whose weight is 1.
     most: f32,
@@ -70,33 +74,37 @@ impl Sampler {
 
     #[inline(always)]
     fn weigh_all(&mut self, logits: &[f32]) {
-        let (rows, rest) = logits.as_chunks::<COLUMNS>();
-        let mut last = [f32::NEG_INFINITY; COLUMNS];
-        last[..rest.len()].copy_from_slice(rest);
+        let whole = logits.len().saturating_sub(1) / COLUMNS;
+        let rows = &logits.as_chunks::<COLUMNS>().0[..whole];
+        let had = (whole + 1) * COLUMNS - logits.len();
+        let last = last_row(logits, had);
         let mut largest = last;
         for logits in rows {
-            for (largest, &logit) in largest.iter_mut().zip(logits) {
-                // NaN is never larger; it shows in the sum.
-                *largest = if logit > *largest { logit } else { *largest };
+            for at in 0..COLUMNS {
+                largest[at] = larger(largest[at], logits[at]);
             }
         }
-        let mut most = f32::NEG_INFINITY;
-        for largest in largest {
-            most = if largest > most { largest } else { most };
-        }
+        // Halves against each other: one after another would take several times as long.
+        halve::<8>(&mut largest);
+        halve::<4>(&mut largest);
+        halve::<2>(&mut largest);
+        halve::<1>(&mut largest);
+        let most = largest[0];
         self.most = most;
-        let mut sums = [0.0; COLUMNS];
+        let mut columns = [0.0; COLUMNS];
         self.weights.resize(rows.len() + 1, last);
         for (weights, logits) in self.weights.iter_mut().zip(rows.iter().chain([&last])) {
-            for ((weight, sum), logit) in weights.iter_mut().zip(&mut sums).zip(logits) {
-                *weight = exp(logit - most);
-                *sum += *weight;
+            for at in 0..COLUMNS {
+                weights[at] = exp(logits[at] - most);
+                columns[at] += weights[at];
             }
         }
-        for column in 1..COLUMNS {
-            sums[column] += sums[column - 1];
-        }
-        self.sums = sums;
+        let mut sums = columns;
+        add_below::<1>(&mut sums);
+        add_below::<2>(&mut sums);
+        add_below::<4>(&mut sums);
+        add_below::<8>(&mut sums);
+        (self.had, self.columns, self.sums) = (had, columns, sums);
     }
 
     /// Where a uniform number lies among the weights, counted in them.
@@ -107,23 +115,64 @@ impl Sampler {
             return 0;
         }
         let target = uniform * total;
-        let column = self.sums.iter().filter(|&&sum| sum <= target).count();
-        // Rounding: the last column that has any weight.
-        let last = || self.sums.iter().filter(|&&sum| sum < total).count();
-        let column = if column < COLUMNS { column } else { last() };
+        let has_weight = |at: &usize| self.columns[*at] > 0.0;
+        let mut column = self.sums.iter().filter(|&&sum| sum <= target).count();
+        // Rounding: a column without weight, or past the last.
+        if column >= COLUMNS || !has_weight(&column) {
+            let before = (0..column.min(COLUMNS)).rev().find(has_weight);
+            column = before.or_else(|| (column..COLUMNS).find(has_weight)).unwrap_or(0);
+        }
         let mut below = if column > 0 { self.sums[column - 1] } else { 0.0 };
         let mut at = 0;
         for (row, weights) in self.weights.iter().enumerate() {
             below += weights[column];
             if weights[column] > 0.0 {
-                at = row * COLUMNS + column;
+                at = row;
                 if below > target {
                     break;
                 }
             }
         }
-        at
+        let had = if at + 1 == self.weights.len() { self.had } else { 0 };
+        at * COLUMNS + column - had
     }
+}
+
+/// A row that ends with the last logit, without the `had` that it begins with.
+#[inline(always)]
+fn last_row(logits: &[f32], had: usize) -> [f32; COLUMNS] {
+    let mut row = [f32::NEG_INFINITY; COLUMNS];
+    match logits.last_chunk::<COLUMNS>() {
+        Some(last) => row = *last,
+        None => row[had..].copy_from_slice(logits),
+    }
+    for (at, logit) in row.iter_mut().enumerate() {
+        *logit = if at < had { f32::NEG_INFINITY } else { *logit };
+    }
+    row
+}
+
+/// The larger of each of the first `HALF` columns and the one so many after it.
+#[inline(always)]
+fn halve<const HALF: usize>(largest: &mut [f32; COLUMNS]) {
+    for at in 0..HALF {
+        largest[at] = larger(largest[at], largest[at + HALF]);
+    }
+}
+
+/// Adds to each column the one that is so many before it.
+#[inline(always)]
+fn add_below<const BEFORE: usize>(sums: &mut [f32; COLUMNS]) {
+    let below = *sums;
+    for at in BEFORE..COLUMNS {
+        sums[at] += below[at - BEFORE];
+    }
+}
+
+/// The larger of two; the first where one is NaN, which shows in the sum.
+#[inline(always)]
+fn larger(one: f32, other: f32) -> f32 {
+    if other > one { other } else { one }
 }
 
 /// Whether a logit is of a token that may be drawn.
@@ -131,45 +180,113 @@ pub(super) fn is_left(logit: f32) -> bool {
     logit > UNSEEN
 }
 
+/// For each token of a variable or head, those of a later one that do not go with it.
+#[derive(Clone, Debug)]
+pub(crate) struct NotWith(Vec<Vec<Sixteen>>);
+
+/// Some of sixteen tokens.
+#[derive(Clone, Copy, Debug)]
+struct Sixteen {
+    /// How many sixteens come before them.
+    at: u32,
+    bits: u16,
+}
+
+const SIXTEEN: usize = u16::BITS as usize;
+
+impl NotWith {
+    /// Of lists that ascend.
+    pub(crate) fn new(lists: &[Vec<u32>]) -> NotWith {
+        let some = |list: &Vec<u32>| {
+            let of = |token: &u32| token / u16::BITS;
+            let bit = |token: &u32| 1 << (token % u16::BITS);
+            let runs = list.chunk_by(|one, next| of(one) == of(next));
+            let bits = |run: &[u32]| run.iter().fold(0, |bits, token| bits | bit(token));
+            runs.map(|run| Sixteen { at: of(&run[0]), bits: bits(run) }).collect()
+        };
+        NotWith(lists.iter().map(some).collect())
+    }
+
+    fn of(&self, token: usize) -> &[Sixteen] {
+        self.0.get(token).map_or(&[], Vec::as_slice)
+    }
+}
+
 /// Logits without those of tokens that do not go with what was drawn before.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Masked {
     logits: Vec<f32>,
-    /// What a list took away.
-    taken: Vec<u32>,
+    /// Bits of those that are taken away, sixteen by sixteen.
+    taken: Vec<u16>,
 }
 
 impl Masked {
-    /// The logits, those of some tokens minus infinity; a list after which nothing would be
-    /// left does not count.
+    /// The logits, those of tokens that do not go with the given ones minus infinity; what does
+    /// not go with a token does not count if without it nothing would be left.
     #[inline(always)]
     pub(crate) fn without<'a>(
         &'a mut self,
         logits: &'a [f32],
-        lists: impl Iterator<Item = &'a Vec<u32>>,
+        before: impl Iterator<Item = (&'a NotWith, usize)> + Clone,
     ) -> &'a [f32] {
-        self.logits.clear();
-        let mut left = 0;
-        for list in lists.filter(|list| !list.is_empty()) {
-            if self.logits.is_empty() {
-                self.logits.extend_from_slice(logits);
-                left = logits.iter().filter(|logit| is_left(**logit)).count();
-            }
-            self.taken.clear();
-            for &token in list {
-                if let Some(logit) = self.logits.get_mut(token as usize).filter(|l| is_left(**l)) {
-                    *logit = f32::NEG_INFINITY;
-                    self.taken.push(token);
+        let mut is_any = false;
+        for (not_with, token) in before.clone() {
+            is_any |= !not_with.of(token).is_empty();
+        }
+        if !is_any {
+            return logits;
+        }
+        self.taken.clear();
+        self.taken.resize(logits.len().div_ceil(SIXTEEN), 0);
+        for (not_with, token) in before.clone() {
+            for &Sixteen { at, bits } in not_with.of(token) {
+                if let Some(taken) = self.taken.get_mut(at as usize) {
+                    *taken |= bits;
                 }
             }
-            if self.taken.len() < left {
-                left -= self.taken.len();
-            } else {
-                let back = self.taken.iter().map(|&token| token as usize);
-                back.for_each(|token| self.logits[token] = logits[token]);
+        }
+        if !self.take(logits) {
+            self.take_some(logits, before);
+        }
+        &self.logits
+    }
+
+    /// The same where not all that does not go together counts.
+    #[cold]
+    fn take_some<'a>(
+        &mut self,
+        logits: &[f32],
+        before: impl Iterator<Item = (&'a NotWith, usize)>,
+    ) {
+        self.taken.fill(0);
+        for (not_with, token) in before {
+            let kept = self.taken.clone();
+            for &Sixteen { at, bits } in not_with.of(token) {
+                if let Some(taken) = self.taken.get_mut(at as usize) {
+                    *taken |= bits;
+                }
+            }
+            if !self.take(logits) {
+                self.taken = kept;
             }
         }
-        if self.logits.is_empty() { logits } else { &self.logits }
+        self.take(logits);
+    }
+
+    /// Makes logits of which some are taken away; whether any are left.
+    #[inline(always)]
+    fn take(&mut self, logits: &[f32]) -> bool {
+        self.logits.clear();
+        self.logits.resize(logits.len(), f32::NEG_INFINITY);
+        let mut is_any = false;
+        let rows = self.logits.chunks_mut(SIXTEEN).zip(logits.chunks(SIXTEEN));
+        for ((out, logits), &taken) in rows.zip(&self.taken) {
+            for (at, (out, &logit)) in out.iter_mut().zip(logits).enumerate() {
+                *out = if taken >> at & 1 == 1 { f32::NEG_INFINITY } else { logit };
+                is_any |= is_left(*out);
+            }
+        }
+        is_any
     }
 }
 
@@ -214,19 +331,55 @@ mod tests {
     }
 
     #[test]
+    fn no_token_without_weight_is_drawn() {
+        let (mut sampler, mut stream) = (Sampler::default(), Stream::new(3, Purpose::Steps, 0));
+        for size in 1..100 {
+            let logit = |_| match stream.uniform() {
+                of if of < 0.8 => f32::NEG_INFINITY,
+                of => 40.0 * of - 36.0,
+            };
+            let mut logits: Vec<f32> = (0..size).map(logit).collect();
+            logits[size / 2] = 0.0;
+            sampler.weigh(&logits, None);
+            for at in 0..=1_000 {
+                let token = sampler.place(at as f32 / 1_000.0);
+                assert!(is_left(logits[token]), "{token} of {size} at {at}");
+            }
+        }
+    }
+
+    #[test]
     fn what_does_not_go_together_is_left_out_unless_nothing_is_left() {
         let mut masked = Masked::default();
         let logits = [1.0, 2.0, 3.0];
         let minus = f32::NEG_INFINITY;
-        let lists = [vec![1], vec![], vec![1, 9]];
-        assert_eq!(masked.without(&logits, lists.iter()), [1.0, minus, 3.0]);
-        assert_eq!(masked.without(&logits, [vec![]].iter()), logits);
+        // After token 0 of each of some variables, and after token 1.
+        let not_with = |lists: &[&[u32]]| -> Vec<NotWith> {
+            lists.iter().map(|list| NotWith::new(&[list.to_vec(), Vec::new()])).collect()
+        };
+        let mut first = |all: &[&[u32]], logits: &[f32], token| {
+            let all = not_with(all);
+            masked.without(logits, all.iter().map(|not_with| (not_with, token))).to_vec()
+        };
+        let lists: &[&[u32]] = &[&[1], &[], &[1, 9]];
+        assert_eq!(first(lists, &logits, 0), [1.0, minus, 3.0]);
+        assert_eq!([1, 2].map(|token| first(lists, &logits, token)), [logits; 2]);
         // The first of two that leave nothing counts.
-        let all = [vec![0, 1], vec![2], vec![]];
-        assert_eq!(masked.without(&logits, all.iter()), [minus, minus, 3.0]);
+        assert_eq!(first(&[&[0, 1], &[2], &[]], &logits, 0), [minus, minus, 3.0]);
+        assert_eq!(first(&[&[0, 1, 2]], &logits, 0), logits);
         // What no flow had is not left.
         let logits = [1.0, 2.0, -99.0];
-        assert_eq!(masked.without(&logits, [vec![1], vec![0]].iter()), [1.0, minus, -99.0]);
+        assert_eq!(first(&[&[1], &[0]], &logits, 0), [1.0, minus, -99.0]);
+        let none = [-99.0; 2];
+        assert_eq!(first(&[&[1]], &none, 0), none);
+        // Of many.
+        let many: Vec<f32> = (0..50).map(|token| token as f32).collect();
+        let taken = [0, 15, 16, 31, 47, 48, 49];
+        let expected = |at: u32| if taken.contains(&at) { minus } else { at as f32 };
+        let list: &[u32] = &[0, 15, 16, 31, 47, 48, 49];
+        let not_with = NotWith::new(&[list.to_vec()]);
+        let found = masked.without(&many, std::iter::once((&not_with, 0)));
+        assert_eq!(found, (0..50).map(expected).collect::<Vec<f32>>());
     }
 
     #[test]
