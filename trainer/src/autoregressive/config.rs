@@ -40,7 +40,7 @@ pub struct AutoregressiveConfig {
 impl Default for AutoregressiveConfig {
     fn default() -> AutoregressiveConfig {
         AutoregressiveConfig {
-            attribute_units: 96,
+            attribute_units: 48,
             context_units: 64,
             input_units: 32,
             num_units: 32,
