@@ -4,6 +4,8 @@
 //! What autoregressive models are made of. A token says a value, or a bin in which a
 //! second draw finds one; see [`TokensCodec::value`].
 
+mod bins;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -14,11 +16,10 @@ use super::{CodecError, Encoder, FitOptions, Rows, folded_classes};
 use crate::column::{Column, ColumnData};
 use crate::layout::{Activation, Segment};
 use crate::record::Value;
+use bins::Bins;
 
 /// A token is a number below this.
 const MOST_TOKENS: usize = 1 << 14;
-/// A bin of the largest numbers is not cut if it holds fewer.
-const FEWEST_OF_TAIL: f64 = 4.0;
 /// An IPv6 address.
 const MOST_OCTETS: u8 = 16;
 
@@ -58,20 +59,8 @@ enum Values {
 enum Rest {
     /// Nothing.
     None,
-    /// Numbers: bin `i` is from edge `i` up to edge `i + 1`.
-    Bins {
-        /// Ascending; at least two.
-        edges: Vec<f64>,
-        /// Numbers between the edges of each bin, equally many a bin, between which a bin's
-        /// numbers are equally often: what tells a tail.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        inner: Vec<f64>,
-        /// Values are spread evenly over a bin's logarithm.
-        log: bool,
-        /// Whole numbers that no bin says, ascending; only of bins that are even and not cut.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        skipped: Vec<i64>,
-    },
+    /// Numbers.
+    Bins(Bins),
     /// The choices without a token, in bins: where in the list each begins.
     Seen(Vec<u32>),
     /// One token, and then a token for each octet.
@@ -190,12 +179,7 @@ impl TokensCodec {
             // An address that was not seen can still be given.
             (_, Some(octets)) => Rest::Octets(octets),
             (true, None) => Rest::None,
-            (false, None) => {
-                let edges = bin_edges(&others, options);
-                let inner = inner_edges(&others, &edges, options);
-                let skipped = skipped(&others, &edges, &values, options);
-                Rest::Bins { edges, inner, log: options.log, skipped }
-            }
+            (false, None) => Rest::Bins(Bins::fit(&others, &values, options)),
         };
         let values = Values::Numbers(values);
         TokensCodec { values, rest, missing: false, integer: options.integer }
@@ -206,15 +190,7 @@ impl TokensCodec {
     pub fn of_counts(most: u64) -> TokensCodec {
         const EACH: u64 = 16;
         let values = Values::Numbers((1..=most.clamp(1, EACH)).map(|n| n as f64).collect());
-        let mut edges = vec![(EACH + 1) as f64];
-        while most > EACH && edges.last().is_some_and(|&edge| edge <= most as f64) {
-            let next = (EACH as f64 * 2_f64.powf(edges.len() as f64 / 2.0)).ceil() + 1.0;
-            edges.push(next.min((most + 1) as f64));
-        }
-        let rest = match edges.len() {
-            1 => Rest::None,
-            _ => Rest::Bins { edges, inner: Vec::new(), log: true, skipped: Vec::new() },
-        };
+        let rest = if most > EACH { Rest::Bins(Bins::of_counts(EACH, most)) } else { Rest::None };
         TokensCodec { values, rest, missing: false, integer: true }
     }
 
@@ -223,7 +199,7 @@ impl TokensCodec {
     pub fn sizes(&self) -> Vec<usize> {
         let (more, octets) = match &self.rest {
             Rest::None => (0, 0),
-            Rest::Bins { edges, .. } => (edges.len().saturating_sub(1), 0),
+            Rest::Bins(bins) => (bins.len(), 0),
             Rest::Seen(begins) => (begins.len(), 0),
             Rest::Octets(octets) => (1, usize::from(*octets)),
         };
@@ -268,10 +244,7 @@ impl TokensCodec {
             return at as u32;
         }
         match &self.rest {
-            Rest::Bins { edges, .. } => {
-                let bin = edges.partition_point(|edge| *edge <= number).saturating_sub(1);
-                self.own() + bin.min(edges.len().saturating_sub(2)) as u32
-            }
+            Rest::Bins(bins) => self.own() + bins.bin_of(number) as u32,
             Rest::Octets(_) => self.own(),
             // The nearest value there is.
             _ => match &self.values {
@@ -303,7 +276,7 @@ impl TokensCodec {
             };
         }
         match &self.rest {
-            Rest::Bins { .. } => self.number(self.number_at(first, within)),
+            Rest::Bins(bins) => self.number(bins.number_at((first - own) as usize, within)),
             Rest::Seen(begins) => {
                 let Values::Choices { all, .. } = &self.values else { return Value::Missing };
                 let bin = ((first - own) as usize).min(begins.len().saturating_sub(1));
@@ -337,26 +310,7 @@ impl TokensCodec {
         let own = self.own();
         match (&self.values, &self.rest) {
             (Values::Numbers(values), _) if token < own => values[token as usize],
-            (_, Rest::Bins { edges, inner, log, skipped }) => {
-                let bins = edges.len() - 1;
-                let bin = ((token - own) as usize).min(bins - 1);
-                let skipped = inside(skipped, [edges[bin], edges[bin + 1]]);
-                if !skipped.is_empty() {
-                    return among_others(skipped, [edges[bin], edges[bin + 1]], within);
-                }
-                let cuts = inner.len() / bins;
-                let inner = &inner[bin * cuts..(bin + 1) * cuts];
-                let place = within * (cuts + 1) as f64;
-                let part = (place as usize).min(cuts);
-                let within = place - part as f64;
-                let from = if part == 0 { edges[bin] } else { inner[part - 1] };
-                let to = if part == cuts { edges[bin + 1] } else { inner[part] };
-                if *log && from > 0.0 {
-                    from * (to / from).powf(within)
-                } else {
-                    from + (to - from) * within
-                }
-            }
+            (_, Rest::Bins(bins)) => bins.number_at((token - own) as usize, within),
             (Values::Numbers(values), _) => values.last().copied().unwrap_or(0.0),
             _ => 0.0,
         }
@@ -370,10 +324,10 @@ impl TokensCodec {
         if let Values::Numbers(values) = &self.values {
             smallest = values.first().copied().unwrap_or(smallest);
             largest = values.last().copied().unwrap_or(largest);
-            if let Rest::Bins { edges, .. } = &self.rest {
+            if let Rest::Bins(bins) = &self.rest {
+                let [first, last] = bins.range();
                 // Whole numbers are below a bin's last edge.
-                let last = edges[edges.len() - 1];
-                smallest = smallest.min(edges[0]);
+                smallest = smallest.min(first);
                 largest = largest.max(if self.integer { (last - 1.0).ceil() } else { last });
             }
         }
@@ -477,10 +431,10 @@ impl TokensCodec {
             (least, most) = (*first, *last);
         }
         match &self.rest {
-            Rest::Bins { edges, .. } => {
-                least = least.min(edges[0]);
-                let below = edges[edges.len() - 1] - f64::from(u8::from(self.integer));
-                most = most.max(below);
+            Rest::Bins(bins) => {
+                let [first, last] = bins.range();
+                least = least.min(first);
+                most = most.max(last - f64::from(u8::from(self.integer)));
             }
             Rest::Octets(octets) => {
                 (least, most) = (least.min(0.0), 256_f64.powi(i32::from(*octets)) - 1.0);
@@ -540,125 +494,6 @@ fn stands_out(sorted: &[f64], number: f64, count: u64) -> bool {
     count as f64 > 2.0 + expected + 4.0 * expected.sqrt()
 }
 
-/// Edges of bins that hold about equally many of the numbers, ascending and sorted.
-fn bin_edges(sorted: &[f64], options: &TokenOptions) -> Vec<f64> {
-    let (first, last) = (sorted[0], sorted[sorted.len() - 1]);
-    let quantile = |share: f64| {
-        let at = share * (sorted.len() - 1) as f64;
-        let (below, part) = (at.floor() as usize, at.fract());
-        let above = sorted[(below + 1).min(sorted.len() - 1)];
-        let value = sorted[below] + (above - sorted[below]) * part;
-        if options.integer { value.floor() } else { value }
-    };
-    let bins = options.bins.max(1);
-    let mut edges: Vec<f64> = (0..bins).map(|bin| quantile(bin as f64 / bins as f64)).collect();
-    // The tail: half of what is left, again and again, as long as there is enough.
-    let mut share = 0.5 / bins as f64;
-    while share * sorted.len() as f64 >= FEWEST_OF_TAIL {
-        edges.push(quantile(1.0 - share));
-        share /= 2.0;
-    }
-    edges.extend(options.edges.iter().filter(|&&edge| first < edge && edge < last));
-    // The last bin holds the largest.
-    let end = if options.integer { last + 1.0 } else { last };
-    edges.push(if end > first { end } else { first.next_up() });
-    edges.sort_unstable_by(f64::total_cmp);
-    edges.dedup();
-    edges
-}
-
-/// Where each bin is cut so that its parts hold equally many of the numbers.
-fn inner_edges(sorted: &[f64], edges: &[f64], options: &TokenOptions) -> Vec<f64> {
-    let parts = options.parts.max(1);
-    let mut inner = Vec::with_capacity((edges.len() - 1) * (parts - 1));
-    for pair in edges.windows(2) {
-        let from = sorted.partition_point(|number| *number < pair[0]);
-        // The last edge belongs to the last bin.
-        let to = sorted.partition_point(|number| *number < pair[1]);
-        let inside = &sorted[from..to.max(from)];
-        for part in 1..parts {
-            let share = part as f64 / parts as f64;
-            inner.push(match inside.len() {
-                0 => pair[0] + (pair[1] - pair[0]) * share,
-                count => inside[(share * count as f64) as usize],
-            });
-        }
-    }
-    inner
-}
-
-/// The numbers to skip, with those that have tokens, of bins that are left at least half as many
-/// others as there are of the `sorted` numbers.
-fn skipped(sorted: &[f64], edges: &[f64], values: &[f64], options: &TokenOptions) -> Vec<i64> {
-    if options.skipped.is_empty() || options.parts > 1 || options.log || !options.integer {
-        return Vec::new();
-    }
-    let mut all = options.skipped.clone();
-    all.extend(values.iter().map(|&value| value as i64));
-    all.sort_unstable();
-    all.dedup();
-    let of_bin = |bin: &[f64]| {
-        let skipped = inside(&all, [bin[0], bin[1]]);
-        let below = |edge: f64| sorted.partition_point(|&number| number < edge);
-        let left = bin[1] - bin[0] - skipped.len() as f64;
-        let rows = (below(bin[1]) - below(bin[0])) as f64;
-        if left >= 1.0 && 2.0 * left >= rows { skipped } else { &[] }
-    };
-    edges.windows(2).flat_map(of_bin).copied().collect()
-}
-
-/// Those of ascending numbers that are in a bin.
-fn inside(numbers: &[i64], [from, to]: [f64; 2]) -> &[i64] {
-    let below = |edge: f64| numbers.partition_point(|&number| (number as f64) < edge);
-    &numbers[below(from)..below(to)]
-}
-
-/// Of a bin's whole numbers but those to be skipped, of which there are fewer, the one that is
-/// at a place of 0 to 1.
-fn among_others(skipped: &[i64], [from, to]: [f64; 2], within: f64) -> f64 {
-    let others = (to - from) - skipped.len() as f64;
-    let place = (within * others).floor().clamp(0.0, others - 1.0);
-    // So many of those to be skipped come before it.
-    let (mut before, mut end) = (0, skipped.len());
-    while before < end {
-        let middle = before + (end - before) / 2;
-        if skipped[middle] as f64 - from - middle as f64 > place {
-            end = middle;
-        } else {
-            before = middle + 1;
-        }
-    }
-    from + place + before as f64
-}
-
-/// Whether numbers are skipped only where that is defined, and not all of a bin's.
-fn skipped_fit(skipped: &[i64], edges: &[f64], even: bool, integer: bool) -> bool {
-    let is_inside = || inside(skipped, [edges[0], edges[edges.len() - 1]]).len() == skipped.len();
-    let some_left = |bin: &[f64]| {
-        let skipped = inside(skipped, [bin[0], bin[1]]).len();
-        let whole = bin.iter().all(|edge| edge.fract() == 0.0);
-        skipped == 0 || whole && (skipped as f64) < bin[1] - bin[0]
-    };
-    skipped.is_empty()
-        || even
-            && integer
-            && skipped.is_sorted_by(|one, next| one < next)
-            && is_inside()
-            && edges.windows(2).all(some_left)
-}
-
-/// Whether every bin is cut equally often, inside of it and in order.
-fn inner_edges_fit(inner: &[f64], edges: &[f64]) -> bool {
-    let bins = edges.len() - 1;
-    let cuts = inner.len() / bins;
-    inner.len() == cuts * bins
-        && inner.iter().all(|cut| cut.is_finite())
-        && edges.windows(2).enumerate().all(|(bin, pair)| {
-            let cuts = &inner[bin * cuts..(bin + 1) * cuts];
-            cuts.is_sorted() && cuts.iter().all(|cut| (pair[0]..=pair[1]).contains(cut))
-        })
-}
-
 impl Encoder for TokensCodec {
     fn fit(column: &Column, options: &FitOptions<'_>) -> Result<Self, CodecError> {
         let options = TokenOptions { integer: options.integer, ..TokenOptions::default() };
@@ -710,17 +545,13 @@ impl Encoder for TokensCodec {
         if !(1..=MOST_TOKENS).contains(&sizes[0]) {
             return Err(format!("{} tokens; expected 1 to {MOST_TOKENS}", sizes[0]));
         }
-        let finite_and_ascending = |numbers: &[f64]| {
-            numbers.iter().all(|number| number.is_finite())
-                && numbers.windows(2).all(|pair| pair[0] < pair[1])
-        };
         if let Values::Numbers(numbers) = &self.values
-            && !finite_and_ascending(numbers)
+            && !bins::finite_and_ascending(numbers)
         {
             return Err("values are not in ascending order".to_owned());
         }
         match (&self.values, &self.rest) {
-            (Values::Choices { .. }, Rest::Bins { .. }) | (Values::Numbers(_), Rest::Seen(_)) => {
+            (Values::Choices { .. }, Rest::Bins(_)) | (Values::Numbers(_), Rest::Seen(_)) => {
                 Err("bins of another type than the values".to_owned())
             }
             (Values::Choices { all, own }, _) if *own as usize > all.len() => {
@@ -734,17 +565,7 @@ impl Encoder for TokensCodec {
             (Values::Choices { .. }, _) if self.missing => {
                 Err("a token for what is missing beside those of texts".to_owned())
             }
-            (_, Rest::Bins { edges, .. }) if edges.len() < 2 || !finite_and_ascending(edges) => {
-                Err("edges of bins are not in ascending order".to_owned())
-            }
-            (_, Rest::Bins { edges, inner, .. }) if !inner_edges_fit(inner, edges) => {
-                Err("a bin is cut outside of it".to_owned())
-            }
-            (_, Rest::Bins { edges, inner, log, skipped })
-                if !skipped_fit(skipped, edges, inner.is_empty() && !log, self.integer) =>
-            {
-                Err("numbers are skipped that no bin could say, or all of a bin".to_owned())
-            }
+            (_, Rest::Bins(bins)) => bins.validate(self.integer),
             (Values::Choices { all, own }, Rest::Seen(begins))
                 if begins.first() != Some(own)
                     || !begins.windows(2).all(|pair| pair[0] < pair[1])
@@ -763,7 +584,7 @@ impl Encoder for TokensCodec {
         let own = self.own();
         match &self.rest {
             Rest::None => format!("tokens {own}"),
-            Rest::Bins { edges, .. } => format!("tokens {own} + {} bins", edges.len() - 1),
+            Rest::Bins(bins) => format!("tokens {own} + {} bins", bins.len()),
             Rest::Seen(begins) => format!("tokens {own} + {} bins of values", begins.len()),
             Rest::Octets(octets) => format!("tokens {own} + {octets} octets"),
         }

@@ -203,7 +203,7 @@ proptest! {
         let codec = TokensCodec::fit_with(&column, &options).unwrap();
         checked(&codec, &column);
         bins_say_what_is_in_them(&codec);
-        let Rest::Bins { edges, skipped: found, .. } = &codec.rest else { return Ok(()) };
+        let Rest::Bins(Bins { edges, skipped: found, .. }) = &codec.rest else { return Ok(()) };
         for (bin, pair) in edges.windows(2).enumerate() {
             let mut others: Vec<i64> = (pair[0] as i64..pair[1] as i64).collect();
             let named = |n: &i64| codec.is_exact(codec.token_of(*n as f64));
