@@ -149,6 +149,22 @@ impl Stream {
         ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize
     }
 
+    /// Fills a slice with uniform numbers, as [`Stream::uniform`] gives them one by one.
+    pub fn fill_uniform(&mut self, out: &mut [f32]) {
+        let alone = (4 - self.used).min(out.len());
+        let (first, rest) = out.split_at_mut(alone);
+        first.fill_with(|| self.uniform());
+        let (many, last) = rest.as_chunks_mut::<{ 2 * PAIRS }>();
+        for out in many {
+            let mut draws = [0; 2 * PAIRS];
+            self.fill_blocks(&mut draws);
+            for (out, draw) in out.iter_mut().zip(draws) {
+                *out = normal::uniform(draw);
+            }
+        }
+        last.fill_with(|| self.uniform());
+    }
+
     /// Standard normal (Box and Muller, 1958).
     #[inline]
     pub fn normal(&mut self) -> f32 {
@@ -270,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn many_normals_are_those_that_are_drawn_one_by_one() {
+    fn many_draws_are_those_that_are_drawn_one_by_one() {
         for (before, drawn) in [(0, 0), (0, 1), (1, 0), (2, 0), (2, 3), (3, 1), (0, 4)] {
             for len in [0, 1, 5, 31, 32, 33, 200] {
                 let mut one = Stream::new(3, Purpose::State, 9);
@@ -282,6 +298,10 @@ mod tests {
                 let alone: Vec<f32> = (0..len).map(|_| one.normal()).collect();
                 assert_eq!(out, alone, "{before} {drawn} {len}");
                 assert_eq!(many.normal(), one.normal());
+                many.fill_uniform(&mut out);
+                let alone: Vec<f32> = (0..len).map(|_| one.uniform()).collect();
+                assert_eq!(out, alone, "{before} {drawn} {len}, uniform");
+                assert_eq!((many.next_u32(), many.normal()), (one.next_u32(), one.normal()));
             }
         }
     }

@@ -31,7 +31,7 @@ impl Noise {
     pub(crate) fn fill(self, mut stream: Stream, row: &mut [f32]) {
         match self.kind {
             NoiseKind::Normal => stream.fill_normal(row),
-            NoiseKind::Uniform => row.fill_with(|| stream.uniform()),
+            NoiseKind::Uniform => stream.fill_uniform(row),
         }
     }
 

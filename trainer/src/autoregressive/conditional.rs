@@ -148,9 +148,7 @@ impl Network {
             let tokens: Vec<u32> =
                 rows.iter().map(|&row| flows.attributes[row * width + parent.at]).collect();
             let weights: Vec<f32> = match &mut dropout {
-                Some(stream) if !parent.certain => {
-                    rows.iter().map(|_| kept(stream, DROPOUT)).collect()
-                }
+                Some(stream) if !parent.certain => kept(stream, rows.len(), DROPOUT),
                 _ => Vec::new(),
             };
             let of_parent = parent.table.rows(tokens, weights);
@@ -161,8 +159,7 @@ impl Network {
         let first = sum;
         let mask = match dropout {
             Some(stream) => {
-                let count = rows.len() * self.units;
-                let mask = (0..count).map(|_| kept(stream, HIDDEN_DROPOUT)).collect();
+                let mask = kept(stream, rows.len() * self.units, HIDDEN_DROPOUT);
                 Some(Tensor::from_vec(mask, (rows.len(), self.units), &Device::Cpu)?)
             }
             None => None,
@@ -288,9 +285,13 @@ impl Network {
     }
 }
 
-/// Inverted dropout: 0, or what makes up for the zeros.
-pub(super) fn kept(stream: &mut Stream, dropout: f32) -> f32 {
-    if stream.uniform() < dropout { 0.0 } else { 1.0 / (1.0 - dropout) }
+/// Inverted dropout of so many values: 0, or what makes up for the zeros.
+pub(super) fn kept(stream: &mut Stream, count: usize, dropout: f32) -> Vec<f32> {
+    let mut mask = vec![0.0; count];
+    stream.fill_uniform(&mut mask);
+    let scale = 1.0 / (1.0 - dropout);
+    mask.iter_mut().for_each(|kept| *kept = if *kept < dropout { 0.0 } else { scale });
+    mask
 }
 
 pub(super) fn zero(tensor: &Tensor) -> Result<()> {

@@ -54,6 +54,8 @@ pub(crate) struct RecordNetwork {
     head_counters: [Parameter; 2],
     earlier: Vec<Vec<Parameter>>,
     out: Vec<[Parameter; 2]>,
+    /// Zeros, `[E]`: heads add their biases before.
+    no_bias: Tensor,
     /// Variables that are never left out: what is possible depends on them.
     certain: Vec<bool>,
     /// Variables that are always left out.
@@ -196,6 +198,7 @@ impl RecordNetwork {
             hidden: init.uniform(&[hidden, 4 * hidden], bound(hidden))?,
             heads: [from_hidden, from_context, head_bias],
             out,
+            no_bias: Tensor::zeros(head, DType::F32, device)?,
             ignored: variables.iter().map(is_pair).collect(),
             certain: (0..variables.len()).map(|at| certain.contains(&at)).collect(),
             widths,
@@ -237,7 +240,7 @@ impl RecordNetwork {
                 let weights: Vec<f32> = match &mut dropout {
                     Some(_) if self.ignored[at] => vec![0.0; chosen.len()],
                     Some(stream) if !self.certain[at] => {
-                        chosen.iter().map(|_| kept(stream, VARIABLE_DROPOUT)).collect()
+                        kept(stream, chosen.len(), VARIABLE_DROPOUT)
                     }
                     _ => Vec::new(),
                 };
@@ -354,7 +357,7 @@ impl RecordNetwork {
         let states = tape.hidden(1)?;
         let mask = match dropout {
             Some(stream) => {
-                let mask = (0..rows * hidden).map(|_| kept(stream, HIDDEN_DROPOUT)).collect();
+                let mask = kept(stream, rows * hidden, HIDDEN_DROPOUT);
                 Some(Tensor::from_vec(mask, (rows, hidden), device)?)
             }
             None => None,
@@ -380,7 +383,8 @@ impl RecordNetwork {
         for (table, ids) in self.earlier[at].iter().zip(earlier) {
             self.ops.look_up(&own, &table.value, ids)?;
         }
-        own.relu()
+        self.ops.bias_relu(&own, &self.no_bias)?;
+        Ok(own)
     }
 
     fn logits(&self, at: usize, input: &Tensor) -> Result<Tensor> {
@@ -413,8 +417,7 @@ impl RecordNetwork {
             let input = self.head_input(at, &pass, &earlier)?;
             let (scale, mask) = match &mut training {
                 Some((stream, scale)) => {
-                    let count = input.elem_count();
-                    let mask = (0..count).map(|_| kept(stream, HIDDEN_DROPOUT)).collect();
+                    let mask = kept(stream, input.elem_count(), HIDDEN_DROPOUT);
                     (*scale, Some(Tensor::from_vec(mask, input.shape(), &self.device)?))
                 }
                 None => (0.0, None),
