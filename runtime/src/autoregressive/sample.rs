@@ -229,21 +229,13 @@ impl Masked {
         logits: &'a [f32],
         before: impl Iterator<Item = (&'a NotWith, usize)> + Clone,
     ) -> &'a [f32] {
-        let mut is_any = false;
-        for (not_with, token) in before.clone() {
-            is_any |= !not_with.of(token).is_empty();
-        }
-        if !is_any {
-            return logits;
-        }
         self.taken.clear();
         self.taken.resize(logits.len().div_ceil(SIXTEEN), 0);
         for (not_with, token) in before.clone() {
-            for &Sixteen { at, bits } in not_with.of(token) {
-                if let Some(taken) = self.taken.get_mut(at as usize) {
-                    *taken |= bits;
-                }
-            }
+            self.add(not_with.of(token));
+        }
+        if self.taken.iter().all(|taken| *taken == 0) {
+            return logits;
         }
         if !self.take(logits) {
             self.take_some(logits, before);
@@ -261,16 +253,22 @@ impl Masked {
         self.taken.fill(0);
         for (not_with, token) in before {
             let kept = self.taken.clone();
-            for &Sixteen { at, bits } in not_with.of(token) {
-                if let Some(taken) = self.taken.get_mut(at as usize) {
-                    *taken |= bits;
-                }
-            }
+            self.add(not_with.of(token));
             if !self.take(logits) {
                 self.taken = kept;
             }
         }
         self.take(logits);
+    }
+
+    /// Has some more taken away.
+    #[inline(always)]
+    fn add(&mut self, list: &[Sixteen]) {
+        for &Sixteen { at, bits } in list {
+            if let Some(taken) = self.taken.get_mut(at as usize) {
+                *taken |= bits;
+            }
+        }
     }
 
     /// Makes logits of which some are taken away; whether any are left.
