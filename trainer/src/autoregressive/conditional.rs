@@ -157,32 +157,29 @@ impl Network {
         }
         ops.bias_relu(&sum, &self.bias.value)?;
         let first = sum;
-        let mask = match dropout {
+        let (dropped, mask) = match dropout {
             Some(stream) => {
                 let mask = kept(stream, rows.len() * self.units, HIDDEN_DROPOUT);
-                Some(Tensor::from_vec(mask, (rows.len(), self.units), &Device::Cpu)?)
+                let mask = Tensor::from_vec(mask, (rows.len(), self.units), &Device::Cpu)?;
+                let dropped = first.force_contiguous()?;
+                ops.multiply(&dropped, &mask)?;
+                (dropped, Some(mask))
             }
-            None => None,
-        };
-        let dropped = match &mask {
-            Some(mask) => (&first * mask)?,
-            None => first.clone(),
+            None => (first.clone(), None),
         };
         let second = ops.matmul(&dropped, &self.hidden.value)?;
         ops.bias_relu(&second, &self.hidden_bias.value)?;
-        let sum = (&first + &second)?;
+        let sum = first.force_contiguous()?;
+        ops.add_repeated(&sum, &second)?;
         let out = self.out.whole(ops)?;
         let logits = ops.matmul(&sum, &out)?;
         ops.add_repeated(&logits, &self.out_bias.value)?;
-        let logits = match &self.evidence {
-            Some(evidence) => {
-                let (count, size) = logits.dims2()?;
-                let mut added = vec![0.0; count * size];
-                evidence.add_to(&mut added, flows, rows, counted)?;
-                (logits + Tensor::from_vec(added, (count, size), &Device::Cpu)?)?
-            }
-            None => logits,
-        };
+        if let Some(evidence) = &self.evidence {
+            let (count, size) = logits.dims2()?;
+            let mut added = vec![0.0; count * size];
+            evidence.add_to(&mut added, flows, rows, counted)?;
+            ops.add_repeated(&logits, &Tensor::from_vec(added, (count, size), &Device::Cpu)?)?;
+        }
         Ok((Pass { rows: looked_up, first, dropped, mask, second, sum, out }, logits))
     }
 
@@ -197,15 +194,14 @@ impl Network {
         ops.matmul_into(&self.hidden.gradient, &pass.dropped.t()?, &second)?;
         ops.sum_rows_into(&self.hidden_bias.gradient, &second)?;
         let below = ops.matmul(&second, &self.hidden.value.t()?)?;
-        let below = match &pass.mask {
-            Some(mask) => (below * mask)?,
-            None => below,
-        };
-        let first = (above + below)?;
-        ops.mask(&first, &pass.first)?;
-        ops.sum_rows_into(&self.bias.gradient, &first)?;
+        if let Some(mask) = &pass.mask {
+            ops.multiply(&below, mask)?;
+        }
+        ops.add_repeated(&below, &above)?;
+        ops.mask(&below, &pass.first)?;
+        ops.sum_rows_into(&self.bias.gradient, &below)?;
         let mut parents = self.parents.iter().zip(&pass.rows);
-        parents.try_for_each(|(parent, rows)| parent.table.backward(ops, &first, rows))
+        parents.try_for_each(|(parent, rows)| parent.table.backward(ops, &below, rows))
     }
 
     /// Of all that is trained.

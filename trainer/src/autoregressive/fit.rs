@@ -177,8 +177,6 @@ const FEWEST_EPOCHS: u64 = 4;
 const MOST_EPOCHS: u64 = 120;
 /// Epochs without a better loss that end training.
 const PATIENCE: u32 = 25;
-/// Decay a step of the moving average that is kept.
-const DECAY: f64 = 0.99;
 /// Records that biases are calibrated by, about.
 const CALIBRATED: usize = 200_000;
 
@@ -289,19 +287,14 @@ impl<'a> RecordTraining<'a> {
         let Some(chosen) = self.order.get(self.state.at as usize) else {
             candle_core::bail!("the checkpoint is of other flows")
         };
-        let (network, flows) = (&self.network, self.flows);
-        let (loss, records) = network.visit(flows, chosen, &mut self.adam, rate, &mut stream)?;
+        let moved = (&mut self.adam, &self.averaged[..]);
+        let visit = self.network.visit(self.flows, chosen, moved, rate, &mut stream);
+        let (loss, records) = visit?;
         self.state.loss += loss;
         self.state.records += records;
         self.state.steps += 1;
         self.state.at += 1;
         self.state.adam_steps = self.adam.steps();
-        let steps = self.state.steps as f64;
-        let decay = DECAY.min((1.0 + steps) / (10.0 + steps));
-        for (average, parameter) in self.averaged.iter().zip(self.network.parameters()) {
-            let moved = ((average * decay)? + (&parameter.value * (1.0 - decay))?)?;
-            average.slice_set(&moved, 0, 0)?;
-        }
         self.state.last.train = self.state.loss / self.state.records.max(1) as f64;
         if self.state.at == count {
             self.end_epoch()?;
@@ -385,6 +378,10 @@ impl<'a> RecordTraining<'a> {
 
     /// The best network there was, calibrated.
     pub(crate) fn finish(&self) -> Result<RecordWeights> {
+        self.network.ops.on_a_pool(|| self.finish_here())
+    }
+
+    fn finish_here(&self) -> Result<RecordWeights> {
         let now = self.network.values()?;
         match &self.best {
             Some(values) => self.network.set(values)?,

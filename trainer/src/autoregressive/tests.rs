@@ -14,6 +14,7 @@ use super::fit::{self, Options, RecordTraining};
 use super::records::{RecordNetwork, Widths};
 use super::tokens::Flows;
 use crate::arrays::Arrays;
+use crate::model::ops::threads::on_threads;
 
 fn bins(count: usize) -> TokensCodec {
     let options =
@@ -80,6 +81,11 @@ fn chain() -> Chain {
 }
 
 fn flows(count: usize) -> Flows {
+    long_flows(count, 1)
+}
+
+/// The same, with so many times the records.
+fn long_flows(count: usize, times: u32) -> Flows {
     let mut draws = Stream::new(3, Purpose::Evaluation, 0);
     let mut flows = Flows::default();
     let mut records = 0;
@@ -88,6 +94,7 @@ fn flows(count: usize) -> Flows {
         let length = 1 + 2 * kind + draws.below(2) as u32;
         let duration = if length == 1 { 5 } else { draws.below(5) as u32 };
         flows.attributes.extend([draws.below(3) as u32, kind, length - 1, duration]);
+        let length = length * times;
         for record in 0..length {
             flows.records.extend([2 * kind + record % 2, draws.below(6) as u32, record.min(4)]);
             flows.since_us.push(record as f32 * (1.0 + duration as f32));
@@ -102,39 +109,66 @@ const WIDTHS: Widths = Widths { context: 6, input: 5, hidden: 7, head: 4 };
 
 #[test]
 fn gradients_of_records_agree_with_differences() {
-    let (chain, flows) = (chain(), flows(5));
-    let network = RecordNetwork::new(&chain, WIDTHS, 1, &Device::Cpu).unwrap();
-    let chosen: Vec<usize> = (0..5).collect();
-    let loss = |network: &RecordNetwork| {
-        let mut stream = Stream::new(9, Purpose::Training, 0);
-        network.loss_and_gradients(&flows, &chosen, &mut stream).unwrap()
-    };
-    loss(&network);
-    let gradients: Vec<Vec<f32>> = network
-        .parameters()
-        .iter()
-        .map(|p| p.gradient.flatten_all().unwrap().to_vec1().unwrap())
-        .collect();
-    let values = network.values().unwrap();
-    let mut checked = 0;
-    for (tensor, gradient) in gradients.iter().enumerate() {
-        for at in (0..gradient.len()).step_by(gradient.len().div_ceil(5)) {
-            let moved = |by: f32| {
-                let mut values = values.clone();
-                values[tensor][at] += by;
-                network.set(&values).unwrap();
-                loss(&network)
-            };
-            let expected = (moved(1e-2) - moved(-1e-2)) / 2e-2;
-            let found = f64::from(gradient[at]);
-            assert!(
-                (found - expected).abs() < 2e-3 + 2e-2 * expected.abs(),
-                "tensor {tensor}, value {at}: {found}, expected {expected}"
-            );
-            checked += 1;
+    // The longer ones are two shards, whose gradients are added.
+    for times in [1, 60] {
+        let (chain, flows) = (chain(), long_flows(5, times));
+        let mut network = RecordNetwork::new(&chain, WIDTHS, 1, &Device::Cpu).unwrap();
+        let chosen: Vec<usize> = (0..5).collect();
+        let loss = |network: &mut RecordNetwork| {
+            let mut stream = Stream::new(9, Purpose::Training, 0);
+            network.loss_and_gradients(&flows, &chosen, &mut stream).unwrap()
+        };
+        loss(&mut network);
+        let gradients: Vec<Vec<f32>> = network
+            .parameters()
+            .iter()
+            .map(|p| p.gradient.flatten_all().unwrap().to_vec1().unwrap())
+            .collect();
+        let values = network.values().unwrap();
+        let mut checked = 0;
+        for (tensor, gradient) in gradients.iter().enumerate() {
+            for at in (0..gradient.len()).step_by(gradient.len().div_ceil(5)) {
+                let mut moved = |by: f32| {
+                    let mut values = values.clone();
+                    values[tensor][at] += by;
+                    network.set(&values).unwrap();
+                    loss(&mut network)
+                };
+                let expected = (moved(2e-3) - moved(-2e-3)) / 4e-3;
+                let found = f64::from(gradient[at]);
+                assert!(
+                    (found - expected).abs() < 2e-3 + 2e-2 * expected.abs(),
+                    "{times}, tensor {tensor}, value {at}: {found}, expected {expected}"
+                );
+                checked += 1;
+            }
         }
+        assert!(checked > 60, "{checked}");
     }
-    assert!(checked > 60, "{checked}");
+}
+
+#[test]
+fn any_number_of_threads_learns_the_same_records() {
+    let (chain, flows) = (chain(), long_flows(60, 12));
+    let options = Options {
+        units: 8,
+        widths: WIDTHS,
+        learning_rate: 1e-3,
+        weight_decay: 0.05,
+        epochs: Some(2),
+    };
+    let learned = |threads: usize| {
+        on_threads(threads, || {
+            let mut training =
+                RecordTraining::new(&chain, &flows, (&options, 5), &Device::Cpu).unwrap();
+            while !training.is_over() {
+                training.step().unwrap();
+            }
+            training.finish().unwrap()
+        })
+    };
+    let alone = learned(1);
+    assert!([2, 5].into_iter().all(|threads| learned(threads) == alone));
 }
 
 /// The logits of a variable of so many tokens, whose parents are all that are before it.

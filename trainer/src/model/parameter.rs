@@ -99,9 +99,14 @@ impl Parameter {
         self.packed.slice_set(&values.to_dtype(self.packed.dtype())?, 0, 0)
     }
 
-    /// The sum of the gradient's squares, a tensor of one number.
-    pub(crate) fn gradient_square(&self) -> Result<Tensor> {
-        self.gradient.sqr()?.sum_all()?.to_dtype(DType::F32)
+    /// The same value and moments with a gradient of its own.
+    pub(crate) fn twin(&self) -> Result<Parameter> {
+        let Parameter { packed, value, gradient } = self;
+        Ok(Parameter {
+            packed: packed.clone(),
+            value: value.clone(),
+            gradient: gradient.zeros_like()?,
+        })
     }
 
     /// Takes over a value of the same size; gradient and moments stay.
@@ -109,6 +114,17 @@ impl Parameter {
         let value = Tensor::from_slice(values, (1, values.len()), self.packed.device())?;
         self.packed.slice_set(&value.to_dtype(self.packed.dtype())?, 0, 0)
     }
+}
+
+/// The norm of all gradients together.
+pub(crate) fn gradient_norm(ops: Ops, parameters: &[&Parameter]) -> Result<f64> {
+    norm(ops.each(parameters.to_vec(), |parameter| ops.square(&parameter.gradient)))
+}
+
+/// The root of a sum of squares: see [`Ops::square`].
+pub(crate) fn norm(squares: Vec<Result<Tensor>>) -> Result<f64> {
+    let squares = squares.into_iter().collect::<Result<Vec<_>>>()?;
+    Ok(Tensor::stack(&squares, 0)?.sum_all()?.to_scalar::<f64>()?.sqrt())
 }
 
 /// Adam (Kingma and Ba, ICLR '15), as PyTorch computes it.
@@ -175,15 +191,23 @@ impl Adam {
         ops: Ops,
         parameters: impl IntoIterator<Item = &'a Parameter>,
     ) -> Result<()> {
+        let adam = self.begin();
+        let step = |parameter: &Parameter| adam.apply(ops, parameter);
+        ops.each(parameters.into_iter().collect(), step).into_iter().collect()
+    }
+
+    /// Begins a step, which is then applied to every parameter.
+    pub(crate) fn begin(&mut self) -> Adam {
         self.steps = self.steps.saturating_add(1);
-        for parameter in parameters {
-            if ops.fused() {
-                parameter.packed.inplace_op2(&parameter.gradient, &InPlace(AdamKernel(*self)))?;
-            } else {
-                self.step_plain(parameter)?;
-            }
+        *self
+    }
+
+    /// Moves a parameter against its gradient.
+    pub(crate) fn apply(&self, ops: Ops, parameter: &Parameter) -> Result<()> {
+        match ops.fused() {
+            true => parameter.packed.inplace_op2(&parameter.gradient, &InPlace(AdamKernel(*self))),
+            false => self.step_plain(parameter),
         }
-        Ok(())
     }
 
     /// `lr / (1 - beta1^t)` and `1 / sqrt(1 - beta2^t)`.

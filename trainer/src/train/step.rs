@@ -11,7 +11,7 @@ use crate::model::critic::{Critic, Judgement};
 use crate::model::ops::Ops;
 use crate::model::ops::dense::Columns;
 use crate::model::ops::segments::{Segments, Shape};
-use crate::model::parameter::{Adam, Initializer, Parameter};
+use crate::model::parameter::{Adam, Initializer, Parameter, gradient_norm};
 use crate::model::records::{Input, RecordGenerator, Widths};
 use crate::model::weights::GeneratorWeights;
 use candle_core::{DType, Device, Tensor};
@@ -586,11 +586,10 @@ impl Trainer {
     /// A failing device.
     pub fn gradient_norms(&self) -> Result<[f32; 2], TrainError> {
         let of_generator = self.generator_parameters().count();
-        let squares = self.parameters().map(Parameter::gradient_square);
-        let squares =
-            Tensor::stack(&squares.collect::<Result<Vec<_>, _>>()?, 0)?.to_vec1::<f32>()?;
-        let (generator, critics) = squares.split_at(of_generator);
-        Ok([generator, critics].map(|squares| squares.iter().sum::<f32>().sqrt()))
+        let parameters: Vec<&Parameter> = self.parameters().collect();
+        let (generator, critics) = parameters.split_at(of_generator);
+        let norm = |parameters| gradient_norm(self.ops, parameters);
+        Ok([norm(generator)? as f32, norm(critics)? as f32])
     }
 
     /// The share of the last batch whose attributes are its own, generated and

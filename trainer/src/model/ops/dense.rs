@@ -2,11 +2,11 @@
 
 #[cfg(feature = "cuda")]
 use super::cuda::{Array, Gpu};
-use super::kernel::{InPlace, Kernel, expect_lengths};
+use super::kernel::{InPlace, Kernel, expect_lengths, slice};
 use super::real::{Real, wide};
 use super::threads::{by_rows, cut, cut_blocks, least_rows, numbered, share_out, shares};
 use super::{Ops, indicator};
-use candle_core::{D, Result, Tensor};
+use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor};
 
 /// `max(x + bias, 0)`; a NaN stays one, so that divergence shows in the loss.
 #[inline(always)]
@@ -144,6 +144,65 @@ impl Kernel for Mask {
     }
 }
 
+struct Multiply;
+
+impl Kernel for Multiply {
+    const NAME: &'static str = "product of numbers";
+
+    fn run<T: Real>(&self, out: &mut [T], factors: &[T], _: &[T]) -> Result<()> {
+        expect_lengths(Self::NAME, &[out.len()], &[factors.len()])?;
+        by_rows(out, 1, |first, out| {
+            wide(
+                #[inline(always)]
+                || {
+                    for (value, factor) in out.iter_mut().zip(&factors[first..]) {
+                        *value *= *factor;
+                    }
+                },
+            );
+        });
+        Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, factors: Array, _: Array) -> Result<()> {
+        expect_lengths(Self::NAME, &[out.len], &[factors.len])?;
+        gpu.each("multiply", out.len, &[out.argument(), out.len as u64, factors.argument()])
+    }
+}
+
+/// `out = kept out + (1 - kept) source`.
+struct Average {
+    kept: f64,
+}
+
+impl Kernel for Average {
+    const NAME: &'static str = "moving average";
+
+    fn run<T: Real>(&self, out: &mut [T], source: &[T], _: &[T]) -> Result<()> {
+        expect_lengths(Self::NAME, &[out.len()], &[source.len()])?;
+        let (kept, taken) = (T::of(self.kept), T::of(1.0 - self.kept));
+        by_rows(out, 1, |first, out| {
+            wide(
+                #[inline(always)]
+                || {
+                    for (value, source) in out.iter_mut().zip(&source[first..]) {
+                        *value = kept * *value + taken * *source;
+                    }
+                },
+            );
+        });
+        Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn launch(&self, gpu: &Gpu, out: Array, source: Array, _: Array) -> Result<()> {
+        expect_lengths(Self::NAME, &[out.len], &[source.len])?;
+        let arguments = [out.argument(), out.len as u64, source.argument(), self.kept.to_bits()];
+        gpu.each("average", out.len, &arguments)
+    }
+}
+
 /// One constant for each third of the rows (or one for all).
 struct MaskedOuter {
     scales: Vec<f64>,
@@ -216,6 +275,41 @@ fn sum_of_squares<T: Real>(values: &[T]) -> T {
         total += sum;
     }
     total
+}
+
+/// The sum of all squares, a number of f64.
+struct Square;
+
+impl Square {
+    fn of<T: Real>(storage: &CpuStorage, layout: &Layout) -> Result<f64> {
+        /// Short enough that the sums of `T` are about as exact as its numbers.
+        const PART: usize = 4096;
+        let values: &[T] = slice(Some((storage, layout)))?;
+        let mut total = 0.0;
+        wide(
+            #[inline(always)]
+            || {
+                for part in values.chunks(PART) {
+                    total += sum_of_squares(part).to_f64();
+                }
+            },
+        );
+        Ok(total)
+    }
+}
+
+impl CustomOp1 for Square {
+    fn name(&self) -> &'static str {
+        "sum of squares"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let total = match storage {
+            CpuStorage::F64(_) => Square::of::<f64>(storage, layout)?,
+            _ => Square::of::<f32>(storage, layout)?,
+        };
+        Ok((CpuStorage::F64(vec![total]), Shape::from(())))
+    }
 }
 
 /// Row norms of the columns that count.
@@ -469,6 +563,30 @@ impl Ops {
         x.slice_set(&(positive(activation)? * x)?, 0, 0)
     }
 
+    /// `x = factors * x`, number by number.
+    pub(crate) fn multiply(self, x: &Tensor, factors: &Tensor) -> Result<()> {
+        if self.fused() {
+            return x.inplace_op2(factors, &InPlace(Multiply));
+        }
+        x.slice_set(&(x * factors)?, 0, 0)
+    }
+
+    /// `average = kept * average + (1 - kept) * x`.
+    pub(crate) fn average(self, average: &Tensor, x: &Tensor, kept: f64) -> Result<()> {
+        if self.fused() {
+            return average.inplace_op2(x, &InPlace(Average { kept }));
+        }
+        average.slice_set(&((average * kept)? + (x * (1.0 - kept))?)?, 0, 0)
+    }
+
+    /// The sum of the squares of all numbers, a number of f64.
+    pub(crate) fn square(self, x: &Tensor) -> Result<Tensor> {
+        if self.on_cpu() {
+            return x.apply_op1_no_bwd(&Square);
+        }
+        x.sqr()?.sum_all()?.to_dtype(DType::F64)
+    }
+
     /// `x = scale * weight * (activation > 0)`, with one scale for each equal
     /// share of the rows.
     pub(crate) fn masked_outer(
@@ -523,5 +641,29 @@ impl Ops {
             .pad_with_zeros(2, 0, given)?
             .reshape((rows, width))?;
         x.slice_set(&scaled.contiguous()?, 0, 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ops::places;
+
+    #[test]
+    fn numbers_are_multiplied_averaged_and_squared() {
+        for (device, ops) in places() {
+            let tensor = |values: &[f32]| Tensor::from_slice(values, (2, 2), &device).unwrap();
+            let found = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let x = tensor(&[1.0, -2.0, 3.0, 0.0]);
+            ops.multiply(&x, &tensor(&[2.0, 0.5, 0.0, 7.0])).unwrap();
+            assert_eq!(found(&x), [2.0, -1.0, 0.0, 0.0]);
+            ops.average(&x, &tensor(&[4.0, 4.0, 4.0, -8.0]), 0.75).unwrap();
+            assert_eq!(found(&x), [2.5, 0.25, 1.0, -2.0]);
+            let square: f64 = ops.square(&x).unwrap().to_scalar().unwrap();
+            assert_eq!(square, 6.25 + 0.0625 + 1.0 + 4.0);
+            let many = Tensor::full(0.5_f32, 10_001, &device).unwrap();
+            let square: f64 = ops.square(&many).unwrap().to_scalar().unwrap();
+            assert!((square - 2500.25).abs() < 1e-3, "{square}");
+        }
     }
 }

@@ -23,7 +23,8 @@ pub(crate) trait Kernel {
 /// A kernel as a candle operation.
 pub(crate) struct InPlace<K>(pub(crate) K);
 
-fn slice<'a, T: Real>(source: Option<(&'a CpuStorage, &Layout)>) -> Result<&'a [T]> {
+/// The numbers of a contiguous tensor; none if there is no tensor.
+pub(super) fn slice<'a, T: Real>(source: Option<(&'a CpuStorage, &Layout)>) -> Result<&'a [T]> {
     let Some((storage, layout)) = source else { return Ok(&[]) };
     match layout.contiguous_offsets() {
         Some((start, end)) => T::cpu_storage_as_slice(storage)?

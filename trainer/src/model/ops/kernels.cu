@@ -40,6 +40,14 @@ extern "C" __global__ void mask(real *out, size count, const real *activation) {
     EACH(i, count) { out[i] = activation[i] > real(0) ? out[i] : real(0); }
 }
 
+extern "C" __global__ void multiply(real *out, size count, const real *factors) {
+    EACH(i, count) { out[i] *= factors[i]; }
+}
+
+extern "C" __global__ void average(real *out, size count, const real *source, double kept) {
+    EACH(i, count) { out[i] = real(kept) * out[i] + real(1 - kept) * source[i]; }
+}
+
 extern "C" __global__ void masked_outer(real *out, size count, const real *activation,
                                         const real *weight, size width, double scale) {
     EACH(i, count) {

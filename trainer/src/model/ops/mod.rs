@@ -16,7 +16,9 @@ pub(crate) mod tokens;
 use candle_core::{Device, Result, Tensor};
 use gemm::Product;
 use ns_model_format::random::Stream;
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use threads::{on_threads, pool, threads};
+
 /// Every way that operations can run on this machine. Tests run one body for each: fused
 /// and as tensor operations on the CPU, and on a GPU where there is one.
 #[cfg(test)]
@@ -85,6 +87,22 @@ impl Ops {
             return (first(), second());
         }
         rayon::join(|| on_threads(threads, first), || on_threads(threads, second))
+    }
+
+    /// What each item comes to, in their order: on the CPU, as many at once as there are
+    /// threads, and what is done for an item is not shared out again.
+    pub(crate) fn each<I: Send, R: Send>(
+        self,
+        items: Vec<I>,
+        run: impl Fn(I) -> R + Sync,
+    ) -> Vec<R> {
+        match if self.on_cpu() { threads().min(items.len()) } else { 1 } {
+            0 | 1 => items.into_iter().map(run).collect(),
+            _ => {
+                let items = items.into_par_iter().with_max_len(1);
+                items.map(|item| on_threads(1, || run(item))).collect()
+            }
+        }
     }
 
     /// The next normals of a stream, `[rows, columns]` of f32.
