@@ -131,18 +131,16 @@ pub(crate) fn fit(
 }
 
 /// Fits the tokens of a field of an autoregressive model, whatever its encoding for
-/// others. Of what is fixed in a flow `named` says what other fields make of its values; only
-/// such a field can fall to octets.
+/// others. Of what is fixed in a flow `named` says what other fields make of its values.
 pub(crate) fn fit_tokens(
     field: &FieldConfig,
     column: &TraceColumn,
     named: Option<Named>,
 ) -> Result<Field, CodecError> {
     let TraceColumn { column, kind, missing } = column;
-    let mut options = tokens::options(field, column, kind);
-    match named {
-        Some(named) => named.tell(&mut options),
-        None => options.octets = None,
+    let mut options = tokens::options(field, column, kind, named.is_some());
+    if let Some(named) = named {
+        named.tell(&mut options);
     }
     let codec = Codec::Tokens(TokensCodec::fit_with(column, &options)?);
     Ok(Field {

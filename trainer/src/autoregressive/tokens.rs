@@ -26,6 +26,9 @@ use crate::work::WorkError;
 /// most so many.
 const FREQUENT_GAP: f64 = 0.005;
 const MOST_GAPS: usize = 64;
+/// Numbers of a record with tokens of their own, at most: each is a cost of every record, and
+/// rarer ones lie in bins as well.
+const MOST_OF_RECORDS: usize = 96;
 /// Numbers of a record whose means are planned.
 const MOST_MEANS: usize = 3;
 const DURATION_BINS: usize = 32;
@@ -162,7 +165,7 @@ pub(crate) fn named(trace: &Trace, fields: &[FieldConfig]) -> Result<Vec<Named>,
         let mut values = HashSet::new();
         if let Some(names) = names(field, kind) {
             let column = column.pick(&firsts);
-            let codec = TokensCodec::fit_with(&column, &options(field, &column, kind))?;
+            let codec = TokensCodec::fit_with(&column, &options(field, &column, kind, true))?;
             let mut tokens = Vec::new();
             codec.tokens(&column, &mut tokens)?;
             let octets = codec.sizes().len();
@@ -209,16 +212,26 @@ pub(crate) fn named(trace: &Trace, fields: &[FieldConfig]) -> Result<Vec<Named>,
     fields.iter().zip(there).map(of_field).collect()
 }
 
-/// How a field's values become tokens.
-pub(crate) fn options(field: &FieldConfig, column: &Column, kind: &FieldKind) -> TokenOptions {
+/// How the values of a field become tokens. Only one that is `fixed` in a flow can fall to octets.
+pub(crate) fn options(
+    field: &FieldConfig,
+    column: &Column,
+    kind: &FieldKind,
+    fixed: bool,
+) -> TokenOptions {
     let names = names(field, kind);
     let distinct = distinct(column, 4 * FEW);
     let real = matches!(column.data, ColumnData::Float(_));
+    let number = real || matches!(column.data, ColumnData::Int(_));
+    let most_values = match number && !fixed {
+        true => MOST_OF_RECORDS,
+        false => TokenOptions::default().most_values,
+    };
     match names {
         Some(Names::Hosts(octets)) => TokenOptions {
             most_values: 1024,
             least_count: 2,
-            octets: Some(octets),
+            octets: fixed.then_some(octets),
             ..TokenOptions::default()
         },
         Some(Names::Ports) => TokenOptions {
@@ -235,6 +248,7 @@ pub(crate) fn options(field: &FieldConfig, column: &Column, kind: &FieldKind) ->
             ..TokenOptions::default()
         },
         _ => TokenOptions {
+            most_values,
             least_count: 4,
             bins: if real { 64 } else { 32 },
             log: real,
