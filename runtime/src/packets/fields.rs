@@ -6,10 +6,10 @@ use ns_model_format::schema::packet_field as name;
 use ns_model_format::{Field, FieldKind, Schema, Value, cell};
 
 use super::repairs::Repairs;
-use super::{ICMP, ICMPV6, TCP, UDP};
+use super::{DCCP, ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE};
 
 /// Protocols that traces call by name.
-const PROTOCOLS: [(&str, u8); 11] = [
+const PROTOCOLS: [(&str, u8); 13] = [
     ("tcp", TCP),
     ("udp", UDP),
     ("icmp", ICMP),
@@ -20,7 +20,9 @@ const PROTOCOLS: [(&str, u8); 11] = [
     ("esp", 50),
     ("ah", 51),
     ("ospf", 89),
-    ("sctp", 132),
+    ("dccp", DCCP),
+    ("sctp", SCTP),
+    ("udplite", UDP_LITE),
 ];
 
 /// A field that a header needs, if the schema has it. Small, so that all of

@@ -1,8 +1,8 @@
 //! A frame as it waits in a queue: its headers, and how long it is.
 
-use super::checksum;
 use super::payload::Payload;
 use super::repairs::Repairs;
+use super::{checksum, sctp};
 
 /// Ethernet II, no tag.
 pub const ETHERNET_BYTES: usize = 14;
@@ -92,21 +92,30 @@ impl Frame {
         out.extend_from_slice(&rest[..rest.len().min(most.saturating_sub(headers.len()))]);
     }
 
-    /// The same packet cut to `ip_len` bytes, lengths and checksums made to
-    /// fit; `None` if its headers alone are longer.
+    /// The same packet cut to `ip_len` bytes (an SCTP packet to whole words of 4), lengths and
+    /// checksums made to fit; `None` if its headers alone are longer.
     #[must_use]
     pub fn shortened(&self, ip_len: u16, payload: &Payload) -> Option<Frame> {
         if ip_len >= self.ip_len {
             return Some(self.clone());
         }
         let headers = usize::from(self.header_len);
+        let (is_v6, l4) = (self.is_v6(), ETHERNET_BYTES + self.ip_header_len());
+        let protocol = if headers > l4 { self.protocol() } else { 0 };
+        let (ip_len, least) = match protocol {
+            // A chunk of data has some.
+            super::SCTP => (ip_len - (ip_len.checked_sub(self.ip_header_len() as u16)? % 4), 4),
+            _ => (ip_len, 0),
+        };
         let kept = (ETHERNET_BYTES + usize::from(ip_len)).checked_sub(headers)?;
+        if kept < least {
+            return None;
+        }
         let old_sum = payload.sum(self.block, self.len() - headers);
         let new_sum = payload.sum(self.block, kept);
         let (old_len, new_len) = (u64::from(self.ip_len), u64::from(ip_len));
         let mut frame = self.clone();
         frame.ip_len = ip_len;
-        let (is_v6, l4) = (self.is_v6(), ETHERNET_BYTES + self.ip_header_len());
         if is_v6 {
             frame.put_u16(IP + 4, ip_len - IPV6_BYTES as u16);
         } else {
@@ -115,7 +124,7 @@ impl Frame {
         }
         // The transport's checksum covers its length as well, in the pseudo-header;
         // UDP's a second time in its own header.
-        match if headers > l4 { self.protocol() } else { 0 } {
+        match protocol {
             super::TCP => frame.patch(l4 + 16, old_sum + old_len, new_sum + new_len),
             super::UDP => {
                 frame.patch(l4 + 6, old_sum + 2 * old_len, new_sum + 2 * new_len);
@@ -124,11 +133,35 @@ impl Frame {
                 }
                 frame.put_u16(l4 + 4, ip_len - self.ip_header_len() as u16);
             }
+            super::DCCP => frame.patch(l4 + 6, old_sum + old_len, new_sum + new_len),
+            super::UDP_LITE => {
+                frame.patch(l4 + 6, old_sum + old_len, new_sum + new_len);
+                if frame.get_u16(l4 + 6) == 0 {
+                    frame.put_u16(l4 + 6, 0xffff);
+                }
+            }
+            super::SCTP => {
+                let chunk = self.get_u16(l4 + sctp::LENGTH_AT) - (self.ip_len - ip_len);
+                frame.put_u16(l4 + sctp::LENGTH_AT, chunk);
+                frame.seal(payload);
+            }
             super::ICMP => frame.patch(l4 + 2, old_sum, new_sum),
             super::ICMPV6 => frame.patch(l4 + 2, old_sum + old_len, new_sum + new_len),
             _ => {}
         }
         Some(frame)
+    }
+
+    /// Writes the checksum of an SCTP packet: CRC-32C of all its bytes, the lowest first (RFC
+    /// 9260, appendix A).
+    #[inline(never)]
+    pub(super) fn seal(&mut self, payload: &Payload) {
+        let l4 = ETHERNET_BYTES + self.ip_header_len();
+        let at = l4 + sctp::CHECKSUM_AT;
+        self.header.as_flattened_mut()[at..at + 4].fill(0);
+        let of_header = crc32c::crc32c(&self.headers()[l4..]);
+        let checksum = crc32c::crc32c_append(of_header, payload.of(self));
+        self.header.as_flattened_mut()[at..at + 4].copy_from_slice(&checksum.to_le_bytes());
     }
 
     fn byte(&self, at: usize) -> u8 {

@@ -1,4 +1,5 @@
-//! Packets from modelled values: Ethernet, IPv4 or IPv6, and TCP, UDP, ICMP or ICMPv6.
+//! Packets from modelled values: Ethernet, IPv4 or IPv6, and TCP, UDP, ICMP or ICMPv6, SCTP, DCCP
+//! or UDP-Lite.
 //!
 //! Headers are written field by field, checksums are sums of what is known of
 //! a flow beforehand and of what a packet adds. Lengths and checksums are always
@@ -11,6 +12,7 @@ mod frame;
 mod labelled;
 mod payload;
 mod repairs;
+mod sctp;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -32,12 +34,16 @@ use crate::render::Render;
 use checksum::{words, words_of_u128};
 use fields::{Fields, Values};
 use frame::{FRAGMENT, FRAGMENT_BYTES, HEADER_WORDS, IPV4_BYTES, IPV6_BYTES};
+use sctp::Association;
 use tcp::{Connection, MOST_OPTION_BYTES, Segment, TCP_BYTES};
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const DCCP: u8 = 33;
 const ICMPV6: u8 = 58;
+const SCTP: u8 = 132;
+const UDP_LITE: u8 = 136;
 /// What IPv6 has nothing after (RFC 8200, section 4.7).
 const NO_NEXT_HEADER: u8 = 59;
 /// IPv6 extension headers: what says that one follows must have it follow.
@@ -47,6 +53,8 @@ const NO_TRANSPORT: u8 = u8::MAX;
 const ETHERTYPE_IPV4: u64 = 0x0800;
 const ETHERTYPE_IPV6: u64 = 0x86dd;
 const SHORT_HEADER_BYTES: usize = 8;
+/// DCCP's generic header with sequence numbers of 48 bits (RFC 4340, section 5.1).
+const DCCP_BYTES: usize = 16;
 
 const DONT_FRAGMENT: u32 = 2;
 const MORE_FRAGMENTS: u32 = 1;
@@ -235,6 +243,7 @@ pub struct PacketFlow {
     /// Each side's next IP identification.
     next_id: [u16; 2],
     connection: Connection,
+    association: Association,
     icmp_identifier: u16,
     /// Sequence numbers of the last echo request and of the last reply.
     icmp_sequence: [u16; 2],
@@ -255,6 +264,7 @@ impl Render for PacketRender {
             started: false,
             next_id: [ids as u16, (ids >> 16) as u16],
             connection: Connection::new(initial),
+            association: Association::new(initial),
             icmp_identifier: stream.next_u32() as u16,
             icmp_sequence: [0, 0],
             attributes: if self.keeps_attributes { attributes.into() } else { Box::default() },
@@ -270,7 +280,7 @@ impl Render for PacketRender {
                 measurements,
             });
         }
-        let PacketFlow { tuple, next_id, connection, attributes, .. } = flow;
+        let PacketFlow { tuple, next_id, connection, association, attributes, .. } = flow;
         let values = Values { schema: &self.schema, attributes, measurements };
         let mut repairs = tuple.repairs;
 
@@ -300,7 +310,9 @@ impl Render for PacketRender {
         let protocol = if off == 0 { tuple.transport } else { NO_TRANSPORT };
         let l4_least = match protocol {
             TCP => TCP_BYTES,
-            UDP | ICMP | ICMPV6 => SHORT_HEADER_BYTES,
+            UDP | ICMP | ICMPV6 | UDP_LITE => SHORT_HEADER_BYTES,
+            DCCP => DCCP_BYTES,
+            SCTP => sctp::LEAST_BYTES,
             _ => 0,
         };
         let is_fragment = off > 0 || flag & MORE_FRAGMENTS != 0;
@@ -314,7 +326,11 @@ impl Render for PacketRender {
             Some(len) => len as usize,
             None => {
                 let payload = fields.payload_len.number(&values, 0xffff, &mut repairs);
-                least + payload.unwrap_or(0) as usize
+                let headers = match protocol {
+                    SCTP => ip_header + sctp::COMMON_BYTES,
+                    _ => least,
+                };
+                headers + payload.unwrap_or(0) as usize
             }
         };
         let flags = match protocol {
@@ -338,7 +354,12 @@ impl Render for PacketRender {
         };
         // A later fragment leaves room for the 8 bytes or more before it.
         let most = if off == 0 { MOST_BYTES } else { MOST_BYTES - 8 };
-        let ip_len = modelled.clamp(least, most);
+        let ip_len = match modelled.clamp(least, most) {
+            len if protocol == SCTP => {
+                ip_header + sctp::whole_chunks(len - ip_header, most - ip_header)
+            }
+            len => len,
+        };
         repairs.add_if(ip_len != modelled, Repairs::LENGTH);
 
         let payload = &self.options.payload;
@@ -390,6 +411,30 @@ impl Render for PacketRender {
                 let checksum = if checksum == 0 { 0xffff } else { checksum };
                 l4.words[0] = ports << 32 | len << 16 | u64::from(checksum);
             }
+            UDP_LITE => {
+                // A coverage of 0: the checksum counts all (RFC 3828, section 3.1).
+                let len = usize::from(ip_len) - ip_header;
+                let payload_sum = payload.sum(tuple.block, len - SHORT_HEADER_BYTES);
+                let checksum = checksum::finish(tuple.l4_sum + len as u64 + payload_sum);
+                let checksum = if checksum == 0 { 0xffff } else { checksum };
+                l4.words[0] = ports << 32 | u64::from(checksum);
+            }
+            DCCP => {
+                // Data, without an acknowledgement (RFC 4340, section 5.1).
+                let number = association.number(from);
+                let (words_of_header, data_and_extended) = (DCCP_BYTES as u64 / 4, 2 << 1 | 1);
+                let len = usize::from(ip_len) - ip_header;
+                let sum = tuple.l4_sum
+                    + len as u64
+                    + (words_of_header << 8)
+                    + (data_and_extended << 8)
+                    + words(number)
+                    + payload.sum(tuple.block, len - DCCP_BYTES);
+                let checksum = u64::from(checksum::finish(sum));
+                l4.words[0] = ports << 32 | words_of_header << 24 | checksum;
+                l4.words[1] = data_and_extended << 56 | u64::from(number);
+            }
+            SCTP => l4 = association.header(from, ports, usize::from(ip_len) - ip_header),
             ICMP | ICMPV6 => {
                 // Echo, and echo reply from the other side (RFC 792, RFC 4443).
                 let kind = match (tuple.is_v6, from) {
@@ -445,14 +490,18 @@ impl Render for PacketRender {
             false => ip.v4(self.ethernet[from], tuple.ip_sum, &l4),
             true => ip.v6(self.ethernet[from], is_fragment, &l4),
         };
-        Frame {
+        let mut frame = Frame {
             header: header.map(u64::to_be_bytes),
             header_len: (ETHERNET_BYTES + ip_header) as u8 + l4.len,
             block: tuple.block,
             repairs,
             ip_len,
             side: from as u8,
+        };
+        if protocol == SCTP {
+            frame.seal(payload);
         }
+        frame
     }
 }
 

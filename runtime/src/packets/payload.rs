@@ -12,8 +12,6 @@ use ns_model_format::random::{Purpose, Stream};
 use super::checksum;
 use super::frame::Frame;
 
-const IGMP: u8 = 2;
-
 /// The longest payload: an IPv4 packet of 65535 bytes with a bare header.
 const BLOCK_BYTES: usize = 65_535 - 20;
 /// Larger files say no more: nothing past [`BLOCK_BYTES`] is ever sent.
@@ -164,6 +162,25 @@ const QUIET_SERVICES: [(u8, u16, u16, u8); 82] = [
     (17, 17755, 17756, 1),
     (17, 19999, 20000, 1),
 ];
+/// IP protocols of which analysers take zeros for broken, and their blocks: found the same way.
+const QUIET_PROTOCOLS: [(u8, u8); 14] = [
+    (0, EXTENSION),
+    // Of IGMP zeros are the head of a message, often cut short.
+    (2, 1),
+    (41, IPV6),
+    (43, EXTENSION),
+    (44, EXTENSION),
+    (48, 1),
+    (51, EXTENSION),
+    (54, 3),
+    (60, EXTENSION),
+    (93, 1),
+    (113, 1),
+    (115, 1),
+    (137, 1),
+    (140, 3),
+];
+
 /// Services whose messages have a fixed part, and its length: no filler makes
 /// a shorter one valid. (SSH: RFC 4253 section 6; LDAP; PPTP: RFC 2637; DNS and its kin: RFC 1035;
 /// TFTP: RFC 1350; BOOTP: RFC 951 with RFC 1542's padding; NTP: RFC 5905;
@@ -199,6 +216,21 @@ pub(super) fn shortest_message(protocol: u8, ports: [u16; 2]) -> u16 {
 const ICP_HIT: u8 = 6;
 const ICP_HIT_BYTES: [u8; 4] = [2, 2, 0, 20];
 
+/// An IPv6 packet that carries nothing (RFC 8200, section 4.7), from `fd00::1` to `fd00::2`.
+const IPV6: u8 = 7;
+const IPV6_BYTES: [u8; 40] = {
+    let mut header = [0; 40];
+    (header[0], header[6], header[7]) = (6 << 4, 59, 64);
+    (header[8], header[23]) = (0xfd, 1);
+    (header[24], header[39]) = (0xfd, 2);
+    header
+};
+
+/// An extension header of 16 bytes with nothing after it (RFC 8200, section 4): of options, all
+/// padding; of authentication, one of 12.
+const EXTENSION: u8 = 8;
+const EXTENSION_BYTES: [u8; 4] = [59, 1, 1, 12];
+
 const QUIET_BYTES: [u8; 6] = [0x00, 0xff, 0x41, 0x02, 0x30, 0x20];
 
 /// The fillers of a run; cheap to clone.
@@ -216,9 +248,12 @@ impl Payload {
     #[must_use]
     pub fn quiet() -> Payload {
         let repeated = QUIET_BYTES.map(|byte| vec![byte; BLOCK_BYTES]);
-        let mut icp_hit = vec![0; BLOCK_BYTES];
-        icp_hit[..ICP_HIT_BYTES.len()].copy_from_slice(&ICP_HIT_BYTES);
-        let blocks = repeated.into_iter().chain([icp_hit]).map(Block::new).collect();
+        let begun = [&ICP_HIT_BYTES[..], &IPV6_BYTES, &EXTENSION_BYTES].map(|begin| {
+            let mut bytes = begin.to_vec();
+            bytes.resize(BLOCK_BYTES, 0);
+            bytes
+        });
+        let blocks = repeated.into_iter().chain(begun).map(Block::new).collect();
         Payload { blocks, by_service: true }
     }
 
@@ -275,9 +310,9 @@ impl Payload {
         if !self.by_service {
             return 0;
         }
-        // Of IGMP zeros are the head of a message, often cut short.
-        if protocol == IGMP {
-            return 1;
+        let of_protocol = QUIET_PROTOCOLS.binary_search_by_key(&protocol, |&(quiet, _)| quiet);
+        if let Ok(at) = of_protocol {
+            return QUIET_PROTOCOLS[at].1;
         }
         // Analysers go by the lower port first.
         let [one, other] = ports;
@@ -326,7 +361,9 @@ mod tests {
         // X displays, from either side; the ports before and after; the same of UDP.
         assert_eq!([6000, 6001, 6063, 6064].map(|p| first(6, [40_000, p])), [0xff, 0xff, 0xff, 0]);
         assert_eq!([first(6, [6005, 443]), first(17, [6005, 443])], [0xff, 0]);
-        assert_eq!([first(17, [3130, 3130]), first(IGMP, [0, 0]), first(1, [0, 0])], [2, 0xff, 0]);
+        assert_eq!([first(17, [3130, 3130]), first(2, [0, 0]), first(1, [0, 0])], [2, 0xff, 0]);
+        assert_eq!([41, 60, 47].map(|protocol| first(protocol, [0, 0])), [0x60, 59, 0]);
+        assert!(QUIET_PROTOCOLS.is_sorted_by_key(|&(protocol, _)| protocol));
         // None twice.
         for (at, &(protocol, from, to, block)) in QUIET_SERVICES.iter().enumerate() {
             assert!(from <= to && usize::from(block) < payload.blocks.len());

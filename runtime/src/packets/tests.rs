@@ -103,9 +103,42 @@ fn check(frame: &[u8]) -> (Ipv4HeaderSlice<'_>, &[u8]) {
             let expected = icmp.icmp_type().calc_checksum(icmp.payload());
             assert_eq!(icmp.checksum(), expected, "icmp checksum");
         }
-        _ => {}
+        protocol => check_other(protocol, &frame[26..34], rest),
     }
     (ip, rest)
+}
+
+/// Checks what etherparse does not know, between these addresses.
+fn check_other(protocol: u8, addresses: &[u8], rest: &[u8]) {
+    match protocol {
+        DCCP | UDP_LITE => {
+            let pseudo = [addresses, &[0, protocol]].concat();
+            let words =
+                [pseudo, (rest.len() as u16).to_be_bytes().to_vec(), rest.to_vec()].concat();
+            let word =
+                |pair: &[u8]| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0));
+            let sum = words.chunks(2).map(word).sum::<u64>();
+            assert_eq!(sum % 0xffff, 0, "checksum");
+            assert_ne!(rest[6..8], [0, 0]);
+            if protocol == DCCP {
+                assert_eq!((rest[4], rest[8]), (4, 2 << 1 | 1), "words of header, data");
+            }
+        }
+        SCTP => {
+            let chunk = usize::from(u16::from_be_bytes([rest[14], rest[15]]));
+            assert_eq!((rest.len() % 4, chunk), (0, rest.len() - 12));
+            assert!(rest[12] != 0 || chunk > 16, "data of no bytes");
+            // CRC-32C bit by bit, lowest first, of all but itself.
+            let bytes = rest.iter().enumerate();
+            let bytes = bytes.map(|(at, &byte)| if (8..12).contains(&at) { 0 } else { byte });
+            let crc = bytes.fold(u32::MAX, |crc, byte| {
+                let of_bit = |crc: u32, _| crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
+                (0..8).fold(crc ^ u32::from(byte), of_bit)
+            });
+            assert_eq!(u32::from_le_bytes([rest[8], rest[9], rest[10], rest[11]]), !crc);
+        }
+        _ => {}
+    }
 }
 
 const ALL_MEASURED: [&str; 9] = [
@@ -145,6 +178,7 @@ fn attributes() -> impl Strategy<Value = Vec<Value>> {
         4 => Just(Value::Int(6)),
         2 => Just(Value::Int(17)),
         1 => Just(Value::Int(1)),
+        2 => prop::sample::select(vec![33, 132, 136]).prop_map(Value::Int),
         1 => number(255),
     ];
     let (ip, port) = (i64::from(u32::MAX), 65_535);

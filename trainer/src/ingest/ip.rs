@@ -27,8 +27,11 @@ pub(super) const UDP: u8 = 17;
 const IPV6_IN_IP: u8 = 41;
 const GRE: u8 = 47;
 pub(super) const ICMPV6: u8 = 58;
-/// TCP, UDP, DCCP, SCTP and UDP-Lite begin with two ports.
-const WITH_PORTS: [u8; 5] = [TCP, UDP, 33, 132, 136];
+const DCCP: u8 = 33;
+const SCTP: u8 = 132;
+const UDP_LITE: u8 = 136;
+/// What begins with two ports.
+const WITH_PORTS: [u8; 5] = [TCP, UDP, DCCP, SCTP, UDP_LITE];
 
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
@@ -223,7 +226,9 @@ pub(super) fn packet(record: &Record<'_>) -> Result<(Packet, bool), Unusable> {
     let transport_header = match proto {
         _ if !is_first => 0,
         TCP => usize::from(tcp(12).unwrap_or(0x50) >> 4) * 4,
-        UDP | ICMP => 8,
+        UDP | UDP_LITE | ICMP => 8,
+        SCTP => 12,
+        DCCP => usize::from(transport.get(4).copied().unwrap_or(4)) * 4,
         ICMPV6 if src_ip.is_ipv6() => 8,
         _ => 0,
     };

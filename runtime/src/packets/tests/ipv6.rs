@@ -61,7 +61,7 @@ fn check_either(frame: &[u8]) -> usize {
             assert!(icmp.is_checksum_valid(ip.source(), ip.destination()));
             assert!(matches!(rest[0], 128 | 129));
         }
-        _ => {}
+        protocol => check_other(protocol, &frame[22..54], rest),
     }
     at
 }
