@@ -92,6 +92,8 @@ pub(super) struct Chain<G> {
     masked: Masked,
     /// The logits with what flows of the same kind had.
     evident: Vec<f32>,
+    /// What its contexts tell, group by group.
+    lists: Vec<[u32; 2]>,
     /// The rows that draw.
     alike: Alike,
     /// Their tokens.
@@ -220,6 +222,7 @@ impl<G: Dense> Chain<G> {
             sampler: Sampler::default(),
             masked: Masked::default(),
             evident: Vec::new(),
+            lists: Vec::new(),
             alike: Alike::default(),
             drawn: Vec::new(),
             allowed: Vec::new(),
@@ -286,6 +289,7 @@ impl<G: Dense> Chain<G> {
             sampler,
             masked,
             evident,
+            lists,
             allowed,
             wished,
             fixed,
@@ -370,6 +374,12 @@ impl<G: Dense> Chain<G> {
             );
         };
         let contexts = &tables.evidence[at][..];
+        // All at once: the waits for memory overlap.
+        lists.clear();
+        for &first in firsts {
+            let row = &out[first * width..][..count];
+            lists.extend(contexts.iter().map(|context| context.find(row)));
+        }
         drawn.clear();
         let latest_us = at_least_us.iter().copied().fold(0.0, f64::max);
         let mut sample = |logits: Rows<'_>| {
@@ -384,7 +394,10 @@ impl<G: Dense> Chain<G> {
                         } else {
                             evident.clear();
                             evident.extend_from_slice(logits);
-                            contexts.iter().for_each(|context| context.add_to(first, evident));
+                            let lists = &lists[group * contexts.len()..];
+                            for (context, &list) in contexts.iter().zip(lists) {
+                                context.add(list, evident);
+                            }
                             &evident[..]
                         };
                         let without = absent

@@ -13,11 +13,21 @@ use super::alike::Hashed;
 pub(super) struct Context {
     /// Variables, and how many tokens each has.
     of: Vec<(usize, usize)>,
-    /// Where the entries of a key begin and end.
-    lists: HashMap<u64, [u32; 2], BuildHasherDefault<Hashed>>,
+    lists: Lists,
     /// Tokens and what each gets.
     entries: Vec<(u32, f32)>,
 }
+
+/// Where the entries of each key begin and end.
+#[derive(Clone, Debug)]
+enum Lists {
+    /// Of all keys that there can be.
+    All(Box<[[u32; 2]]>),
+    Some(HashMap<u64, [u32; 2], BuildHasherDefault<Hashed>>),
+}
+
+/// So many keys lie in a list at most: looking one up there is one wait for memory, not two.
+const MOST_LISTED: u64 = 4096;
 
 /// Spreads keys that are near each other.
 fn spread(key: u32) -> u64 {
@@ -54,16 +64,36 @@ impl Context {
             return Err("values that are not finite");
         }
         let begins = std::iter::once(0).chain(ends.iter().copied());
-        let lists = keys.iter().map(|&key| spread(key)).zip(begins.zip(ends.iter().copied()));
-        let lists = lists.map(|(key, (begin, end))| (key, [begin, end])).collect();
+        let lists = keys.iter().copied().zip(begins.zip(ends.iter().copied()));
+        let lists = lists.map(|(key, (begin, end))| (key, [begin, end]));
+        let possible = of.iter().map(|&(_, size)| size as u64 + 1).fold(1, u64::saturating_mul);
+        let lists = match possible {
+            ..=MOST_LISTED => {
+                let mut all = vec![[0; 2]; possible as usize];
+                for (key, list) in lists {
+                    *all.get_mut(key as usize).ok_or("keys that no tokens have")? = list;
+                }
+                Lists::All(all.into())
+            }
+            _ => Lists::Some(lists.map(|(key, list)| (spread(key), list)).collect()),
+        };
         Ok(Context { of, lists, entries: tokens.into_iter().zip(values).collect() })
     }
 
-    /// Adds what a flow's tokens tell to logits.
+    /// The entries for a flow's tokens: from one on, to another.
     #[inline]
-    pub(super) fn add_to(&self, tokens: &[f32], logits: &mut [f32]) {
+    pub(super) fn find(&self, tokens: &[f32]) -> [u32; 2] {
         let key = Variable::key(self.of.iter().map(|&(at, size)| (tokens[at] as u32, size)));
-        let Some(&[begin, end]) = self.lists.get(&spread(key)) else { return };
+        let list = match &self.lists {
+            Lists::All(lists) => lists.get(key as usize),
+            Lists::Some(lists) => lists.get(&spread(key)),
+        };
+        list.copied().unwrap_or_default()
+    }
+
+    /// Adds what [`Context::find`] found to logits.
+    #[inline]
+    pub(super) fn add(&self, [begin, end]: [u32; 2], logits: &mut [f32]) {
         for &(token, value) in &self.entries[begin as usize..end as usize] {
             logits[token as usize] += value;
         }
@@ -78,16 +108,20 @@ mod tests {
     fn tokens_get_what_their_context_tells() {
         let of = || vec![(0, 3), (2, 4)];
         let tables = [vec![1, 7], vec![2, 3], vec![0, 2, 1]];
-        let context = Context::new(of(), 3, tables.clone(), vec![0.5, 1.0, 2.0]).unwrap();
-        let add = |tokens: [f32; 3]| {
-            let mut logits = [1.0; 3];
-            context.add_to(&tokens, &mut logits);
-            logits
-        };
-        assert_eq!(add([0.0, 9.0, 1.0]), [1.5, 1.0, 2.0]);
-        assert_eq!(add([1.0, 9.0, 2.0]), [1.0, 3.0, 1.0]);
-        assert_eq!(add([2.0, 9.0, 2.0]), [1.0; 3]);
-        let wrong: [([Vec<u32>; 3], Vec<f32>); 7] = [
+        // Keys in a list, and ones that are looked for.
+        for of in [of(), vec![(0, 3_000), (2, 4)]] {
+            let context = Context::new(of, 3, tables.clone(), vec![0.5, 1.0, 2.0]).unwrap();
+            let add = |tokens: [f32; 3]| {
+                let mut logits = [1.0; 3];
+                context.add(context.find(&tokens), &mut logits);
+                logits
+            };
+            assert_eq!(add([0.0, 9.0, 1.0]), [1.5, 1.0, 2.0]);
+            assert_eq!(add([1.0, 9.0, 2.0]), [1.0, 3.0, 1.0]);
+            assert_eq!(add([2.0, 9.0, 2.0]), [1.0; 3]);
+        }
+        let wrong: [([Vec<u32>; 3], Vec<f32>); 8] = [
+            ([vec![1, 20], vec![2, 3], vec![0, 2, 1]], vec![1.0; 3]),
             ([vec![7, 1], vec![2, 3], vec![0, 2, 1]], vec![1.0; 3]),
             ([vec![1, 7], vec![2], vec![0, 2]], vec![1.0; 2]),
             ([vec![1, 7], vec![0, 3], vec![0, 2, 1]], vec![1.0; 3]),
