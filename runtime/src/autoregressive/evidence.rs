@@ -23,7 +23,7 @@ pub(super) struct Context {
 enum Lists {
     /// Of all keys that there can be.
     All(Box<[[u32; 2]]>),
-    Some(HashMap<u64, [u32; 2], BuildHasherDefault<Hashed>>),
+    Few(HashMap<u64, [u32; 2], BuildHasherDefault<Hashed>>),
 }
 
 /// So many keys lie in a list at most: looking one up there is one wait for memory, not two.
@@ -67,15 +67,16 @@ impl Context {
         let lists = keys.iter().copied().zip(begins.zip(ends.iter().copied()));
         let lists = lists.map(|(key, (begin, end))| (key, [begin, end]));
         let possible = of.iter().map(|&(_, size)| size as u64 + 1).fold(1, u64::saturating_mul);
+        if keys.last().is_some_and(|&key| u64::from(key) >= possible) {
+            return Err("keys that no tokens have");
+        }
         let lists = match possible {
             ..=MOST_LISTED => {
                 let mut all = vec![[0; 2]; possible as usize];
-                for (key, list) in lists {
-                    *all.get_mut(key as usize).ok_or("keys that no tokens have")? = list;
-                }
+                lists.for_each(|(key, list)| all[key as usize] = list);
                 Lists::All(all.into())
             }
-            _ => Lists::Some(lists.map(|(key, list)| (spread(key), list)).collect()),
+            _ => Lists::Few(lists.map(|(key, list)| (spread(key), list)).collect()),
         };
         Ok(Context { of, lists, entries: tokens.into_iter().zip(values).collect() })
     }
@@ -86,7 +87,7 @@ impl Context {
         let key = Variable::key(self.of.iter().map(|&(at, size)| (tokens[at] as u32, size)));
         let list = match &self.lists {
             Lists::All(lists) => lists.get(key as usize),
-            Lists::Some(lists) => lists.get(&spread(key)),
+            Lists::Few(lists) => lists.get(&spread(key)),
         };
         list.copied().unwrap_or_default()
     }

@@ -9,7 +9,7 @@ use super::repairs::Repairs;
 use super::{DCCP, ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE};
 
 /// Protocols that traces call by name.
-const PROTOCOLS: [(&str, u8); 13] = [
+const PROTOCOLS: [(&str, u8); 14] = [
     ("tcp", TCP),
     ("udp", UDP),
     ("icmp", ICMP),
@@ -23,6 +23,7 @@ const PROTOCOLS: [(&str, u8); 13] = [
     ("dccp", DCCP),
     ("sctp", SCTP),
     ("udplite", UDP_LITE),
+    ("udp-lite", UDP_LITE),
 ];
 
 /// A field that a header needs, if the schema has it. Small, so that all of

@@ -93,7 +93,8 @@ impl Frame {
     }
 
     /// The same packet cut to `ip_len` bytes (an SCTP packet to whole words of 4), lengths and
-    /// checksums made to fit; `None` if its headers alone are longer.
+    /// checksums made to fit; `None` if its headers alone are longer, or a chunk of data would have
+    /// none.
     #[must_use]
     pub fn shortened(&self, ip_len: u16, payload: &Payload) -> Option<Frame> {
         if ip_len >= self.ip_len {

@@ -338,7 +338,7 @@ impl Render for PacketRender {
             _ => None,
         };
         let may_speak = match protocol {
-            UDP => true,
+            UDP | UDP_LITE => true,
             TCP => flags.is_some_and(|flags| flags & (tcp::SYN | tcp::RST) == 0),
             _ => false,
         };

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use ns_model_format::random::{Purpose, Stream};
 
-use super::checksum;
 use super::frame::Frame;
+use super::{UDP, UDP_LITE, checksum};
 
 /// The longest payload: an IPv4 packet of 65535 bytes with a bare header.
 const BLOCK_BYTES: usize = 65_535 - 20;
@@ -77,7 +77,8 @@ impl Block {
 /// Services whose protocol analysers take zeros for a broken message, with the
 /// byte that they leave alone: (IP protocol, first and last port, index into [`QUIET_BYTES`]).
 /// Found by dissecting frames of 24 lengths from and to every port below 20000 with tshark 4.0: where
-/// zeros are broken, the byte that leaves fewest broken.
+/// zeros are broken, the byte that leaves fewest broken. Of SCTP's none helps: signalling (M2UA, M3UA,
+/// M2PA, IUA, SUA) has a header of its own.
 const QUIET_SERVICES: [(u8, u16, u16, u8); 82] = [
     (6, 42, 42, 2),
     (6, 53, 53, 1),
@@ -205,6 +206,7 @@ const SHORTEST_MESSAGES: [(u8, u16, u16); 15] = [
 
 /// The shortest payload, if there is any, that a packet between these ports can have.
 pub(super) fn shortest_message(protocol: u8, ports: [u16; 2]) -> u16 {
+    let protocol = if protocol == UDP_LITE { UDP } else { protocol };
     SHORTEST_MESSAGES
         .iter()
         .find(|&&(service, port, _)| service == protocol && ports.contains(&port))
@@ -226,8 +228,8 @@ const IPV6_BYTES: [u8; 40] = {
     header
 };
 
-/// An extension header of 16 bytes with nothing after it (RFC 8200, section 4): of options, all
-/// padding; of authentication, one of 12.
+/// What analysers read as an extension header (RFC 8200, section 4) with nothing after it: of
+/// options 16 bytes, all padding.
 const EXTENSION: u8 = 8;
 const EXTENSION_BYTES: [u8; 4] = [59, 1, 1, 12];
 
@@ -314,6 +316,8 @@ impl Payload {
         if let Ok(at) = of_protocol {
             return QUIET_PROTOCOLS[at].1;
         }
+        // UDP-Lite carries what UDP does (RFC 3828).
+        let protocol = if protocol == UDP_LITE { UDP } else { protocol };
         // Analysers go by the lower port first.
         let [one, other] = ports;
         let of = |port: u16| {

@@ -1,4 +1,6 @@
 //! SCTP packets of one chunk each (RFC 9260): a model knows how long they are, not what they say.
+//! Each is a right packet; together they are no association that a state machine would follow: it
+//! has no handshake, and heartbeats are not answered.
 
 use super::Transport;
 
@@ -81,4 +83,52 @@ impl Association {
 /// How long a packet of about `len` bytes is, `most` at most: chunks are padded to words of 4.
 pub(super) fn whole_chunks(len: usize, most: usize) -> usize {
     len.next_multiple_of(4).min(most / 4 * 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The header's bytes.
+    fn bytes(header: &Transport) -> Vec<u8> {
+        let options = header.options.map(u64::to_be_bytes);
+        // The words have 20 bytes, options follow.
+        let words = header.words.map(u64::to_be_bytes);
+        let all = [&words.as_flattened()[..20], options.as_flattened()].concat();
+        all[..usize::from(header.len)].to_vec()
+    }
+
+    #[test]
+    fn chunks_fill_their_packets_and_are_numbered() {
+        let mut association = Association::new([7, u32::MAX]);
+        let tags = association.tags;
+        assert!(tags.iter().all(|&tag| tag != 0) && tags[0] != tags[1]);
+        let mut packet = |from, len| bytes(&association.header(from, 5000 << 16 | 2905, len));
+        let number =
+            |bytes: &[u8]| u32::from_be_bytes([bytes[16], bytes[17], bytes[18], bytes[19]]);
+        // Data of both sides: its number goes round, its message counts from 0.
+        for (from, len, expected, message) in
+            [(0, 32, 7, 0), (1, 1400, u32::MAX, 0), (1, 36, 0, 1), (0, 40, 8, 1)]
+        {
+            let header = packet(from, len);
+            assert_eq!(header[..4], [0x13, 0x88, 0x0b, 0x59]);
+            assert_eq!(header[4..8], tags[1 - from].to_be_bytes());
+            assert_eq!((header.len(), header[12], header[13]), (28, 0, 3));
+            assert_eq!(header[14..16], (len as u16 - 12).to_be_bytes());
+            assert_eq!((number(&header), header[22..24].to_vec()), (expected, vec![0, message]));
+        }
+        // What is acknowledged is the last that the other side sent.
+        let sack = packet(0, 28);
+        assert_eq!((sack[12], sack[15], number(&sack)), (3, 16, 0));
+        for (len, kind) in [(16, 11), (20, 4), (24, 4)] {
+            let header = packet(0, len);
+            assert_eq!((header.len(), header[12], usize::from(header[15])), (len, kind, len - 12));
+        }
+    }
+
+    #[test]
+    fn packets_are_whole_words() {
+        assert_eq!([16, 17, 1441].map(|len| whole_chunks(len, 65_515)), [16, 20, 1444]);
+        assert_eq!(whole_chunks(65_515, 65_515), 65_512);
+    }
 }

@@ -305,6 +305,7 @@ pub(super) fn name(number: &str) -> Option<&'static str> {
         ("4", "IP in IP"),
         ("6", "TCP"),
         ("17", "UDP"),
+        ("33", "DCCP"),
         ("41", "IPv6 in IP"),
         ("47", "GRE"),
         ("50", "ESP"),
@@ -312,6 +313,7 @@ pub(super) fn name(number: &str) -> Option<&'static str> {
         ("58", "ICMPv6"),
         ("89", "OSPF"),
         ("132", "SCTP"),
+        ("136", "UDP-Lite"),
     ];
     names.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
 }

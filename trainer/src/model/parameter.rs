@@ -192,8 +192,7 @@ impl Adam {
         parameters: impl IntoIterator<Item = &'a Parameter>,
     ) -> Result<()> {
         let adam = self.begin();
-        let step = |parameter: &Parameter| adam.apply(ops, parameter);
-        ops.each(parameters.into_iter().collect(), step).into_iter().collect()
+        parameters.into_iter().try_for_each(|parameter| adam.apply(ops, parameter))
     }
 
     /// Begins a step, which is then applied to every parameter.

@@ -588,7 +588,7 @@ impl Trainer {
         let of_generator = self.generator_parameters().count();
         let parameters: Vec<&Parameter> = self.parameters().collect();
         let (generator, critics) = parameters.split_at(of_generator);
-        let norm = |parameters| gradient_norm(self.ops, parameters);
+        let norm = |parameters| self.ops.on_a_pool(|| gradient_norm(self.ops, parameters));
         Ok([norm(generator)? as f32, norm(critics)? as f32])
     }
 

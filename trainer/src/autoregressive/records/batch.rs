@@ -15,8 +15,9 @@ pub(super) const WINDOW: usize = 512;
 /// a plan is a hint.
 const HINTED: f32 = 0.5;
 const HINT_DEVIATION: f64 = 0.7;
-/// Records of a shard, and its flows, at least, unless a batch has fewer: every shard costs a
-/// sum of gradients, and products of a few rows cost as much as those of some more.
+/// Records of a shard's first window, about, and its flows, at least, unless a batch has fewer:
+/// every shard costs a sum of gradients, and products of a few rows cost as much as those of some
+/// more.
 const SHARD_RECORDS: usize = 200;
 const SHARD_FLOWS: usize = 2;
 /// Shards of a batch, at most.
@@ -42,7 +43,7 @@ impl Batch {
     pub(super) fn new(
         flows: &Flows,
         chosen: &[usize],
-        (from, steps): (usize, usize),
+        (from, steps): Window,
         sizes: &[usize],
         mut hints: Option<&mut Stream>,
     ) -> Batch {
@@ -109,11 +110,11 @@ impl Batch {
     }
 }
 
-/// Windows that some flows are gone through in: where each begins, and its records.
-pub(super) fn windows(
-    flows: &Flows,
-    chosen: &[usize],
-) -> impl Iterator<Item = (usize, usize)> + use<> {
+/// Where a window begins, in records of a flow, and of how many it is.
+pub(super) type Window = (usize, usize);
+
+/// Windows that some flows are gone through in.
+pub(super) fn windows(flows: &Flows, chosen: &[usize]) -> impl Iterator<Item = Window> + use<> {
     let longest = chosen.iter().map(|&flow| flows.range(flow).len()).max().unwrap_or(0);
     (0..longest).step_by(WINDOW).map(move |from| (from, (longest - from).min(WINDOW)))
 }

@@ -53,6 +53,18 @@ fn header_fields_are_those_that_were_written() {
 }
 
 #[test]
+fn payload_follows_the_header_of_every_protocol_with_ports() {
+    // UDP-Lite's 8 bytes, SCTP's 12, and as many as DCCP says.
+    for (proto, header) in [(136, 8), (132, 12), (33, 24)] {
+        let mut transport = udp(32);
+        transport[4] = 6;
+        let found = whole(&ipv6(proto, &transport)).expect("a good packet");
+        assert_eq!((found.tuple.src_port, found.tuple.dst_port), (5000, 53));
+        assert_eq!(usize::from(found.payload_len), transport.len() - header, "{proto}");
+    }
+}
+
+#[test]
 fn extension_headers_are_looked_through() {
     let options = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
     let long_routing = |next: u8| [&[next, 2, 0, 1][..], &[0; 20]].concat();
