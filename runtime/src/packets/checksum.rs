@@ -15,6 +15,13 @@ pub(super) fn finish(sum: u64) -> u16 {
     !fold(sum)
 }
 
+/// That of a header in which zero would say that there is no checksum: all ones are the same
+/// number (RFC 768, RFC 3828).
+#[inline]
+pub(super) fn never_zero(checksum: u16) -> u16 {
+    if checksum == 0 { 0xffff } else { checksum }
+}
+
 /// The checksum after words that summed up to `old` were changed to sum up to
 /// `new` (RFC 1624, equation 3).
 #[inline]

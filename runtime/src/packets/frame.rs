@@ -129,17 +129,13 @@ impl Frame {
             super::TCP => frame.patch(l4 + 16, old_sum + old_len, new_sum + new_len),
             super::UDP => {
                 frame.patch(l4 + 6, old_sum + 2 * old_len, new_sum + 2 * new_len);
-                if frame.get_u16(l4 + 6) == 0 {
-                    frame.put_u16(l4 + 6, 0xffff);
-                }
+                frame.put_u16(l4 + 6, checksum::never_zero(frame.get_u16(l4 + 6)));
                 frame.put_u16(l4 + 4, ip_len - self.ip_header_len() as u16);
             }
             super::DCCP => frame.patch(l4 + 6, old_sum + old_len, new_sum + new_len),
             super::UDP_LITE => {
                 frame.patch(l4 + 6, old_sum + old_len, new_sum + new_len);
-                if frame.get_u16(l4 + 6) == 0 {
-                    frame.put_u16(l4 + 6, 0xffff);
-                }
+                frame.put_u16(l4 + 6, checksum::never_zero(frame.get_u16(l4 + 6)));
             }
             super::SCTP => {
                 let chunk = self.get_u16(l4 + sctp::LENGTH_AT) - (self.ip_len - ip_len);

@@ -406,17 +406,16 @@ impl Render for PacketRender {
             UDP => {
                 let len = u64::from(ip_len) - ip_header as u64;
                 let payload_sum = payload.sum(tuple.block, len as usize - SHORT_HEADER_BYTES);
-                let checksum = checksum::finish(tuple.l4_sum + 2 * len + payload_sum);
-                // Zero would say that there is no checksum (RFC 768).
-                let checksum = if checksum == 0 { 0xffff } else { checksum };
+                let sum = tuple.l4_sum + 2 * len + payload_sum;
+                let checksum = checksum::never_zero(checksum::finish(sum));
                 l4.words[0] = ports << 32 | len << 16 | u64::from(checksum);
             }
             UDP_LITE => {
                 // A coverage of 0: the checksum counts all (RFC 3828, section 3.1).
                 let len = usize::from(ip_len) - ip_header;
                 let payload_sum = payload.sum(tuple.block, len - SHORT_HEADER_BYTES);
-                let checksum = checksum::finish(tuple.l4_sum + len as u64 + payload_sum);
-                let checksum = if checksum == 0 { 0xffff } else { checksum };
+                let sum = tuple.l4_sum + len as u64 + payload_sum;
+                let checksum = checksum::never_zero(checksum::finish(sum));
                 l4.words[0] = ports << 32 | u64::from(checksum);
             }
             DCCP => {

@@ -204,9 +204,14 @@ const SHORTEST_MESSAGES: [(u8, u16, u16); 15] = [
     (17, 5355, 12),
 ];
 
+/// Whose services it carries: UDP-Lite those of UDP (RFC 3828).
+fn service_protocol(protocol: u8) -> u8 {
+    if protocol == UDP_LITE { UDP } else { protocol }
+}
+
 /// The shortest payload, if there is any, that a packet between these ports can have.
 pub(super) fn shortest_message(protocol: u8, ports: [u16; 2]) -> u16 {
-    let protocol = if protocol == UDP_LITE { UDP } else { protocol };
+    let protocol = service_protocol(protocol);
     SHORTEST_MESSAGES
         .iter()
         .find(|&&(service, port, _)| service == protocol && ports.contains(&port))
@@ -316,8 +321,7 @@ impl Payload {
         if let Ok(at) = of_protocol {
             return QUIET_PROTOCOLS[at].1;
         }
-        // UDP-Lite carries what UDP does (RFC 3828).
-        let protocol = if protocol == UDP_LITE { UDP } else { protocol };
+        let protocol = service_protocol(protocol);
         // Analysers go by the lower port first.
         let [one, other] = ports;
         let of = |port: u16| {
