@@ -11,7 +11,9 @@ mod alike;
 mod chain;
 mod drafts;
 mod evidence;
+mod head;
 mod joint;
+mod lanes;
 mod records;
 mod sample;
 mod set;
@@ -63,7 +65,7 @@ impl Widths {
             heads: model.heads.len(),
             joints: model.heads.iter().filter(|head| joint::is_joint(head)).count(),
             joint_progress: model.heads.iter().map(joint::progress).sum(),
-            stepping: model.heads.iter().filter(|head| !records::steps(head).is_empty()).count(),
+            stepping: model.heads.iter().filter(|head| !head::steps(head).is_empty()).count(),
             constants: model.constants().count(),
         }
     }
@@ -167,6 +169,7 @@ impl AutoregressiveEngine<DenseGraph, RecurrentGraph> {
                 .heads
                 .iter()
                 .map(|head| loader.dense(&head.file, std::slice::from_ref(&u), &logits(head.size)))
+                .map(|graph| graph.map(DenseGraph::in_lanes))
                 .collect::<Result<_, _>>()?,
         };
         let manifest = bundle.manifest();

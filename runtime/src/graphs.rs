@@ -8,7 +8,7 @@ use ns_model_format::manifest::Tensor;
 use crate::device::Device;
 use crate::engine::{Graph, OnnxRuntime, StepGraph};
 use crate::error::RuntimeError;
-use crate::program::{MOST_NUMBERS, Program, Rows, RowsMut};
+use crate::program::{Lanes, MOST_NUMBERS, Program, Rows, RowsMut};
 
 /// A graph of one input and one output.
 pub(crate) trait Dense: Send + 'static {
@@ -20,6 +20,16 @@ pub(crate) trait Dense: Send + 'static {
         fill: impl FnMut(RowsMut<'_>),
         take: impl FnMut(Rows<'_>),
     ) -> Result<(), RuntimeError>;
+
+    /// The same, but `take` is given rows side by side.
+    fn run_in_lanes(
+        &mut self,
+        rows: usize,
+        fill: impl FnMut(RowsMut<'_>),
+        mut take: impl FnMut(Lanes<'_>),
+    ) -> Result<(), RuntimeError> {
+        self.run(rows, fill, |rows| rows.in_lanes(&mut take))
+    }
 }
 
 /// A graph that is stepped, with its states.
@@ -43,6 +53,8 @@ pub(crate) trait Recurrent: Send + 'static {
 /// A graph of one output.
 pub(crate) enum DenseGraph {
     Own(Program),
+    /// One whose output is made side by side.
+    InLanes(Program),
     OnnxRuntime(Box<Library<Graph>>),
 }
 
@@ -156,6 +168,17 @@ pub(crate) fn copy(from: &[f32], mut to: RowsMut<'_>) {
 }
 
 impl DenseGraph {
+    /// One that [`Dense::run_in_lanes`] is quick with.
+    pub(crate) fn in_lanes(self) -> DenseGraph {
+        match self {
+            DenseGraph::Own(mut program) => match program.put_in_lanes() {
+                true => DenseGraph::InLanes(program),
+                false => DenseGraph::Own(program),
+            },
+            other => other,
+        }
+    }
+
     /// Runs rows through whose inputs are given, `[rows, dim]` each, to `out [rows, dim]`.
     pub(crate) fn run_given(
         &mut self,
@@ -175,6 +198,12 @@ impl DenseGraph {
                 );
                 Ok(())
             }
+            DenseGraph::InLanes(_) => {
+                let [first] = inputs else { return Ok(()) };
+                out.clear();
+                let take = |rows: Rows<'_>| rows.iter().for_each(|row| out.extend_from_slice(row));
+                self.run(rows, |to| copy(first, to), take)
+            }
             DenseGraph::OnnxRuntime(library) => library.graph.run_into(rows, inputs, out),
         }
     }
@@ -189,6 +218,10 @@ impl Dense for DenseGraph {
     ) -> Result<(), RuntimeError> {
         match self {
             DenseGraph::Own(program) => program.run(rows, &[], fill, |outputs| take(outputs.of(0))),
+            DenseGraph::InLanes(program) => {
+                let mut rows_of = Vec::new();
+                program.run_in_lanes(rows, fill, |lanes| lanes.to_rows(&mut rows_of, &mut take));
+            }
             DenseGraph::OnnxRuntime(library) => {
                 library.fill(rows, fill);
                 let Library { graph, input, output, dims } = &mut **library;
@@ -197,6 +230,21 @@ impl Dense for DenseGraph {
             }
         }
         Ok(())
+    }
+
+    fn run_in_lanes(
+        &mut self,
+        rows: usize,
+        fill: impl FnMut(RowsMut<'_>),
+        mut take: impl FnMut(Lanes<'_>),
+    ) -> Result<(), RuntimeError> {
+        match self {
+            DenseGraph::InLanes(program) => {
+                program.run_in_lanes(rows, fill, take);
+                Ok(())
+            }
+            other => other.run(rows, fill, |rows| rows.in_lanes(&mut take)),
+        }
     }
 }
 

@@ -59,6 +59,18 @@ impl Matrix {
         Matrix { inputs, width, panels }
     }
 
+    /// A weight.
+    fn at(&self, row: usize, column: usize) -> f32 {
+        let mut at = 0;
+        loop {
+            let columns = panel_width(at, self.width);
+            if column < at + columns {
+                return self.panels[at * self.inputs + row * columns + column - at];
+            }
+            at += columns;
+        }
+    }
+
     /// Adds `a @ self` to `out`, for `rows` rows and those that fill up the last block.
     /// Rows of `a` are `stride` apart, those of `out` [`padded`] columns.
     #[inline(always)]
@@ -125,6 +137,76 @@ fn fused<const L: usize>(sums: [f32; L], x: f32, weights: &[f32; L]) -> [f32; L]
         *sum = x.mul_add(weights[lane], *sum);
     }
     added
+}
+
+/// So many rows lie side by side in what [`Columns`] makes, each in a lane.
+pub(crate) const LANES: usize = 16;
+
+/// A product with a matrix `[inputs, columns]` onto a bias, of [`LANES`] rows at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Columns {
+    inputs: usize,
+    /// Columns that lie together: their bias, then their weights for each input.
+    together: Vec<[f32; TOGETHER]>,
+}
+
+/// Columns that are summed at once: as many as leave registers for the rest, which are half
+/// as many where vectors are half as wide.
+const TOGETHER: usize = 12;
+
+impl Columns {
+    /// So many columns, with those that fill up.
+    pub(crate) fn padded(columns: usize) -> usize {
+        columns.next_multiple_of(TOGETHER)
+    }
+
+    /// Of a matrix and as many columns as there are of the bias.
+    pub(crate) fn new(matrix: &Matrix, bias: &[f32]) -> Columns {
+        let columns = bias.len();
+        let weight = |row, column| if column < columns { matrix.at(row, column) } else { 0.0 };
+        let bias = |column| bias.get(column).copied().unwrap_or(0.0);
+        let panel = |first: usize| {
+            let bias = std::array::from_fn(|at| bias(first + at));
+            let row = move |row| std::array::from_fn(|at| weight(row, first + at));
+            std::iter::once(bias).chain((0..matrix.inputs).map(row))
+        };
+        let firsts = (0..Columns::padded(columns)).step_by(TOGETHER);
+        Columns { inputs: matrix.inputs, together: firsts.flat_map(panel).collect() }
+    }
+
+    /// The product of rows, `[inputs][LANES]`, into `out`, `[padded columns][LANES]`.
+    #[inline(always)]
+    pub(crate) fn multiply(&self, rows: &[[f32; LANES]], out: &mut [[f32; LANES]]) {
+        let panels = self.together.chunks_exact(1 + self.inputs);
+        for (panel, out) in panels.zip(out.as_chunks_mut::<TOGETHER>().0) {
+            if has_avx512() {
+                lanes::<0, TOGETHER>(rows, panel, out);
+            } else {
+                lanes::<0, { TOGETHER / 2 }>(rows, panel, out);
+                lanes::<{ TOGETHER / 2 }, { TOGETHER / 2 }>(rows, panel, out);
+            }
+        }
+    }
+}
+
+/// Of columns that lie together, `N` from `FROM` on.
+#[inline(always)]
+fn lanes<const FROM: usize, const N: usize>(
+    rows: &[[f32; LANES]],
+    panel: &[[f32; TOGETHER]],
+    out: &mut [[f32; LANES]; TOGETHER],
+) {
+    let [bias, weights @ ..] = panel else { return };
+    let mut sums = [[0.0; LANES]; N];
+    for at in 0..N {
+        sums[at] = [bias[FROM + at]; LANES];
+    }
+    for (row, weights) in rows.iter().zip(weights) {
+        for at in 0..N {
+            sums[at] = fused(sums[at], weights[FROM + at], row);
+        }
+    }
+    out[FROM..FROM + N].copy_from_slice(&sums);
 }
 
 /// Sums of rows, at least one, that are as long as `out`; added in their order.

@@ -11,10 +11,12 @@ use std::sync::Arc;
 
 use ns_model_format::manifest::Tensor;
 
-use crate::kernels::{self, BLOCK, Matrix, padded, wide};
+use crate::kernels::{self, BLOCK, Columns, LANES, Matrix, padded, wide};
 
-/// Rows that go through a program together: few enough to stay near the CPU.
-const TILE: usize = 4 * BLOCK;
+/// Rows that go through a program together: few enough to stay near the CPU, and whole blocks
+/// of either kind.
+const TILE: usize = 3 * LANES;
+const _: () = assert!(TILE.is_multiple_of(BLOCK));
 /// Numbers that all programs of a worker may hold, in buffers and matrices: 256 MiB. A file
 /// of a few bytes may ask for much more, so what is beyond is left to ONNX Runtime.
 pub(crate) const MOST_NUMBERS: usize = 1 << 26;
@@ -52,6 +54,9 @@ enum Binary {
 #[derive(Clone, Debug)]
 enum Operation {
     Gemm(View, Arc<Matrix>, Onto),
+    /// The same onto a bias, with rows side by side: the buffer is `[inputs][LANES]`, then the
+    /// same of padded columns for each block of rows.
+    InLanes(View, Columns),
     Unary(Unary, View),
     Binary(Binary, View, View),
     /// Of so many columns each.
@@ -140,6 +145,48 @@ impl Program {
         }
     }
 
+    /// Has what comes out lie in lanes, if there is one output and a product with a bias makes
+    /// it; whether it does.
+    pub(crate) fn put_in_lanes(&mut self) -> bool {
+        let Program { outputs, steps, buffers, .. } = self;
+        let (&mut [View { buffer, at: 0, dim }], Some(last)) = (&mut outputs[..], steps.last_mut())
+        else {
+            return false;
+        };
+        let Step { operation: Operation::Gemm(a, matrix, onto), out } = last else { return false };
+        let bias = match onto {
+            Onto::Nothing => vec![0.0; dim],
+            Onto::Bias(bias) if bias.len() == dim => std::mem::take(bias),
+            _ => return false,
+        };
+        if buffer != *out {
+            return false;
+        }
+        let numbers = LANES * (a.dim + TILE / LANES * Columns::padded(dim));
+        buffers[buffer] = Buffer { stride: Columns::padded(dim), values: vec![0.0; numbers] };
+        last.operation = Operation::InLanes(*a, Columns::new(matrix, &bias));
+        true
+    }
+
+    /// As [`Self::run`], of a program that was put in lanes; `take` is given sixteen rows at a
+    /// time.
+    pub(crate) fn run_in_lanes(
+        &mut self,
+        rows: usize,
+        fill: impl FnMut(RowsMut<'_>),
+        mut take: impl FnMut(Lanes<'_>),
+    ) {
+        self.run(rows, &[], fill, |Outputs { first, rows, program }| {
+            let View { buffer, dim, .. } = program.outputs[0];
+            let Buffer { stride, values } = &program.buffers[buffer];
+            let values = values.as_chunks().0;
+            let blocks = values[values.len() - TILE / LANES * stride..].chunks_exact(*stride);
+            for (at, block) in (0..rows).step_by(LANES).zip(blocks) {
+                take(Lanes::new(first + at, LANES.min(rows - at), &block[..dim]));
+            }
+        });
+    }
+
     fn run_tile(&mut self, rows: usize) {
         let Program { steps, buffers, .. } = self;
         wide(
@@ -186,6 +233,22 @@ impl<'a> Rows<'a> {
         Rows { first: 0, dim, stride: dim, values }
     }
 
+    /// So many rows at a time, put side by side.
+    pub(crate) fn in_lanes(self, mut take: impl FnMut(Lanes<'_>)) {
+        let (mut columns, mut count, mut first) = (vec![[0.0; LANES]; self.dim], 0, self.first);
+        for row in self.iter() {
+            columns.iter_mut().zip(row).for_each(|(column, value)| column[count] = *value);
+            count += 1;
+            if count == LANES {
+                take(Lanes::new(first, count, &columns));
+                (first, count) = (first + LANES, 0);
+            }
+        }
+        if count > 0 {
+            take(Lanes::new(first, count, &columns));
+        }
+    }
+
     /// Row by row.
     #[inline(always)]
     pub(crate) fn iter(self) -> impl Iterator<Item = &'a [f32]> {
@@ -222,6 +285,32 @@ impl<'a> RowsMut<'a> {
     }
 }
 
+/// Some rows side by side: what comes out of a graph, column by column.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lanes<'a> {
+    /// The first one's number.
+    pub(crate) first: usize,
+    /// How many there are.
+    pub(crate) rows: usize,
+    /// Each column's value of every row; lanes without a row have any.
+    pub(crate) columns: &'a [[f32; LANES]],
+}
+
+impl<'a> Lanes<'a> {
+    fn new(first: usize, rows: usize, columns: &'a [[f32; LANES]]) -> Lanes<'a> {
+        Lanes { first, rows, columns }
+    }
+
+    /// The rows one after the other.
+    pub(crate) fn to_rows(self, rows: &mut Vec<f32>, take: impl FnOnce(Rows<'_>)) {
+        rows.clear();
+        for lane in 0..self.rows {
+            rows.extend(self.columns.iter().map(|column| column[lane]));
+        }
+        take(Rows { first: self.first, ..Rows::new(self.columns.len(), rows) });
+    }
+}
+
 impl Step {
     #[inline(always)]
     fn run(&self, rows: usize, buffers: &mut [Buffer]) {
@@ -241,6 +330,18 @@ impl Step {
                 }
                 let Buffer { stride, values: a_values } = &before[a.buffer];
                 matrix.multiply(rows, (&a_values[a.at..], *stride), values);
+            }
+            Operation::InLanes(a, columns) => {
+                let (spread, blocks) = values.as_chunks_mut().0.split_at_mut(a.dim);
+                for (first, out) in (0..rows).step_by(LANES).zip(blocks.chunks_exact_mut(*stride)) {
+                    for lane in 0..LANES.min(rows - first) {
+                        let row = of(a, first + lane);
+                        for (spread, &value) in spread.iter_mut().zip(row) {
+                            spread[lane] = value;
+                        }
+                    }
+                    columns.multiply(spread, out);
+                }
             }
             Operation::Unary(unary, a) => {
                 for (row, out) in out {

@@ -5,26 +5,22 @@ use std::sync::Arc;
 
 use ns_model_format::Schema;
 use ns_model_format::autoregressive::Autoregressive;
-use ns_model_format::autoregressive::{Head, RecordSays, budget_bucket, count_bucket};
+use ns_model_format::autoregressive::{RecordSays, budget_bucket, count_bucket};
 use ns_model_format::codec::{Codec, TokensCodec};
 use ns_model_format::schema::packet_field;
 
-use super::joint::{self, Joint};
-use super::sample::{Masked, NotWith, Sampler};
+use super::head::{Known, RecordHead, STEERED_FROM, elapsed_us, room_us};
+use super::lanes::Draws;
 use super::tables::Tables;
 use super::{CLOCK, Dense, Recurrent, Widths};
 use crate::error::RuntimeError;
 use crate::kernels::{sum, wide};
-use crate::program::{Rows, RowsMut};
+use crate::program::{Lanes, RowsMut};
 use crate::stages::{Stage, timed};
 
-/// Gaps from this record on are steered, by so much at most; by more where a flow would not
-/// end before the span.
-const STEERED_FROM: u32 = 16;
+/// Gaps are steered by so much at most; by more where a flow would not end before the span.
 const MOST_STEERED: f64 = 2.0;
 const MOST_PRESSED: f64 = 16.0;
-/// Before the span ends each record to come is left such a share of the flow's usual gap.
-const SHARE_LEFT: f64 = 0.25;
 /// Place within a bin of what has no draw of its own.
 const MIDDLE: f32 = 0.5;
 /// Values of a record's row before its measurements: the gap in microseconds, and
@@ -32,26 +28,6 @@ const MIDDLE: f32 = 0.5;
 pub(crate) const BEFORE_SAID: usize = 2;
 /// Values of a measurement: its token, the place within a bin, and the ticks that steps add.
 pub(crate) const SAID: usize = 3;
-
-/// What a head's last tokens say beside the value of the record before.
-pub(super) fn steps(head: &Head) -> &[i32] {
-    match &head.says {
-        RecordSays::Field { steps, .. } => steps,
-        _ => &[],
-    }
-}
-
-struct RecordHead<G> {
-    size: usize,
-    graph: G,
-    joint: Option<Joint>,
-    /// What its last tokens add to the value before.
-    steps: Vec<f32>,
-    /// Where that value is in what is kept, if there are any.
-    kept: usize,
-    /// An earlier head, and what this one does not say after each of its tokens.
-    absent: Vec<(usize, NotWith)>,
-}
 
 /// Where a measurement's token comes from.
 #[derive(Clone, Debug)]
@@ -67,11 +43,11 @@ enum Source {
 pub(super) struct Records<G, S> {
     tables: Arc<Tables>,
     step: S,
-    heads: Vec<RecordHead<G>>,
+    heads: Vec<RecordHead>,
+    /// The heads'.
+    graphs: Vec<G>,
     widths: Widths,
     gap: TokensCodec,
-    /// The smallest gap of each token.
-    gap_from_us: Vec<f64>,
     sources: Vec<Source>,
     /// The head that says a record's direction, and which its tokens say.
     direction: Option<(usize, Vec<u8>)>,
@@ -84,9 +60,7 @@ pub(super) struct Records<G, S> {
     all: Vec<f32>,
     /// `[rows, heads]`.
     tokens: Vec<u32>,
-    sampler: Sampler,
-    masked: Masked,
-    some: Vec<u32>,
+    draws: Draws,
     out: Vec<f32>,
 }
 
@@ -99,48 +73,22 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
         graphs: Vec<G>,
     ) -> Records<G, S> {
         let widths = Widths::of(model);
-        let (mut joints, mut places) = (0.., widths.joints_from());
-        let mut stepping = (widths.steps_from()..).step_by(SAID);
-        let head = |(at, (head, graph)): (usize, (&Head, G))| RecordHead {
-            size: head.size,
-            graph,
-            joint: match &head.says {
-                RecordSays::Joint { .. } => {
-                    let given = widths.given() + joint::GIVEN * joints.next().unwrap_or(0);
-                    let from = places;
-                    places += joint::progress(head);
-                    Some(Joint::new(model, at, given, from))
-                }
-                _ => None,
-            },
-            steps: steps(head).iter().map(|&step| step as f32).collect(),
-            kept: if steps(head).is_empty() { 0 } else { stepping.next().unwrap_or(0) },
-            absent: head
-                .absent
-                .iter()
-                .map(|absent| {
-                    (absent.before, NotWith::new(&absent.lists(model.heads[absent.before].size)))
-                })
-                .collect(),
-        };
         let gap = model.heads.iter().find_map(|head| match &head.says {
             RecordSays::Gap { tokens } => Some(tokens.clone()),
             _ => None,
         });
         // A bundle was checked for having one.
         let gap = gap.unwrap_or_else(|| TokensCodec::of_counts(1));
-        let gap_from_us =
-            (0..gap.sizes()[0] as u32).map(|token| gap.number_at(token, 0.0)).collect();
         let sources: Vec<Source> = (0..schema.measurements.len())
             .map(|measurement| source(model, widths, measurement))
             .collect();
         Records {
             tables,
             step,
-            heads: model.heads.iter().zip(graphs).enumerate().map(head).collect(),
+            heads: RecordHead::all(model),
+            graphs,
             widths,
             gap,
-            gap_from_us,
             direction: direction(model, schema, &sources),
             sources,
             rows: 0,
@@ -148,9 +96,7 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
             buckets: Vec::new(),
             all: Vec::new(),
             tokens: Vec::new(),
-            sampler: Sampler::default(),
-            masked: Masked::default(),
-            some: Vec::new(),
+            draws: Draws::default(),
             out: Vec::new(),
         }
     }
@@ -228,15 +174,12 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
 
     /// Draws one head's token for every row.
     fn draw(&mut self, at: usize, gates: &[f32], noise: &[f32]) -> Result<(), RuntimeError> {
-        let Records {
-            widths, tables, heads, buckets, all, sampler, masked, some, progress, ..
-        } = self;
-        let gap_from_us = &self.gap_from_us;
+        let Records { widths, tables, heads, graphs, buckets, all, draws, progress, .. } = self;
         let (count, part) = (heads.len(), at * widths.head..(at + 1) * widths.head);
         let tokens = Cell::from_mut(&mut self.tokens[..]).as_slice_of_cells();
-        let gates = || gates.chunks_exact(widths.gates());
         let all = all.chunks_exact(count * widths.head);
-        let mut rows = all.zip(gates()).zip(tokens.chunks_exact(count)).zip(&*buckets);
+        let rows = all.zip(gates.chunks_exact(widths.gates()));
+        let mut rows = rows.zip(tokens.chunks_exact(count)).zip(&*buckets);
         let fill = |mut heads: RowsMut<'_>| {
             wide(
                 #[inline(always)]
@@ -257,47 +200,16 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                 },
             );
         };
-        let RecordHead { graph, joint, steps, absent, .. } = &mut heads[at];
-        let progress = progress.chunks_exact(widths.progress());
-        let noise = noise.chunks_exact(2 * count);
-        let mut rows = tokens.chunks_exact(count).zip(gates()).zip(progress).zip(noise);
-        let mut sample = |logits: Rows<'_>| {
+        let (head, known) = (&heads[at], Known { widths: *widths, gates, progress, tokens });
+        let mut sample = |logits: Lanes<'_>| {
             wide(
                 #[inline(always)]
-                || {
-                    let rows = logits.iter().zip(&mut rows);
-                    for (logits, (((tokens, gates), progress), noise)) in rows {
-                        let index = progress[widths.clock()] as u32;
-                        let before = (index > 0).then(|| (progress[at] as usize).saturating_sub(1));
-                        let allowed = joint.as_ref().and_then(|joint| {
-                            let left = widths.plan(gates).0.saturating_sub(index);
-                            joint.allowed(gates, before, progress, left, some)
-                        });
-                        // A first record has none before it.
-                        let there = logits.len() - if index == 0 { steps.len() } else { 0 };
-                        let without = absent
-                            .iter()
-                            .map(|(before, not_with)| (not_with, tokens[*before].get() as usize));
-                        let logits = masked.without(&logits[..there], without);
-                        let mut token = sampler.draw(logits, allowed, noise[2 * at]);
-                        // No gap ends after the span.
-                        if at + 1 == count && index > 0 && token < gap_from_us.len() {
-                            let clock = &progress[widths.clock()..];
-                            let room_us = room_us(widths.plan(gates), widths.left_us(gates), clock);
-                            if gap_from_us[token] > room_us {
-                                let fits = |token: &u32| gap_from_us[*token as usize] <= room_us;
-                                some.clear();
-                                some.extend((0..gap_from_us.len() as u32).filter(fits));
-                                let allowed = (!some.is_empty()).then_some(&some[..]);
-                                token = sampler.draw(logits, allowed, noise[2 * at + 1]);
-                            }
-                        }
-                        tokens[at].set(token as u32);
-                    }
-                },
+                || head.draw(&known, logits, |row| noise[2 * (row * count + at)], draws),
             );
         };
-        graph.run(self.rows, fill, |logits| timed(Stage::RecordTokens, || sample(logits)))
+        graphs[at].run_in_lanes(self.rows, fill, |logits| {
+            timed(Stage::RecordTokens, || sample(logits));
+        })
     }
 
     /// Writes the records, and moves every flow on.
@@ -385,26 +297,6 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
     }
 }
 
-/// Microseconds since a flow's first record.
-#[inline(always)]
-fn elapsed_us(clock: &[f32]) -> f64 {
-    f64::from(clock[1]) * 1e6 + f64::from(clock[2])
-}
-
-/// Microseconds that a gap may take: what is left of the span, but for what the records after
-/// it need. Else one long gap would leave them no time, and all would come at once.
-fn room_us((records, plan_us): (u32, f64), span_us: f64, clock: &[f32]) -> f64 {
-    let index = clock[0] as u32;
-    let [sum_us, longest_us] = [clock[3], clock[4]].map(f64::from);
-    let left_us = (span_us - elapsed_us(clock)).max(0.0);
-    let usual_us = match index {
-        ..STEERED_FROM => plan_us / f64::from(records.max(2) - 1),
-        _ => (sum_us - longest_us) / f64::from(index - 2),
-    };
-    let after = f64::from(records.saturating_sub(index + 1));
-    left_us - after * (SHARE_LEFT * usual_us).min(left_us / (after + 1.0))
-}
-
 /// What a gap is multiplied by, so that a long flow takes about as long as planned: the mean
 /// that is left to each gap over the mean of those drawn, within limits. What is left of the
 /// span leaves no choice: a flow is pressed into it, rather than that its end comes all at
@@ -426,13 +318,13 @@ fn steer((records, plan_us): (u32, f64), span_us: f64, clock: &[f32]) -> f64 {
 
 impl Widths {
     /// How many records a row of gates plans, and the microseconds from first to last.
-    fn plan(self, gates: &[f32]) -> (u32, f64) {
+    pub(super) fn plan(self, gates: &[f32]) -> (u32, f64) {
         let at = self.context();
         (gates[at] as u32, f64::from(gates[at + 1]))
     }
 
     /// The microseconds from a flow's start to the end of its span.
-    fn left_us(self, gates: &[f32]) -> f64 {
+    pub(super) fn left_us(self, gates: &[f32]) -> f64 {
         f64::from(gates[self.context() + 2])
     }
 }

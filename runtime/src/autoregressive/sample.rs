@@ -171,11 +171,12 @@ fn add_below<const BEFORE: usize>(sums: &mut [f32; COLUMNS]) {
 
 /// The larger of two; the first where one is NaN, which shows in the sum.
 #[inline(always)]
-fn larger(one: f32, other: f32) -> f32 {
+pub(super) fn larger(one: f32, other: f32) -> f32 {
     if other > one { other } else { one }
 }
 
 /// Whether a logit is of a token that may be drawn.
+#[inline(always)]
 pub(super) fn is_left(logit: f32) -> bool {
     logit > UNSEEN
 }
@@ -186,13 +187,13 @@ pub(crate) struct NotWith(Vec<Vec<Sixteen>>);
 
 /// Some of sixteen tokens.
 #[derive(Clone, Copy, Debug)]
-struct Sixteen {
+pub(super) struct Sixteen {
     /// How many sixteens come before them.
-    at: u32,
-    bits: u16,
+    pub(super) at: u32,
+    pub(super) bits: u16,
 }
 
-const SIXTEEN: usize = u16::BITS as usize;
+pub(super) const SIXTEEN: usize = u16::BITS as usize;
 
 impl NotWith {
     /// Of lists that ascend.
@@ -207,7 +208,7 @@ impl NotWith {
         NotWith(lists.iter().map(some).collect())
     }
 
-    fn of(&self, token: usize) -> &[Sixteen] {
+    pub(super) fn of(&self, token: usize) -> &[Sixteen] {
         self.0.get(token).map_or(&[], Vec::as_slice)
     }
 }

@@ -91,6 +91,49 @@ fn a_row_depends_on_itself_alone() {
 }
 
 #[test]
+fn rows_side_by_side_are_the_same_rows() {
+    for (inputs, columns, bias) in [(1, 1, true), (24, 9, true), (7, 132, false), (24, 79, true)] {
+        let writer = Writer::new(5).bias("b", columns).node("Relu", &["a"], "r");
+        let graph = writer.gemm(("r", inputs), bias.then_some("b"), ("out", columns));
+        let graph = graph.finish(&[("a", inputs)], &[("out", columns)]);
+        let mut program = read(&graph, &tensors([("a", inputs)]), &tensors([("out", columns)]));
+        let program = program.as_mut().unwrap();
+        for rows in [1, LANES, TILE + LANES + 3] {
+            let values = normals(rows * inputs);
+            let [expected] = &run(program, rows, &[&values])[..] else { panic!() };
+            let mut beside = program.clone();
+            assert!(beside.put_in_lanes());
+            let (mut found, mut memory, mut next) = (Vec::new(), Vec::new(), 0);
+            let fill = |mut to: RowsMut<'_>| {
+                let from = values.chunks_exact(inputs).skip(to.first);
+                to.iter_mut().zip(from).for_each(|(to, from)| to.copy_from_slice(from));
+            };
+            beside.run_in_lanes(rows, fill, |lanes| {
+                assert_eq!(lanes.first, next);
+                next += lanes.rows;
+                lanes.to_rows(&mut memory, |rows| {
+                    assert_eq!(rows.first, lanes.first);
+                    // And back.
+                    rows.in_lanes(|again| {
+                        assert_eq!((again.first, again.rows), (lanes.first, lanes.rows));
+                        for (again, column) in again.columns.iter().zip(lanes.columns) {
+                            assert_eq!(again[..lanes.rows], column[..lanes.rows]);
+                        }
+                    });
+                    rows.iter().for_each(|row| found.extend_from_slice(row));
+                });
+            });
+            assert_eq!((next, &found), (rows, expected), "{inputs} {columns} {rows}");
+        }
+    }
+    // What ends in anything else stays as it is.
+    let ends = Writer::new(1).node("Relu", &["a"], "out").finish(&[("a", 3)], &[("out", 3)]);
+    let (a, out) = (tensors([("a", 3)]), tensors([("out", 3)]));
+    assert!(!read(&ends, &a, &out).unwrap().put_in_lanes());
+    assert!(!lstm_program(5).put_in_lanes());
+}
+
+#[test]
 fn a_softmax_is_of_so_many_columns_each() {
     let graph = |writer: Writer| writer.finish(&[("a", 6)], &[("b", 6)]);
     let shaped = |there: u64, back: u64| {

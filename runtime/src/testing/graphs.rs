@@ -59,12 +59,23 @@ impl Writer {
     ) -> Writer {
         let name = format!("weights of {}", output.0);
         let values = matrix(&mut self.weights, a.1, output.1);
-        let raw: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
-        let dims = [number(1, a.1 as u64), number(1, output.1 as u64)].concat();
-        let tensor = [dims, number(2, 1), bytes(8, &name), bytes(9, raw)].concat();
-        self.graph.extend(bytes(5, tensor));
+        self.floats(&name, &[a.1, output.1], values);
         let inputs: Vec<&str> = [a.0, &name].into_iter().chain(c).collect();
         self.node("Gemm", &inputs, output.0)
+    }
+
+    /// A bias for [`Writer::gemm`].
+    pub(crate) fn bias(mut self, name: &str, columns: usize) -> Writer {
+        let values = (0..columns).map(|_| self.weights.normal()).collect();
+        self.floats(name, &[columns], values);
+        self
+    }
+
+    fn floats(&mut self, name: &str, dims: &[usize], values: Vec<f32>) {
+        let raw: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
+        let dims = dims.iter().flat_map(|&dim| number(1, dim as u64)).collect();
+        let tensor = [dims, number(2, 1), bytes(8, name), bytes(9, raw)].concat();
+        self.graph.extend(bytes(5, tensor));
     }
 
     /// Widths for [`Writer::cut`].

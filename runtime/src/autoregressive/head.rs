@@ -1,0 +1,245 @@
+//! What a record's heads say, and which of their tokens a record can have.
+
+use std::cell::Cell;
+
+use ns_model_format::autoregressive::{Autoregressive, Head, RecordSays};
+use ns_model_format::codec::TokensCodec;
+
+use super::joint::{self, Joint};
+use super::lanes::{self, Draws, Rows};
+use super::sample::NotWith;
+use super::{SAID, Widths};
+use crate::kernels::LANES;
+use crate::program::Lanes;
+
+/// Before the span ends each record to come is left such a share of the flow's usual gap.
+const SHARE_LEFT: f64 = 0.25;
+/// Gaps from this record on are steered.
+pub(super) const STEERED_FROM: u32 = 16;
+
+/// What a head's last tokens say beside the value of the record before.
+pub(super) fn steps(head: &Head) -> &[i32] {
+    match &head.says {
+        RecordSays::Field { steps, .. } => steps,
+        _ => &[],
+    }
+}
+
+/// A head but for its graph.
+pub(super) struct RecordHead {
+    /// Which of the model's it is.
+    at: usize,
+    pub(super) size: usize,
+    pub(super) joint: Option<Joint>,
+    /// What its last tokens add to the value before.
+    pub(super) steps: Vec<f32>,
+    /// Where that value is in what is kept, if there are any.
+    pub(super) kept: usize,
+    /// An earlier head, and what this one does not say after each of its tokens.
+    absent: Vec<(usize, NotWith)>,
+    /// Of gaps, tokens and the smallest microseconds of each, from the longest on.
+    longest: Vec<(usize, f64)>,
+}
+
+impl RecordHead {
+    pub(super) fn all(model: &Autoregressive) -> Vec<RecordHead> {
+        let widths = Widths::of(model);
+        let (mut given, mut places) = (widths.given(), widths.joints_from());
+        let mut stepping = widths.steps_from();
+        let head = |(at, head): (usize, &Head)| {
+            let joint = joint::is_joint(head).then(|| Joint::new(model, at, given, places));
+            given += if joint.is_some() { joint::GIVEN } else { 0 };
+            places += joint::progress(head);
+            let steps: Vec<f32> = steps(head).iter().map(|&step| step as f32).collect();
+            let kept = stepping;
+            stepping += if steps.is_empty() { 0 } else { SAID };
+            let absent = head.absent.iter().map(|absent| {
+                (absent.before, NotWith::new(&absent.lists(model.heads[absent.before].size)))
+            });
+            let longest = match &head.says {
+                RecordSays::Gap { tokens } => longest(tokens),
+                _ => Vec::new(),
+            };
+            RecordHead {
+                at,
+                size: head.size,
+                joint,
+                steps,
+                kept,
+                absent: absent.collect(),
+                longest,
+            }
+        };
+        model.heads.iter().enumerate().map(head).collect()
+    }
+
+    /// Draws the tokens of some rows, each at its uniform number.
+    #[inline(always)]
+    pub(super) fn draw(
+        &self,
+        known: &Known<'_>,
+        Lanes { first, rows, columns: logits }: Lanes<'_>,
+        uniform: impl Fn(usize) -> f32,
+        draws: &mut Draws,
+    ) {
+        let all = lanes::first(rows);
+        draws.begin(self.size);
+        self.always(known, first, all, draws);
+        for rule in 0..self.rules() {
+            self.rule(rule, known, first, all, draws);
+        }
+        let none = draws.look(logits) & all;
+        if none != 0 {
+            self.mend(known, (first, none), logits, draws);
+        }
+        let mut uniforms = [0.0; LANES];
+        for (row, at) in (first..).zip(&mut uniforms[..rows]) {
+            *at = uniform(row);
+        }
+        for (row, &token) in (first..).zip(&draws.draw(&uniforms)[..rows]) {
+            known.tokens(row)[self.at].set(token);
+        }
+    }
+
+    /// Rows of which nothing would be left do without the rules that leave nothing.
+    #[cold]
+    fn mend(
+        &self,
+        known: &Known<'_>,
+        (first, none): (usize, Rows),
+        logits: &[[f32; LANES]],
+        draws: &mut Draws,
+    ) {
+        for lane in lanes::each(none) {
+            let rows = 1 << lane;
+            let rule = |rule| move |draws: &mut Draws| self.rule(rule, known, first, rows, draws);
+            let always = |draws: &mut Draws| self.always(known, first, rows, draws);
+            draws.mend(logits, lane, always, (0..self.rules()).map(rule));
+        }
+        draws.look(logits);
+    }
+
+    /// Takes from rows what they can never have.
+    #[inline(always)]
+    fn always(&self, known: &Known<'_>, first: usize, rows: Rows, draws: &mut Draws) {
+        let (mut begin, mut some) = (0, std::mem::take(&mut draws.some));
+        for lane in lanes::each(rows) {
+            let (gates, progress) = (known.gates(first + lane), known.progress(first + lane));
+            let index = progress[known.widths.clock()] as u32;
+            begin |= Rows::from(index == 0) << lane;
+            let Some(joint) = &self.joint else { continue };
+            let before = (index > 0).then(|| (progress[self.at] as usize).saturating_sub(1));
+            let left = known.widths.plan(gates).0.saturating_sub(index);
+            if let Some(allowed) = joint.allowed(gates, before, progress, left, &mut some) {
+                draws.leave(allowed, lane);
+            }
+        }
+        draws.some = some;
+        // A first record has none before it.
+        draws.take(self.size - self.steps.len()..self.size, begin);
+    }
+
+    /// How many rules there are that count unless they leave nothing.
+    fn rules(&self) -> usize {
+        self.absent.len() + usize::from(!self.longest.is_empty())
+    }
+
+    /// Takes from rows what a rule does.
+    #[inline(always)]
+    fn rule(&self, rule: usize, known: &Known<'_>, first: usize, rows: Rows, draws: &mut Draws) {
+        match self.absent.get(rule) {
+            Some((before, not_with)) => {
+                let token_of = |lane: usize| known.tokens(first + lane)[*before].get();
+                let mut left = rows;
+                while let Some(lane) = lanes::each(left).next() {
+                    let token = token_of(lane);
+                    let mut same = 0;
+                    for lane in lanes::each(left) {
+                        same |= Rows::from(token_of(lane) == token) << lane;
+                    }
+                    draws.take_with(not_with, token as usize, same);
+                    left &= !same;
+                }
+            }
+            // No gap ends after the span.
+            None => {
+                let [(_, longest_us), .., (_, shortest_us)] = self.longest[..] else { return };
+                for lane in lanes::each(rows) {
+                    let room_us = known.room_us(first + lane);
+                    if longest_us > room_us && shortest_us <= room_us {
+                        let long = self.longest.iter().take_while(|(_, us)| *us > room_us);
+                        draws.take(long.map(|&(token, _)| token), 1 << lane);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Tokens and the smallest microseconds of each, from the longest on.
+fn longest(tokens: &TokensCodec) -> Vec<(usize, f64)> {
+    let of = |token: u32| (token as usize, tokens.number_at(token, 0.0));
+    let mut all: Vec<_> = (0..tokens.sizes()[0] as u32).map(of).collect();
+    all.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    all
+}
+
+/// What is known of the rows of a batch when a head is drawn.
+pub(super) struct Known<'a> {
+    pub(super) widths: Widths,
+    pub(super) gates: &'a [f32],
+    pub(super) progress: &'a [f32],
+    /// `[rows, heads]`.
+    pub(super) tokens: &'a [Cell<u32>],
+}
+
+impl<'a> Known<'a> {
+    #[inline(always)]
+    fn gates(&self, row: usize) -> &'a [f32] {
+        let width = self.widths.gates();
+        &self.gates[row * width..][..width]
+    }
+
+    #[inline(always)]
+    fn progress(&self, row: usize) -> &'a [f32] {
+        let width = self.widths.progress();
+        &self.progress[row * width..][..width]
+    }
+
+    /// Those of the heads before.
+    #[inline(always)]
+    fn tokens(&self, row: usize) -> &'a [Cell<u32>] {
+        &self.tokens[row * self.widths.heads..][..self.widths.heads]
+    }
+
+    /// Microseconds that a row's gap may take; any that it likes if it has none.
+    #[inline(always)]
+    fn room_us(&self, row: usize) -> f64 {
+        let (widths, gates) = (self.widths, self.gates(row));
+        match &self.progress(row)[widths.clock()..] {
+            [0.0, ..] => f64::INFINITY,
+            clock => room_us(widths.plan(gates), widths.left_us(gates), clock),
+        }
+    }
+}
+
+/// Microseconds since a flow's first record.
+#[inline(always)]
+pub(super) fn elapsed_us(clock: &[f32]) -> f64 {
+    f64::from(clock[1]) * 1e6 + f64::from(clock[2])
+}
+
+/// Microseconds that a gap may take: what is left of the span, but for what the records after
+/// it need. Else one long gap would leave them no time, and all would come at once.
+#[inline(always)]
+pub(super) fn room_us((records, plan_us): (u32, f64), span_us: f64, clock: &[f32]) -> f64 {
+    let index = clock[0] as u32;
+    let [sum_us, longest_us] = [clock[3], clock[4]].map(f64::from);
+    let left_us = (span_us - elapsed_us(clock)).max(0.0);
+    let usual_us = match index {
+        ..STEERED_FROM => plan_us / f64::from(records.max(2) - 1),
+        _ => (sum_us - longest_us) / f64::from(index - 2),
+    };
+    let after = f64::from(records.saturating_sub(index + 1));
+    left_us - after * (SHARE_LEFT * usual_us).min(left_us / (after + 1.0))
+}
