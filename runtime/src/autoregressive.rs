@@ -13,11 +13,11 @@ mod drafts;
 mod evidence;
 mod head;
 mod joint;
-mod lanes;
 mod records;
 mod sample;
 mod set;
 mod tables;
+mod turn;
 mod wish;
 
 use std::path::Path;
@@ -150,6 +150,7 @@ impl AutoregressiveEngine<DenseGraph, RecurrentGraph> {
         let mut attribute = |variable: &Variable| {
             let file = variable.file.as_ref();
             file.map(|file| loader.dense(file, std::slice::from_ref(&sum), &logits(variable.size)))
+                .map(|graph| graph.map(DenseGraph::in_lanes))
                 .transpose()
         };
         let graphs = Graphs {

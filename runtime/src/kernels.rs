@@ -216,6 +216,7 @@ pub(crate) fn sum(rows: &[&[f32]], out: &mut [f32]) {
     let from = sum_blocks::<64>(rows, 0, out);
     let from = sum_blocks::<32>(rows, from, out);
     let from = sum_blocks::<COLUMNS>(rows, from, out);
+    let from = sum_blocks::<{ COLUMNS / 2 }>(rows, from, out);
     for at in from..out.len() {
         out[at] = rows[0][at];
         for row in &rows[1..] {
@@ -324,7 +325,7 @@ mod tests {
 
     #[test]
     fn rows_are_summed_in_order() {
-        for len in [1, 32, 64, 96, 130] {
+        for len in [1, 24, 32, 64, 96, 130] {
             let row = |scale: f32| (0..len).map(|at| scale * at as f32).collect::<Vec<_>>();
             let rows = [row(1e8), row(1.0), row(-1e8)];
             let mut out = vec![5.0; len];

@@ -35,9 +35,7 @@ impl Alike {
         let from = self.given.len();
         self.given.extend(given);
         let count = self.given.len() - from;
-        let hash = self.given[from..].iter().fold(0, |hash: u64, value| {
-            (hash.rotate_left(23) ^ u64::from(value.to_bits())).wrapping_mul(0x9E37_79B9_7F4A_7C15)
-        });
+        let hash = hash(self.given[from..].iter().map(|value| value.to_bits()));
         let new = self.firsts.len() as u32;
         let group = *self.groups.entry(hash).or_insert(new);
         let (before, here) = self.given.split_at(from);
@@ -51,11 +49,27 @@ impl Alike {
         self.rows.push((group, row as u32));
     }
 
-    /// A row of each group; and the groups with their rows, group by group.
+    /// A row of each group; and the groups with their rows, group by group. Each row is one
+    /// where few are alike: handing out what few have in common costs more than computing it.
     pub(super) fn groups(&mut self) -> (&[usize], &[(u32, u32)]) {
+        if 4 * self.firsts.len() > 3 * self.rows.len() {
+            self.firsts.clear();
+            for (group, (of, row)) in (0..).zip(&mut self.rows) {
+                self.firsts.push(*row as usize);
+                *of = group;
+            }
+        }
         self.rows.sort_unstable();
         (&self.firsts, &self.rows)
     }
+}
+
+/// A hash of some numbers.
+#[inline(always)]
+pub(super) fn hash(numbers: impl Iterator<Item = u32>) -> u64 {
+    numbers.fold(0, |hash: u64, number| {
+        (hash.rotate_left(23) ^ u64::from(number)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    })
 }
 
 /// A hash that is one already.
@@ -100,5 +114,13 @@ mod tests {
         alike.clear();
         (0..3).for_each(|row| alike.add(row, std::iter::empty()));
         assert_eq!(alike.groups().0, [0]);
+        // Of five rows two are, which is too few.
+        alike.clear();
+        [4, 2, 7, 4, 9].into_iter().zip(10..).for_each(|(given, row)| {
+            alike.add(row, std::iter::once(given as f32));
+        });
+        let (firsts, members) = alike.groups();
+        assert_eq!(firsts, [10, 11, 12, 13, 14]);
+        assert_eq!(members, [(0, 10), (1, 11), (2, 12), (3, 13), (4, 14)]);
     }
 }

@@ -3,23 +3,21 @@
 use std::sync::Arc;
 
 use ns_model_format::autoregressive::Autoregressive;
-use ns_model_format::autoregressive::{Absent, Applies, RecordSays, Says, Variable};
+use ns_model_format::autoregressive::{Applies, RecordSays, Says, Variable};
 use ns_model_format::codec::TokensCodec;
 
 use super::alike::Alike;
 use super::drafts::{Drafts, Rule, Weighed};
 use super::joint;
-use super::sample::{Masked, NotWith, Sampler, is_left};
+use super::sample::Draws;
 use super::tables::Tables;
+use super::turn::{Limits, Turn, is_duration};
 use super::wish::Wish;
 use super::{Dense, Widths};
 use crate::error::RuntimeError;
-use crate::kernels::{self, wide};
-use crate::program::{Rows, RowsMut};
+use crate::kernels::{self, LANES, wide};
+use crate::program::{Lanes, RowsMut};
 use crate::stages::{Stage, timed};
-
-/// The logarithm of the least that a given token weighs.
-const LEAST_LOG: f64 = -1e4;
 
 /// A variable and its graph.
 struct Link<G> {
@@ -33,45 +31,7 @@ struct Link<G> {
     told: Option<(usize, Vec<u32>)>,
     /// Of pairs: them, and where in the condition the tokens of either field may be given.
     pairs: Option<(Vec<[u32; 2]>, [usize; 2])>,
-    /// Of a duration, the smallest of each token.
-    at_least_us: Vec<f64>,
-    /// An earlier variable, and for each of its tokens what this one may be; empty if all.
-    among: Option<(usize, Vec<Vec<u32>>)>,
-    /// An earlier variable, and what this one is not with each of its tokens: first of all
-    /// with what the flow's records are.
-    absent: Vec<(usize, NotWith)>,
-}
-
-/// What a count of records may be for each set of what they are, or the other way around:
-/// the one that is drawn later is among what the earlier leaves room for.
-fn among(model: &Autoregressive, at: usize) -> Option<(usize, Vec<Vec<u32>>)> {
-    let is_count = |variable: &Variable| matches!(variable.says, Says::Count { .. });
-    let variable = &model.attributes[at];
-    let own = records_of(variable);
-    let mut earlier = model.attributes[..at].iter().enumerate();
-    let (before, of) = earlier.find(|(_, other)| {
-        !own.is_empty() && !records_of(other).is_empty() && is_count(other) != is_count(variable)
-    })?;
-    let list = |given: u32| {
-        let fits = |&(_, own): &(u32, &u32)| {
-            if is_count(variable) { *own >= given } else { *own <= given }
-        };
-        (0..).zip(&own).filter(fits).map(|(token, _)| token).collect()
-    };
-    Some((before, records_of(of).into_iter().map(list).collect()))
-}
-
-/// How many records a flow has at most, or must have at least, by a variable's token.
-fn records_of(variable: &Variable) -> Vec<u32> {
-    let tokens = 0..variable.size as u32;
-    match &variable.says {
-        Says::Count { tokens: codec } => {
-            tokens.map(|token| codec.number_at(token, 1.0_f64.next_down()) as u32).collect()
-        }
-        // The last leaves it open.
-        Says::Support { sets, .. } => sets.iter().map(|set| set.len() as u32).chain([0]).collect(),
-        _ => Vec::new(),
-    }
+    limits: Limits,
 }
 
 pub(super) struct Chain<G> {
@@ -88,18 +48,17 @@ pub(super) struct Chain<G> {
     /// For each joint head, the variable that it is given, and that of its support.
     joints: Vec<[Option<usize>; joint::GIVEN]>,
     constants: Vec<usize>,
-    sampler: Sampler,
-    masked: Masked,
-    /// The logits with what flows of the same kind had.
-    evident: Vec<f32>,
+    draws: Draws,
+    /// Logits of rows that are given the same, with what flows of the same kind had; then those
+    /// of flows.
+    evident: Vec<[f32; LANES]>,
+    logits: Vec<[f32; LANES]>,
     /// What its contexts tell, group by group.
     lists: Vec<[u32; 2]>,
     /// The rows that draw.
     alike: Alike,
     /// Their tokens.
     drawn: Vec<f32>,
-    allowed: Vec<u32>,
-    wished: Vec<u32>,
     /// The token that each row is given, -1 where none is.
     fixed: Vec<f32>,
     /// Whose noise each row has.
@@ -122,25 +81,11 @@ pub(crate) fn forced_places(model: &Autoregressive) -> Vec<(usize, usize, usize)
     places
 }
 
-fn is_duration(variable: &Variable) -> Option<&TokensCodec> {
-    match &variable.says {
-        Says::Duration { tokens } => Some(tokens),
-        _ => None,
-    }
-}
-
 /// The token of a pair whose fields' tokens are given; none if either is not.
 fn given_pair(pairs: &[[u32; 2]], tokens: [f32; 2]) -> Option<f32> {
     let given = tokens.iter().all(|&token| token >= 0.0);
     let pair = tokens.map(|token| token as u32);
     given.then(|| pairs.binary_search(&pair).unwrap_or(pairs.len()) as f32)
-}
-
-/// Whether a pair has the tokens of its fields that are given; so has none of the pairs.
-fn is_of_pair(pair: Option<&[u32; 2]>, given: [f32; 2]) -> bool {
-    pair.is_none_or(|pair| {
-        pair.iter().zip(given).all(|(&token, given)| given < 0.0 || token == given as u32)
-    })
 }
 
 impl<G: Dense> Chain<G> {
@@ -175,18 +120,7 @@ impl<G: Dense> Chain<G> {
                 }
                 _ => None,
             },
-            at_least_us: is_duration(variable).map_or_else(Vec::new, |tokens| {
-                (0..variable.size as u32).map(|token| tokens.number_at(token, 0.0)).collect()
-            }),
-            among: among(model, at),
-            absent: {
-                let mut all: Vec<&Absent> = variable.absent.iter().collect();
-                let is_support =
-                    |at: usize| matches!(model.attributes[at].says, Says::Support { .. });
-                all.sort_by_key(|of| !is_support(of.before));
-                let lists = |of: &Absent| NotWith::new(&of.lists(model.attributes[of.before].size));
-                all.into_iter().map(|of| (of.before, lists(of))).collect()
-            },
+            limits: Limits::new(model, at),
         };
         let count = variables().find_map(|(at, variable)| match &variable.says {
             Says::Count { tokens } => Some((at, tokens.clone())),
@@ -219,14 +153,12 @@ impl<G: Dense> Chain<G> {
                 })
                 .collect(),
             constants: model.constants().map(|(_, _, variable)| variable).collect(),
-            sampler: Sampler::default(),
-            masked: Masked::default(),
+            draws: Draws::default(),
             evident: Vec::new(),
+            logits: Vec::new(),
             lists: Vec::new(),
             alike: Alike::default(),
             drawn: Vec::new(),
-            allowed: Vec::new(),
-            wished: Vec::new(),
             fixed: Vec::new(),
             sources: Vec::new(),
         }
@@ -281,25 +213,11 @@ impl<G: Dense> Chain<G> {
         drafts: &Drafts<'_>,
         Weighed { width, each, rows: out, logs, sources }: &mut Weighed<'_>,
     ) -> Result<bool, RuntimeError> {
-        let Chain {
-            links,
-            tables,
-            alike,
-            drawn,
-            sampler,
-            masked,
-            evident,
-            lists,
-            allowed,
-            wished,
-            fixed,
-            ..
-        } = self;
+        let Chain { links, tables, alike, drawn, draws, evident, logits, lists, fixed, .. } = self;
         let (count, wide_row, span_us) = (links.len(), self.condition_dim, self.span_us);
         let Drafts { noise, condition, wishes, rule, .. } = *drafts;
         let (width, each) = (*width, *each);
-        let Link { size, applies, parents, graph, forced, told, pairs, at_least_us, among, absent } =
-            &mut links[at];
+        let Link { size, applies, parents, graph, forced, told, pairs, limits } = &mut links[at];
         // What a row is given counts where rows are weighed, and so does what is wished.
         let weighs = rule != Rule::All && at <= wishes.last();
         let wish = wishes.of(at).filter(|wish| weighs && wish.is_any());
@@ -381,114 +299,59 @@ impl<G: Dense> Chain<G> {
             lists.extend(contexts.iter().map(|context| context.find(row)));
         }
         drawn.clear();
-        let latest_us = at_least_us.iter().copied().fold(0.0, f64::max);
-        let mut sample = |logits: Rows<'_>| {
+        let turn = Turn {
+            at,
+            limits,
+            tokens: out,
+            width,
+            noise,
+            sources,
+            conditions: condition,
+            condition_dim: wide_row,
+            each,
+            span_us,
+            fixed,
+            pairs: pairs.as_ref().filter(|_| weighs).map(|(pairs, places)| (&pairs[..], *places)),
+            wish,
+        };
+        let mut sample = |Lanes { first, rows: groups, columns }: Lanes<'_>| {
             wide(
                 #[inline(always)]
                 || {
-                    for (group, logits) in (logits.first..).zip(logits.iter()) {
-                        // Flows of a group have the same tokens before.
-                        let first = &out[firsts[group] * width..][..count];
-                        let logits = if contexts.is_empty() {
-                            logits
-                        } else {
-                            evident.clear();
-                            evident.extend_from_slice(logits);
-                            let lists = &lists[group * contexts.len()..];
-                            for (context, &list) in contexts.iter().zip(lists) {
-                                context.add(list, evident);
-                            }
-                            &evident[..]
-                        };
-                        let without = absent
-                            .iter()
-                            .map(|(before, not_with)| (not_with, first[*before] as usize));
-                        let (unmasked, possible) = (logits, masked.without(logits, without));
-                        let mut is_weighed = false;
-                        while let Some(&(_, row)) =
-                            members.get(drawn.len()).filter(|(of, _)| *of as usize == group)
-                        {
-                            let row = row as usize;
-                            let uniform = uniforms_of(sources[row])[0];
-                            let condition = &condition[row / each * wide_row..][..wide_row];
-                            let position = f64::from(condition[0]);
-                            let left_us = (1.0 - position).max(0.0) * span_us;
-                            allowed.clear();
-                            if latest_us > left_us {
-                                let fits = |t: &u32| at_least_us[*t as usize] <= left_us;
-                                allowed.extend((0..*size as u32).filter(fits));
-                            }
-                            let among = among.as_ref().and_then(|(before, lists)| {
-                                lists.get(out[row * width + before] as usize)
-                            });
-                            let allowed = among.unwrap_or(allowed);
-                            let allowed = (!allowed.is_empty()).then_some(&allowed[..]);
-                            let is_left = |t: &u32| is_left(possible[*t as usize]);
-                            let are_left = allowed.is_none_or(|tokens| tokens.iter().any(is_left));
-                            let logits = if are_left { possible } else { unmasked };
-                            let places = pairs.as_ref().filter(|_| weighs);
-                            let half =
-                                places.map(|(pairs, at)| (pairs, at.map(|at| condition[at])));
-                            let half = half.filter(|(_, of)| of.iter().any(|&token| token >= 0.0));
-                            if wish.is_some() || half.is_some() || fixed[row] >= 0.0 {
-                                is_weighed = false;
-                                sampler.weigh(logits, allowed);
-                                let all = sampler.log_total();
-                                if fixed[row] >= 0.0 {
-                                    let logit = logits[fixed[row] as usize];
-                                    // Given all the same.
-                                    logs[row] += (f64::from(logit) - all).max(LEAST_LOG);
-                                    drawn.push(fixed[row]);
-                                    continue;
-                                }
-                                let tokens_before = &out[row * width..][..count];
-                                let is_wished = |&token: &u32| {
-                                    let pair =
-                                        half.map(|(pairs, of)| (pairs.get(token as usize), of));
-                                    wish.is_none_or(|wish| wish.allows(token, tokens_before))
-                                        && pair.is_none_or(|(pair, of)| is_of_pair(pair, of))
-                                };
-                                wished.clear();
-                                match allowed {
-                                    Some(allowed) => {
-                                        wished.extend(allowed.iter().copied().filter(is_wished));
-                                    }
-                                    None => wished.extend((0..*size as u32).filter(is_wished)),
-                                }
-                                let bias = wish.map_or(&[][..], Wish::bias);
-                                sampler.weigh_biased(logits, wished, bias);
-                                let mut log_of_wished = sampler.log_total() - all;
-                                if wish.is_none() && !log_of_wished.is_finite() {
-                                    // Given all the same, as what is given in full is.
-                                    sampler.weigh_biased(unmasked, wished, bias);
-                                    log_of_wished = LEAST_LOG;
-                                }
-                                let token =
-                                    wished.get(sampler.place(uniform)).copied().unwrap_or(0);
-                                let log_tilt =
-                                    wish.map_or(0.0, |wish| wish.log_tilt(token as usize));
-                                let log = log_of_wished - log_tilt;
-                                logs[row] += if log.is_finite() { log } else { f64::NEG_INFINITY };
-                                drawn.push(token as f32);
-                                continue;
-                            }
-                            if allowed.is_some() {
-                                is_weighed = false;
-                                drawn.push(sampler.draw(logits, allowed, uniform) as f32);
-                                continue;
-                            }
-                            if !is_weighed {
-                                sampler.weigh(logits, None);
-                                is_weighed = true;
-                            }
-                            drawn.push(sampler.place(uniform) as f32);
+                    evident.clear();
+                    evident.extend_from_slice(columns);
+                    for lane in 0..groups {
+                        let lists = lists[(first + lane) * contexts.len()..].iter();
+                        for (context, &list) in contexts.iter().zip(lists) {
+                            context.add(list, evident, lane);
                         }
+                    }
+                    let last = first + groups;
+                    let end = members.partition_point(|(group, _)| (*group as usize) < last);
+                    let of_these = &members[drawn.len()..end];
+                    let are_alike = of_these.len() > groups;
+                    for of_these in of_these.chunks(LANES) {
+                        let mut rows = [0; LANES];
+                        rows.iter_mut().zip(of_these).for_each(|(to, of)| *to = of.1 as usize);
+                        let logits = if are_alike {
+                            logits.resize(evident.len(), [0.0; LANES]);
+                            for (lane, &(group, _)) in of_these.iter().enumerate() {
+                                let from = group as usize - first;
+                                for (to, evident) in logits.iter_mut().zip(&*evident) {
+                                    to[lane] = evident[from];
+                                }
+                            }
+                            &mut *logits
+                        } else {
+                            &mut *evident
+                        };
+                        turn.draw(&rows[..of_these.len()], logits, draws, logs, drawn);
                     }
                 },
             );
         };
-        graph.run(firsts.len(), fill, |rows| {
-            timed(Stage::AttributeTokens, || sample(rows));
+        graph.run_in_lanes(firsts.len(), fill, |lanes| {
+            timed(Stage::AttributeTokens, || sample(lanes));
         })?;
         for (&(_, row), &token) in members.iter().zip(&*drawn) {
             let row = row as usize;

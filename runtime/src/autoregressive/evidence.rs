@@ -7,6 +7,7 @@ use std::hash::BuildHasherDefault;
 use ns_model_format::autoregressive::{MOST_EVIDENCE, Variable};
 
 use super::alike::Hashed;
+use crate::kernels::LANES;
 
 /// A context's lists.
 #[derive(Clone, Debug)]
@@ -92,11 +93,11 @@ impl Context {
         list.copied().unwrap_or_default()
     }
 
-    /// Adds what [`Context::find`] found to logits.
+    /// Adds what [`Context::find`] found to a row's logits.
     #[inline]
-    pub(super) fn add(&self, [begin, end]: [u32; 2], logits: &mut [f32]) {
+    pub(super) fn add(&self, [begin, end]: [u32; 2], logits: &mut [[f32; LANES]], lane: usize) {
         for &(token, value) in &self.entries[begin as usize..end as usize] {
-            logits[token as usize] += value;
+            logits[token as usize][lane] += value;
         }
     }
 }
@@ -113,9 +114,10 @@ mod tests {
         for of in [of(), vec![(0, 3_000), (2, 4)]] {
             let context = Context::new(of, 3, tables.clone(), vec![0.5, 1.0, 2.0]).unwrap();
             let add = |tokens: [f32; 3]| {
-                let mut logits = [1.0; 3];
-                context.add(context.find(&tokens), &mut logits);
-                logits
+                let mut logits = [[1.0; LANES]; 3];
+                context.add(context.find(&tokens), &mut logits, 5);
+                assert!(logits.iter().all(|logits| logits[4] == 1.0 && logits[6] == 1.0));
+                logits.map(|logits| logits[5])
             };
             assert_eq!(add([0.0, 9.0, 1.0]), [1.5, 1.0, 2.0]);
             assert_eq!(add([1.0, 9.0, 2.0]), [1.0, 3.0, 1.0]);

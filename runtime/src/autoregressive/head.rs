@@ -1,13 +1,12 @@
 //! What a record's heads say, and which of their tokens a record can have.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use ns_model_format::autoregressive::{Autoregressive, Head, RecordSays};
 use ns_model_format::codec::TokensCodec;
 
-use super::joint::{self, Joint};
-use super::lanes::{self, Draws, Rows};
-use super::sample::NotWith;
+use super::joint::{self, Found, Joint};
+use super::sample::{self, Draws, NotWith, Rows, Rules};
 use super::{SAID, Widths};
 use crate::kernels::LANES;
 use crate::program::Lanes;
@@ -31,6 +30,8 @@ pub(super) struct RecordHead {
     at: usize,
     pub(super) size: usize,
     pub(super) joint: Option<Joint>,
+    /// What that allows.
+    found: RefCell<Found>,
     /// What its last tokens add to the value before.
     pub(super) steps: Vec<f32>,
     /// Where that value is in what is kept, if there are any.
@@ -64,6 +65,7 @@ impl RecordHead {
                 at,
                 size: head.size,
                 joint,
+                found: RefCell::default(),
                 steps,
                 kept,
                 absent: absent.collect(),
@@ -82,95 +84,63 @@ impl RecordHead {
         uniform: impl Fn(usize) -> f32,
         draws: &mut Draws,
     ) {
-        let all = lanes::first(rows);
-        draws.begin(self.size);
-        self.always(known, first, all, draws);
-        for rule in 0..self.rules() {
-            self.rule(rule, known, first, all, draws);
-        }
-        let none = draws.look(logits) & all;
-        if none != 0 {
-            self.mend(known, (first, none), logits, draws);
-        }
         let mut uniforms = [0.0; LANES];
         for (row, at) in (first..).zip(&mut uniforms[..rows]) {
             *at = uniform(row);
         }
-        for (row, &token) in (first..).zip(&draws.draw(&uniforms)[..rows]) {
+        draws.limit(logits, sample::first(rows), &Records { head: self, known, first });
+        draws.sum();
+        for (row, &token) in (first..).zip(&draws.place(&uniforms)[..rows]) {
             known.tokens(row)[self.at].set(token);
         }
     }
+}
 
-    /// Rows of which nothing would be left do without the rules that leave nothing.
-    #[cold]
-    fn mend(
-        &self,
-        known: &Known<'_>,
-        (first, none): (usize, Rows),
-        logits: &[[f32; LANES]],
-        draws: &mut Draws,
-    ) {
-        for lane in lanes::each(none) {
-            let rows = 1 << lane;
-            let rule = |rule| move |draws: &mut Draws| self.rule(rule, known, first, rows, draws);
-            let always = |draws: &mut Draws| self.always(known, first, rows, draws);
-            draws.mend(logits, lane, always, (0..self.rules()).map(rule));
-        }
-        draws.look(logits);
-    }
+/// Records that draw a head's token at once.
+struct Records<'a> {
+    head: &'a RecordHead,
+    known: &'a Known<'a>,
+    first: usize,
+}
 
-    /// Takes from rows what they can never have.
+impl Rules for Records<'_> {
     #[inline(always)]
-    fn always(&self, known: &Known<'_>, first: usize, rows: Rows, draws: &mut Draws) {
-        let (mut begin, mut some) = (0, std::mem::take(&mut draws.some));
-        for lane in lanes::each(rows) {
+    fn always(&self, rows: Rows, draws: &mut Draws) {
+        let Records { head, known, first } = *self;
+        let (mut begin, mut found) = (0, head.found.borrow_mut());
+        for lane in sample::each(rows) {
             let (gates, progress) = (known.gates(first + lane), known.progress(first + lane));
             let index = progress[known.widths.clock()] as u32;
             begin |= Rows::from(index == 0) << lane;
-            let Some(joint) = &self.joint else { continue };
-            let before = (index > 0).then(|| (progress[self.at] as usize).saturating_sub(1));
+            let Some(joint) = &head.joint else { continue };
+            let before = (index > 0).then(|| (progress[head.at] as usize).saturating_sub(1));
             let left = known.widths.plan(gates).0.saturating_sub(index);
-            if let Some(allowed) = joint.allowed(gates, before, progress, left, &mut some) {
+            if let Some(allowed) = joint.allowed(gates, before, progress, left, &mut found) {
                 draws.leave(allowed, lane);
             }
         }
-        draws.some = some;
         // A first record has none before it.
-        draws.take(self.size - self.steps.len()..self.size, begin);
+        draws.take(head.size - head.steps.len()..head.size, begin);
     }
 
-    /// How many rules there are that count unless they leave nothing.
-    fn rules(&self) -> usize {
-        self.absent.len() + usize::from(!self.longest.is_empty())
+    fn count(&self) -> usize {
+        self.head.absent.len() + usize::from(!self.head.longest.is_empty())
     }
 
-    /// Takes from rows what a rule does.
     #[inline(always)]
-    fn rule(&self, rule: usize, known: &Known<'_>, first: usize, rows: Rows, draws: &mut Draws) {
-        match self.absent.get(rule) {
-            Some((before, not_with)) => {
-                let token_of = |lane: usize| known.tokens(first + lane)[*before].get();
-                let mut left = rows;
-                while let Some(lane) = lanes::each(left).next() {
-                    let token = token_of(lane);
-                    let mut same = 0;
-                    for lane in lanes::each(left) {
-                        same |= Rows::from(token_of(lane) == token) << lane;
-                    }
-                    draws.take_with(not_with, token as usize, same);
-                    left &= !same;
-                }
-            }
-            // No gap ends after the span.
-            None => {
-                let [(_, longest_us), .., (_, shortest_us)] = self.longest[..] else { return };
-                for lane in lanes::each(rows) {
-                    let room_us = known.room_us(first + lane);
-                    if longest_us > room_us && shortest_us <= room_us {
-                        let long = self.longest.iter().take_while(|(_, us)| *us > room_us);
-                        draws.take(long.map(|&(token, _)| token), 1 << lane);
-                    }
-                }
+    fn take(&self, rule: usize, rows: Rows, draws: &mut Draws) {
+        let Records { head, known, first } = *self;
+        if let Some((before, not_with)) = head.absent.get(rule) {
+            let token_of = |lane: usize| known.tokens(first + lane)[*before].get() as usize;
+            return draws.take_without(not_with, rows, token_of);
+        }
+        // No gap ends after the span.
+        let [(_, longest_us), .., (_, shortest_us)] = head.longest[..] else { return };
+        for lane in sample::each(rows) {
+            let room_us = known.room_us(first + lane);
+            if longest_us > room_us && shortest_us <= room_us {
+                let long = head.longest.iter().take_while(|(_, us)| *us > room_us);
+                draws.take(long.map(|&(token, _)| token), 1 << lane);
             }
         }
     }

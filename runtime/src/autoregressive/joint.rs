@@ -1,8 +1,12 @@
 //! Which of a joint head's combinations a record can have: what flows of its kind have, in
 //! an order in which flows have them.
 
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+
 use ns_model_format::autoregressive::{Autoregressive, Head, RecordSays, Says};
 
+use super::alike::{Hashed, hash};
 use super::set::{Order, Set};
 
 /// Bits that a float32 keeps, which is what is kept of a flow.
@@ -53,6 +57,70 @@ pub(super) struct Joint {
     /// The kind of each combination, and which kinds a flow has, by its support's token.
     kinds: Vec<u32>,
     sets: Vec<Set>,
+    /// So many records to come are as good as any more where all of the set has been.
+    enough: u32,
+}
+
+/// Numbers that lists are remembered with, of keys and tokens: 1 MiB.
+const MOST_REMEMBERED: usize = 1 << 18;
+
+/// What a record's combination depends on, and which there were found to be: flows are few
+/// ways on their way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Found {
+    places: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
+    keys: Vec<u32>,
+    /// Where each one's tokens begin and end; of all tokens, nothing.
+    lists: Vec<Option<(u32, u32)>>,
+    tokens: Vec<u32>,
+    key: Vec<u32>,
+}
+
+impl Found {
+    /// The tokens for a key, found by `find` if they were not before.
+    #[inline(always)]
+    fn get(&mut self, find: impl FnOnce(&mut Vec<u32>) -> bool) -> Option<&[u32]> {
+        let hash = hash(self.key.iter().copied());
+        let width = self.key.len();
+        let place = self.places.get(&hash).copied();
+        let place = match place {
+            Some(place) if self.keys[place as usize * width..][..width] == self.key => place,
+            _ => self.find(hash, find),
+        };
+        let (from, to) = self.lists[place as usize]?;
+        Some(&self.tokens[from as usize..to as usize])
+    }
+
+    #[cold]
+    fn find(&mut self, hash: u64, find: impl FnOnce(&mut Vec<u32>) -> bool) -> u32 {
+        if self.keys.len() + self.tokens.len() > MOST_REMEMBERED {
+            self.places.clear();
+            self.keys.clear();
+            self.lists.clear();
+            self.tokens.clear();
+        }
+        let (place, from) = (self.lists.len() as u32, self.tokens.len() as u32);
+        let some = find(&mut self.tokens);
+        self.lists.push(some.then_some((from, self.tokens.len() as u32)));
+        self.keys.extend_from_slice(&self.key);
+        self.places.insert(hash, place);
+        place
+    }
+}
+
+/// What a record is like, as far as its combination depends on it.
+struct State<'a> {
+    before: Option<usize>,
+    given: usize,
+    support: usize,
+    seen: u32,
+    /// Whether it begins anew once more, if that is planned.
+    more: Option<bool>,
+    /// Whether something else has come since it began.
+    other: bool,
+    over: &'a [f32],
+    /// Records to come, this one too, or as many of them as are enough.
+    left: u32,
 }
 
 /// What a combination must be to be drawn, from what flows are like to what is possible.
@@ -118,6 +186,11 @@ impl Joint {
             }
         }
         let order = Order::new(after, since, begin);
+        let sets: Vec<Set> = sets.iter().map(|set| Set::new(set, &kinds, &order)).collect();
+        let room: Vec<Option<u32>> = (0..count).map(room).collect();
+        let rooms = room.iter().flatten().filter(|room| **room < u32::MAX);
+        let rooms = rooms.map(|room| room.saturating_add(2));
+        let enough = rooms.max().unwrap_or(2);
         let again = model.again(at).and_then(|variable| match model.attributes[variable].says {
             Says::Again { most, .. } => Some(most as f32),
             _ => None,
@@ -129,25 +202,64 @@ impl Joint {
             combinations: combinations.clone(),
             first: first.clone(),
             later: successors(later, after),
-            room: (0..count).map(room).collect(),
+            room,
             over,
             words,
-            sets: sets.iter().map(|set| Set::new(set, &kinds, &order)).collect(),
+            sets,
             begins,
             kinds,
+            enough,
         }
     }
 
     /// The tokens there are; `None` for all. `left` records are to come, this one too.
+    #[inline(always)]
     pub(super) fn allowed<'a>(
-        &'a self,
+        &self,
         gates: &[f32],
         before: Option<usize>,
         progress: &[f32],
         left: u32,
-        some: &'a mut Vec<u32>,
+        found: &'a mut Found,
     ) -> Option<&'a [u32]> {
-        let given = gates[self.given] as usize;
+        let [seen, begun, over @ ..] = &progress[self.from..self.from + BEFORE_OVER + self.words]
+        else {
+            return None;
+        };
+        let [given, support, again] = [0, 1, 2].map(|at| gates[self.given + at]);
+        let (support, seen) = (support as usize, *seen as u32);
+        let enough = self.sets.get(support).map_or(0, |set| set.enough(set.all() & !seen));
+        let (times, other) = (*begun as u32 / 2, *begun as u32 % 2);
+        // The last token leaves open how often.
+        let more = self.again.map(|most| again >= most || (times as f32) < again);
+        let state = State {
+            before,
+            given: given as usize,
+            support,
+            seen,
+            more,
+            other: other > 0,
+            over,
+            left: left.min(enough.max(self.enough)),
+        };
+        let before = before.map_or(0, |before| 1 + before as u32);
+        let more = more.map_or(2, u32::from);
+        found.key.clear();
+        found.key.extend([before, given as u32, support as u32, seen]);
+        found.key.extend([more << 1 | other, state.left]);
+        found.key.extend(over.iter().map(|&word| word as u32));
+        let list = found.get(|tokens| self.find(&state, tokens));
+        debug_assert!({
+            let mut tokens = Vec::new();
+            let some = self.find(&State { left, ..state }, &mut tokens);
+            list == some.then_some(&tokens[..])
+        });
+        list
+    }
+
+    /// Finds them; whether that are some, not all.
+    fn find(&self, state: &State<'_>, tokens: &mut Vec<u32>) -> bool {
+        let &State { before, given, support, seen, more, other, over, left } = state;
         let list = match before {
             None => self.first.get(given),
             Some(before) => {
@@ -156,19 +268,11 @@ impl Joint {
             }
         };
         let list = list.filter(|list| !list.is_empty());
-        let support = gates[self.given + 1] as usize;
-        let kept = &progress[self.from..self.from + BEFORE_OVER + self.words];
-        let [seen, begun, over @ ..] = kept else {
-            return list.map(Vec::as_slice);
-        };
-        // Whether it begins anew once more: the last token leaves open how often.
-        let planned = self.again.map(|most| (gates[self.given + 2], most));
-        let (begun, other) = ((begun / 2.0).floor(), begun % 2.0 > 0.0);
-        let more = planned.map(|(again, most)| again >= most || begun < again);
         let is_over = |at: usize| {
             over.get(at / BITS).is_some_and(|word| *word as u32 >> (at % BITS) & 1 == 1)
         };
-        let set = self.sets.get(support).map(|set| (set, set.all() & !(*seen as u32)));
+        let from = tokens.len();
+        let set = self.sets.get(support).map(|set| (set, set.all() & !seen));
         // A set of which nothing may come does not count.
         for set in [set, None] {
             let is_plain = |rules: &&Rules| rules.keeps == Keeps::Nothing && !rules.must;
@@ -181,17 +285,17 @@ impl Joint {
                     !(rules.orderly && (ends || anew || is_over(at)))
                         && set.is_none_or(|set| self.is_of(set, at, left, *rules))
                 };
-                some.clear();
                 match list {
-                    Some(list) => some.extend(list.iter().copied().filter(fits)),
-                    None => some.extend((0..self.combinations.len() as u32).filter(fits)),
+                    Some(list) => tokens.extend(list.iter().copied().filter(fits)),
+                    None => tokens.extend((0..self.combinations.len() as u32).filter(fits)),
                 }
-                if !some.is_empty() {
-                    return Some(some);
+                if tokens.len() > from {
+                    return true;
                 }
             }
         }
-        list.map(Vec::as_slice)
+        tokens.extend(list.into_iter().flatten());
+        list.is_some()
     }
 
     /// Whether a combination is of a set, of which these have not been yet, and what the rules
@@ -219,7 +323,7 @@ impl Joint {
         let begins = self.begins.get(token as usize) == Some(&true);
         let begun = &mut progress[self.from + 1];
         // Beginning anew, or something else after a beginning.
-        if begins == (*begun % 2.0 > 0.0) {
+        if begins != (*begun as u32).is_multiple_of(2) {
             *begun += 1.0;
         }
         for (kept, over) in progress[self.from + BEFORE_OVER..].iter_mut().zip(over.unwrap_or(&[]))

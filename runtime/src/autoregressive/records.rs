@@ -10,7 +10,7 @@ use ns_model_format::codec::{Codec, TokensCodec};
 use ns_model_format::schema::packet_field;
 
 use super::head::{Known, RecordHead, STEERED_FROM, elapsed_us, room_us};
-use super::lanes::Draws;
+use super::sample::Draws;
 use super::tables::Tables;
 use super::{CLOCK, Dense, Recurrent, Widths};
 use crate::error::RuntimeError;
@@ -248,9 +248,13 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
             }
             let (records, _) = widths.plan(gates);
             clock[0] += 1.0;
-            let us = f64::from(clock[2]) + gap_us;
-            clock[1] += (us / 1e6).floor() as f32;
-            clock[2] = (us % 1e6) as f32;
+            let mut us = f64::from(clock[2]) + gap_us;
+            if us >= 1e6 {
+                let seconds = (us / 1e6).floor();
+                clock[1] += seconds as f32;
+                us = (us - seconds * 1e6).max(0.0);
+            }
+            clock[2] = us as f32;
             for (before, &token) in before.iter_mut().zip(&*tokens) {
                 *before = (token + 1) as f32;
             }

@@ -75,6 +75,12 @@ impl Set {
         ((1_u64 << self.kinds.len()) - 1) as u32
     }
 
+    /// So many records to come, the next one too, are as good as any more where these kinds
+    /// have not been yet.
+    pub(super) fn enough(&self, unseen: u32) -> u32 {
+        2 + unseen.count_ones() * self.furthest.max(1)
+    }
+
     /// Where in the set a kind is.
     pub(super) fn bit(&self, kind: Option<&u32>) -> Option<usize> {
         self.kinds.iter().position(|of| Some(of) == kind)

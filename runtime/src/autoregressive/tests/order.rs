@@ -1,7 +1,7 @@
 //! Which combinations a flow can have, after those that it has had and before its end.
 
 use super::*;
-use crate::autoregressive::joint::Joint;
+use crate::autoregressive::joint::{Found, Joint};
 use ns_model_format::autoregressive::{RecordSays, Says};
 
 /// Combinations of a connection: it begins, has data, closes, acknowledges, is reset.
@@ -61,8 +61,8 @@ fn allowed_as_planned(again: Option<f32>, sets: &[&[u32]], before: &[u32], left:
     let (joint, gates) = (connection(sets, again), [0.0, 0.0, again.unwrap_or(0.0)]);
     let mut progress = [0.0; 3];
     before.iter().for_each(|&token| joint.note(token, &gates, &mut progress));
-    let (last, mut some) = (before.last().map(|&token| token as usize), Vec::new());
-    joint.allowed(&gates, last, &progress, left, &mut some).unwrap().to_vec()
+    let (last, mut found) = (before.last().map(|&token| token as usize), Found::default());
+    joint.allowed(&gates, last, &progress, left, &mut found).unwrap().to_vec()
 }
 
 #[test]
