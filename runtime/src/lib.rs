@@ -92,6 +92,7 @@ mod form;
 pub mod generate;
 pub mod given;
 mod graphs;
+mod hashed;
 mod kernels;
 mod lane;
 mod live;

@@ -3,8 +3,7 @@
 //! Flows of a batch start at about the same time, and what is drawn first has few values,
 //! so that of many flows the first variables of the chain have the same networks' answer.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use crate::hashed::{HashedMap, hash};
 
 /// Rows grouped by what they are given.
 #[derive(Debug, Default)]
@@ -15,7 +14,7 @@ pub(super) struct Alike {
     firsts: Vec<usize>,
     /// What rows were given, group by group.
     given: Vec<f32>,
-    groups: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
+    groups: HashedMap<u32>,
 }
 
 impl Alike {
@@ -61,31 +60,6 @@ impl Alike {
         }
         self.rows.sort_unstable();
         (&self.firsts, &self.rows)
-    }
-}
-
-/// A hash of some numbers.
-#[inline(always)]
-pub(super) fn hash(numbers: impl Iterator<Item = u32>) -> u64 {
-    numbers.fold(0, |hash: u64, number| {
-        (hash.rotate_left(23) ^ u64::from(number)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
-    })
-}
-
-/// A hash that is one already.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Hashed(u64);
-
-impl Hasher for Hashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {}
-
-    fn write_u64(&mut self, hash: u64) {
-        // The map takes the low bits.
-        self.0 = hash ^ (hash >> 32);
     }
 }
 

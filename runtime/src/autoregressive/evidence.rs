@@ -1,12 +1,9 @@
 //! What flows of the same kind had, added to a variable's logits: for the tokens of one or two
 //! variables before it, some of its tokens and how much each gets.
 
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
-
 use ns_model_format::autoregressive::{MOST_EVIDENCE, Variable};
 
-use super::alike::Hashed;
+use crate::hashed::HashedMap;
 use crate::kernels::LANES;
 
 /// A context's lists.
@@ -24,7 +21,7 @@ pub(super) struct Context {
 enum Lists {
     /// Of all keys that there can be.
     All(Box<[[u32; 2]]>),
-    Few(HashMap<u64, [u32; 2], BuildHasherDefault<Hashed>>),
+    Few(HashedMap<[u32; 2]>),
 }
 
 /// So many keys lie in a list at most: looking one up there is one wait for memory, not two.

@@ -1,13 +1,10 @@
 //! Which of a joint head's combinations a record can have: what flows of its kind have, in
 //! an order in which flows have them.
 
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
-
 use ns_model_format::autoregressive::{Autoregressive, Head, RecordSays, Says};
 
-use super::alike::{Hashed, hash};
 use super::set::{Order, Set};
+use crate::hashed::{HashedMap, hash};
 
 /// Bits that a float32 keeps, which is what is kept of a flow.
 const BITS: usize = f32::MANTISSA_DIGITS as usize;
@@ -68,7 +65,7 @@ const MOST_REMEMBERED: usize = 1 << 18;
 /// ways on their way.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Found {
-    places: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
+    places: HashedMap<u32>,
     keys: Vec<u32>,
     /// Where each one's tokens begin and end; of all tokens, nothing.
     lists: Vec<Option<(u32, u32)>>,

@@ -1,8 +1,11 @@
 //! Which attributes recent flows have, so that no two flows are one by accident.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 
 use ns_model_format::Value;
+
+use crate::hashed::HashedMap;
 
 /// Flows that are remembered at most.
 const MOST: usize = 1 << 20;
@@ -12,14 +15,14 @@ pub(crate) struct Distinct {
     span_ns: u64,
     most: usize,
     /// How many of the flows have them.
-    seen: HashMap<u64, u32>,
+    seen: HashedMap<u32>,
     /// Starts and hashes, ascending in time.
     flows: VecDeque<(u64, u64)>,
 }
 
 impl Distinct {
     pub(crate) fn new(span_ns: u64) -> Distinct {
-        Distinct { span_ns, most: MOST, seen: HashMap::new(), flows: VecDeque::new() }
+        Distinct { span_ns, most: MOST, seen: HashedMap::default(), flows: VecDeque::new() }
     }
 
     /// Forgets flows that started a span before `now_ns`.
@@ -31,10 +34,10 @@ impl Distinct {
                 .is_some_and(|(start, _)| start.saturating_add(self.span_ns) <= now_ns)
         {
             let Some((_, hash)) = self.flows.pop_front() else { return };
-            if let Some(count) = self.seen.get_mut(&hash) {
-                *count -= 1;
-                if *count == 0 {
-                    self.seen.remove(&hash);
+            if let Entry::Occupied(mut count) = self.seen.entry(hash) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
                 }
             }
         }
@@ -42,9 +45,13 @@ impl Distinct {
 
     /// Takes attributes for a flow; whether no flow has them yet.
     pub(crate) fn claim(&mut self, hash: u64) -> bool {
-        let is_new = !self.seen.contains_key(&hash);
-        self.seen.entry(hash).or_insert(0);
-        is_new
+        match self.seen.entry(hash) {
+            Entry::Vacant(place) => {
+                place.insert(0);
+                true
+            }
+            Entry::Occupied(_) => false,
+        }
     }
 
     /// Remembers what a flow has, after [`Self::claim`]; in order of start.
