@@ -55,8 +55,9 @@ enum Binary {
 enum Operation {
     Gemm(View, Arc<Matrix>, Onto),
     /// The same onto a bias, with rows side by side: the buffer is `[inputs][LANES]`, then the
-    /// same of padded columns for each block of rows.
-    InLanes(View, Columns),
+    /// same of padded columns for each block of rows. What is multiplied goes through a ReLU
+    /// first, if that is all that there is before it.
+    InLanes(View, bool, Columns),
     Unary(Unary, View),
     Binary(Binary, View, View),
     /// Of so many columns each.
@@ -164,7 +165,20 @@ impl Program {
         }
         let numbers = LANES * (a.dim + TILE / LANES * Columns::padded(dim));
         buffers[buffer] = Buffer { stride: Columns::padded(dim), values: vec![0.0; numbers] };
-        last.operation = Operation::InLanes(*a, Columns::new(matrix, &bias));
+        let (mut a, columns) = (*a, Columns::new(matrix, &bias));
+        let relu = match &steps[..] {
+            [Step { operation: Operation::Unary(Unary::Relu, from), out }, _]
+                if a.buffer == *out =>
+            {
+                a = *from;
+                steps.remove(0);
+                true
+            }
+            _ => false,
+        };
+        if let Some(last) = steps.last_mut() {
+            last.operation = Operation::InLanes(a, relu, columns);
+        }
         true
     }
 
@@ -331,13 +345,13 @@ impl Step {
                 let Buffer { stride, values: a_values } = &before[a.buffer];
                 matrix.multiply(rows, (&a_values[a.at..], *stride), values);
             }
-            Operation::InLanes(a, columns) => {
+            Operation::InLanes(a, relu, columns) => {
                 let (spread, blocks) = values.as_chunks_mut().0.split_at_mut(a.dim);
                 for (first, out) in (0..rows).step_by(LANES).zip(blocks.chunks_exact_mut(*stride)) {
                     for lane in 0..LANES.min(rows - first) {
                         let row = of(a, first + lane);
                         for (spread, &value) in spread.iter_mut().zip(row) {
-                            spread[lane] = value;
+                            spread[lane] = if *relu && value < 0.0 { 0.0 } else { value };
                         }
                     }
                     columns.multiply(spread, out);
@@ -347,7 +361,7 @@ impl Step {
                 for (row, out) in out {
                     let a = of(a, row);
                     match unary {
-                        // NaN stays.
+                        // NaN stays, as in lanes.
                         Unary::Relu => each(a, out, |x| if x < 0.0 { 0.0 } else { x }),
                         Unary::Sigmoid => each(a, out, kernels::sigmoid),
                         Unary::Tanh => each(a, out, kernels::tanh),

@@ -15,7 +15,7 @@ use super::tables::Tables;
 use super::{CLOCK, Dense, Recurrent, Widths};
 use crate::error::RuntimeError;
 use crate::kernels::{sum, wide};
-use crate::program::{Lanes, RowsMut};
+use crate::program::{Lanes, Rows, RowsMut};
 use crate::stages::{Stage, timed};
 
 /// Gaps are steered by so much at most; by more where a flow would not end before the span.
@@ -56,7 +56,7 @@ pub(super) struct Records<G, S> {
     progress: Vec<f32>,
     /// Buckets of the records left and of the time left for a gap.
     buckets: Vec<(usize, usize)>,
-    /// `[rows, heads x E]`, the LSTM's.
+    /// `[rows, heads x E]`: what heads are given but for the tokens of those before.
     all: Vec<f32>,
     /// `[rows, heads]`.
     tokens: Vec<u32>,
@@ -132,18 +132,20 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
 
     /// Steps the LSTM, which is given the flow, the record before, what is left.
     fn begin(&mut self, gates: &[f32]) -> Result<(), RuntimeError> {
-        let Records { widths, tables, step, buckets, progress, all, .. } = self;
+        let Records { widths, tables, step, buckets, progress, all, rows, .. } = self;
         let Widths { lstm, heads, .. } = *widths;
-        buckets.clear();
-        all.clear();
+        let all_dim = heads * widths.head;
+        buckets.resize(*rows, (0, 0));
+        all.resize(*rows * all_dim, 0.0);
+        let buckets = Cell::from_mut(&mut buckets[..]).as_slice_of_cells();
         let progress = progress.chunks_exact(widths.progress());
-        let mut rows = gates.chunks_exact(widths.gates()).zip(progress);
+        let mut rows = gates.chunks_exact(widths.gates()).zip(progress).zip(buckets);
         let mut fill = |mut xs: RowsMut<'_>| {
             wide(
                 #[inline(always)]
                 || {
                     let mut terms = Vec::new();
-                    for (x, (gates, progress)) in xs.iter_mut().zip(&mut rows) {
+                    for (x, ((gates, progress), buckets)) in xs.iter_mut().zip(&mut rows) {
                         let (records, plan_us) = widths.plan(gates);
                         let (before, clock) = progress.split_at(heads);
                         let index = clock[0] as u32;
@@ -160,7 +162,22 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                         terms.push(tables.record_index.row(count_bucket(index)));
                         terms.push(tables.record_budget.row(budget));
                         sum(&terms, x);
-                        buckets.push((remaining, budget));
+                        buckets.set((remaining, budget));
+                    }
+                },
+            );
+        };
+        let alls = all.chunks_exact_mut(all_dim);
+        let mut rows = alls.zip(gates.chunks_exact(widths.gates())).zip(buckets);
+        let mut take = |heads: Rows<'_>| {
+            wide(
+                #[inline(always)]
+                || {
+                    for (heads, ((all, gates), buckets)) in heads.iter().zip(&mut rows) {
+                        let (remaining, budget) = buckets.get();
+                        let (remaining, budget) =
+                            (tables.head_remaining.row(remaining), tables.head_budget.row(budget));
+                        sum(&[heads, &gates[lstm..][..all_dim], remaining, budget], all);
                     }
                 },
             );
@@ -168,30 +185,26 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
         step.step(
             &[],
             |xs| timed(Stage::Inputs, || fill(xs)),
-            |heads| heads.iter().for_each(|row| all.extend_from_slice(row)),
+            |heads| timed(Stage::Inputs, || take(heads)),
         )
     }
 
     /// Draws one head's token for every row.
     fn draw(&mut self, at: usize, gates: &[f32], noise: &[f32]) -> Result<(), RuntimeError> {
-        let Records { widths, tables, heads, graphs, buckets, all, draws, progress, .. } = self;
+        let Records { widths, tables, heads, graphs, all, draws, progress, .. } = self;
         let (count, part) = (heads.len(), at * widths.head..(at + 1) * widths.head);
         let tokens = Cell::from_mut(&mut self.tokens[..]).as_slice_of_cells();
         let all = all.chunks_exact(count * widths.head);
-        let rows = all.zip(gates.chunks_exact(widths.gates()));
-        let mut rows = rows.zip(tokens.chunks_exact(count)).zip(&*buckets);
+        let mut rows = all.zip(tokens.chunks_exact(count));
         let fill = |mut heads: RowsMut<'_>| {
             wide(
                 #[inline(always)]
                 || {
                     let mut terms = Vec::new();
                     let rows = heads.iter_mut().zip(&mut rows);
-                    for (out, (((all, gates), tokens), &(remaining, budget))) in rows {
+                    for (out, (all, tokens)) in rows {
                         terms.clear();
                         terms.push(&all[part.clone()]);
-                        terms.push(&gates[widths.lstm..][part.clone()]);
-                        terms.push(&tables.head_remaining.row(remaining)[part.clone()]);
-                        terms.push(&tables.head_budget.row(budget)[part.clone()]);
                         for (table, token) in tables.heads[at].iter().zip(tokens) {
                             terms.push(table.row(token.get() as usize));
                         }
@@ -215,12 +228,13 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
     /// Writes the records, and moves every flow on.
     fn finish(&mut self, gates: &[f32], noise: &[f32]) {
         let Records { widths, heads, sources, out, .. } = self;
-        let count = heads.len();
-        out.clear();
+        let (count, out_dim) = (heads.len(), BEFORE_SAID + SAID * sources.len());
+        out.resize(self.rows * out_dim, 0.0);
         let progress = self.progress.chunks_exact_mut(widths.progress());
         let rows = self.tokens.chunks_exact_mut(count).zip(progress);
         let given = gates.chunks_exact(widths.gates()).zip(noise.chunks_exact(2 * count));
-        for ((tokens, progress), (gates, noise)) in rows.zip(given) {
+        let rows = rows.zip(given).zip(out.chunks_exact_mut(out_dim));
+        for (((tokens, progress), (gates, noise)), out) in rows {
             for (head, &token) in heads.iter().zip(&*tokens) {
                 if let Some(joint) = &head.joint {
                     joint.note(token, gates, progress);
@@ -258,11 +272,12 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
             for (before, &token) in before.iter_mut().zip(&*tokens) {
                 *before = (token + 1) as f32;
             }
-            out.extend([gap_us as f32, f32::from((clock[0] as u32) < records)]);
+            let (before_said, out) = out.split_at_mut(BEFORE_SAID);
+            before_said.copy_from_slice(&[gap_us as f32, f32::from((clock[0] as u32) < records)]);
             let direction = self.direction.as_ref();
             let direction =
                 direction.and_then(|(head, of)| of.get(tokens[*head] as usize)).copied();
-            for source in &*sources {
+            for (source, out) in sources.iter().zip(out.as_chunks_mut().0) {
                 let said: [f32; SAID] = match source {
                     Source::Head(at) => {
                         let (head, token) = (&heads[*at], tokens[*at] as usize);
@@ -295,7 +310,7 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                             .unwrap_or([0.0, MIDDLE, 0.0])
                     }
                 };
-                out.extend(said);
+                *out = said;
             }
         }
     }
