@@ -29,7 +29,7 @@ use ns_model_format::{Bundle, Schema};
 
 use crate::device::Device;
 use crate::error::RuntimeError;
-use crate::graphs::{Dense, DenseGraph, Loader, Recurrent, RecurrentGraph};
+use crate::graphs::{Dense, DenseGraph, InLanes, LanesGraph, Loader, Recurrent, RecurrentGraph};
 use crate::networks::Networks;
 use chain::Chain;
 pub(crate) use chain::forced_places;
@@ -116,21 +116,21 @@ impl Widths {
 }
 
 /// All graphs of a model.
-pub(crate) struct Graphs<G, S> {
+pub(crate) struct Graphs<L, G, S> {
     /// Each variable's; the first has none.
-    pub(crate) attributes: Vec<Option<G>>,
+    pub(crate) attributes: Vec<Option<L>>,
     pub(crate) context: G,
     pub(crate) step: S,
-    pub(crate) heads: Vec<G>,
+    pub(crate) heads: Vec<L>,
 }
 
 /// A model, ready to be run.
-pub(crate) struct AutoregressiveEngine<G, S> {
-    chain: Chain<G>,
-    records: Records<G, S>,
+pub(crate) struct AutoregressiveEngine<L, G, S> {
+    chain: Chain<L, G>,
+    records: Records<L, S>,
 }
 
-impl AutoregressiveEngine<DenseGraph, RecurrentGraph> {
+impl AutoregressiveEngine<LanesGraph, DenseGraph, RecurrentGraph> {
     /// Loads a bundle's graphs.
     ///
     /// # Errors
@@ -149,9 +149,10 @@ impl AutoregressiveEngine<DenseGraph, RecurrentGraph> {
         let logits = |size| Tensor::new("logits", size);
         let mut attribute = |variable: &Variable| {
             let file = variable.file.as_ref();
-            file.map(|file| loader.dense(file, std::slice::from_ref(&sum), &logits(variable.size)))
-                .map(|graph| graph.map(DenseGraph::in_lanes))
-                .transpose()
+            file.map(|file| {
+                loader.in_lanes(file, std::slice::from_ref(&sum), &logits(variable.size))
+            })
+            .transpose()
         };
         let graphs = Graphs {
             attributes: model.attributes.iter().map(&mut attribute).collect::<Result<_, _>>()?,
@@ -169,8 +170,9 @@ impl AutoregressiveEngine<DenseGraph, RecurrentGraph> {
             heads: model
                 .heads
                 .iter()
-                .map(|head| loader.dense(&head.file, std::slice::from_ref(&u), &logits(head.size)))
-                .map(|graph| graph.map(DenseGraph::in_lanes))
+                .map(|head| {
+                    loader.in_lanes(&head.file, std::slice::from_ref(&u), &logits(head.size))
+                })
                 .collect::<Result<_, _>>()?,
         };
         let manifest = bundle.manifest();
@@ -179,14 +181,14 @@ impl AutoregressiveEngine<DenseGraph, RecurrentGraph> {
     }
 }
 
-impl<G: Dense, S: Recurrent> AutoregressiveEngine<G, S> {
+impl<L: InLanes, G: Dense, S: Recurrent> AutoregressiveEngine<L, G, S> {
     /// `model` is one of a bundle that has been checked.
     pub(crate) fn new(
         model: &Autoregressive,
         schema: &Schema,
         span_ns: u64,
         tables: Arc<Tables>,
-        Graphs { attributes, context, step, heads }: Graphs<G, S>,
+        Graphs { attributes, context, step, heads }: Graphs<L, G, S>,
     ) -> Self {
         AutoregressiveEngine {
             chain: Chain::new(model, span_ns, tables.clone(), attributes, context),
@@ -196,13 +198,13 @@ impl<G: Dense, S: Recurrent> AutoregressiveEngine<G, S> {
 }
 
 #[cfg(test)]
-impl<G, S> AutoregressiveEngine<G, S> {
+impl<L, G, S> AutoregressiveEngine<L, G, S> {
     fn context(&mut self) -> &mut G {
         self.chain.context()
     }
 }
 
-impl<G: Dense, S: Recurrent> Networks for AutoregressiveEngine<G, S> {
+impl<L: InLanes, G: Dense, S: Recurrent> Networks for AutoregressiveEngine<L, G, S> {
     fn attributes(
         &mut self,
         rows: usize,

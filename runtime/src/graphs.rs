@@ -8,7 +8,7 @@ use ns_model_format::manifest::Tensor;
 use crate::device::Device;
 use crate::engine::{Graph, OnnxRuntime, StepGraph};
 use crate::error::RuntimeError;
-use crate::program::{Lanes, MOST_NUMBERS, Program, Rows, RowsMut};
+use crate::program::{Lanes, MOST_NUMBERS, Program, ProgramInLanes, Rows, RowsMut};
 
 /// A graph of one input and one output.
 pub(crate) trait Dense: Send + 'static {
@@ -20,15 +20,30 @@ pub(crate) trait Dense: Send + 'static {
         fill: impl FnMut(RowsMut<'_>),
         take: impl FnMut(Rows<'_>),
     ) -> Result<(), RuntimeError>;
+}
 
-    /// The same, but `take` is given rows side by side.
-    fn run_in_lanes(
+/// A graph of one input and one output, which is made side by side.
+pub(crate) trait InLanes: Send + 'static {
+    /// As [`Dense::run`], but `take` is given sixteen rows at a time.
+    fn run(
+        &mut self,
+        rows: usize,
+        fill: impl FnMut(RowsMut<'_>),
+        take: impl FnMut(Lanes<'_>),
+    ) -> Result<(), RuntimeError>;
+}
+
+/// A [`Dense`] graph as a [`InLanes`] one.
+pub(crate) struct Transposed<G>(pub(crate) G);
+
+impl<G: Dense> InLanes for Transposed<G> {
+    fn run(
         &mut self,
         rows: usize,
         fill: impl FnMut(RowsMut<'_>),
         mut take: impl FnMut(Lanes<'_>),
     ) -> Result<(), RuntimeError> {
-        self.run(rows, fill, |rows| rows.in_lanes(&mut take))
+        self.0.run(rows, fill, |rows| rows.in_lanes(&mut take))
     }
 }
 
@@ -53,8 +68,6 @@ pub(crate) trait Recurrent: Send + 'static {
 /// A graph of one output.
 pub(crate) enum DenseGraph {
     Own(Program),
-    /// One whose output is made side by side.
-    InLanes(Program),
     OnnxRuntime(Box<Library<Graph>>),
 }
 
@@ -123,6 +136,26 @@ impl<'a> Loader<'a> {
         Ok(DenseGraph::OnnxRuntime(Box::new(Library::new(graph, inputs, output))))
     }
 
+    /// The same, for sixteen rows at a time.
+    ///
+    /// # Errors
+    /// As those of [`Self::dense`].
+    pub(crate) fn in_lanes(
+        &mut self,
+        file: &str,
+        inputs: &[Tensor],
+        output: &Tensor,
+    ) -> Result<LanesGraph, RuntimeError> {
+        let graph = match self.dense(file, inputs, output)? {
+            DenseGraph::Own(program) => match ProgramInLanes::new(program, &mut self.budget) {
+                Ok(program) => return Ok(LanesGraph::Own(program)),
+                Err(program) => DenseGraph::Own(program),
+            },
+            graph => graph,
+        };
+        Ok(LanesGraph::Transposed(Transposed(graph)))
+    }
+
     /// `states` are the names before and after a step, and the width.
     ///
     /// # Errors
@@ -168,17 +201,6 @@ pub(crate) fn copy(from: &[f32], mut to: RowsMut<'_>) {
 }
 
 impl DenseGraph {
-    /// One that [`Dense::run_in_lanes`] is quick with.
-    pub(crate) fn in_lanes(self) -> DenseGraph {
-        match self {
-            DenseGraph::Own(mut program) => match program.put_in_lanes() {
-                true => DenseGraph::InLanes(program),
-                false => DenseGraph::Own(program),
-            },
-            other => other,
-        }
-    }
-
     /// Runs rows through whose inputs are given, `[rows, dim]` each, to `out [rows, dim]`.
     pub(crate) fn run_given(
         &mut self,
@@ -198,12 +220,6 @@ impl DenseGraph {
                 );
                 Ok(())
             }
-            DenseGraph::InLanes(_) => {
-                let [first] = inputs else { return Ok(()) };
-                out.clear();
-                let take = |rows: Rows<'_>| rows.iter().for_each(|row| out.extend_from_slice(row));
-                self.run(rows, |to| copy(first, to), take)
-            }
             DenseGraph::OnnxRuntime(library) => library.graph.run_into(rows, inputs, out),
         }
     }
@@ -218,10 +234,6 @@ impl Dense for DenseGraph {
     ) -> Result<(), RuntimeError> {
         match self {
             DenseGraph::Own(program) => program.run(rows, &[], fill, |outputs| take(outputs.of(0))),
-            DenseGraph::InLanes(program) => {
-                let mut rows_of = Vec::new();
-                program.run_in_lanes(rows, fill, |lanes| lanes.to_rows(&mut rows_of, &mut take));
-            }
             DenseGraph::OnnxRuntime(library) => {
                 library.fill(rows, fill);
                 let Library { graph, input, output, dims } = &mut **library;
@@ -231,19 +243,27 @@ impl Dense for DenseGraph {
         }
         Ok(())
     }
+}
 
-    fn run_in_lanes(
+/// A graph of one output, which is made side by side.
+pub(crate) enum LanesGraph {
+    Own(ProgramInLanes),
+    Transposed(Transposed<DenseGraph>),
+}
+
+impl InLanes for LanesGraph {
+    fn run(
         &mut self,
         rows: usize,
         fill: impl FnMut(RowsMut<'_>),
-        mut take: impl FnMut(Lanes<'_>),
+        take: impl FnMut(Lanes<'_>),
     ) -> Result<(), RuntimeError> {
         match self {
-            DenseGraph::InLanes(program) => {
-                program.run_in_lanes(rows, fill, take);
+            LanesGraph::Own(program) => {
+                program.run(rows, fill, take);
                 Ok(())
             }
-            other => other.run(rows, fill, |rows| rows.in_lanes(&mut take)),
+            LanesGraph::Transposed(graph) => graph.run(rows, fill, take),
         }
     }
 }

@@ -61,14 +61,10 @@ impl Matrix {
 
     /// A weight.
     fn at(&self, row: usize, column: usize) -> f32 {
-        let mut at = 0;
-        loop {
-            let columns = panel_width(at, self.width);
-            if column < at + columns {
-                return self.panels[at * self.inputs + row * columns + column - at];
-            }
-            at += columns;
-        }
+        // All panels but the last are as wide as the first.
+        let first = column - column % panel_width(0, usize::MAX);
+        let columns = panel_width(first, self.width);
+        self.panels[first * self.inputs + row * columns + column - first]
     }
 
     /// Adds `a @ self` to `out`, for `rows` rows and those that fill up the last block.
@@ -160,6 +156,11 @@ impl Columns {
         columns.next_multiple_of(TOGETHER)
     }
 
+    /// How many numbers are held for so many inputs and columns.
+    pub(crate) fn size(inputs: usize, columns: usize) -> usize {
+        (1 + inputs).saturating_mul(Columns::padded(columns))
+    }
+
     /// Of a matrix and as many columns as there are of the bias.
     pub(crate) fn new(matrix: &Matrix, bias: &[f32]) -> Columns {
         let columns = bias.len();
@@ -177,9 +178,9 @@ impl Columns {
     /// The product of rows, `[inputs][LANES]`, into `out`, `[padded columns][LANES]`.
     #[inline(always)]
     pub(crate) fn multiply(&self, rows: &[[f32; LANES]], out: &mut [[f32; LANES]]) {
-        let panels = self.together.chunks_exact(1 + self.inputs);
+        let (panels, is_wide) = (self.together.chunks_exact(1 + self.inputs), has_avx512());
         for (panel, out) in panels.zip(out.as_chunks_mut::<TOGETHER>().0) {
-            if has_avx512() {
+            if is_wide {
                 lanes::<0, TOGETHER>(rows, panel, out);
             } else {
                 lanes::<0, { TOGETHER / 2 }>(rows, panel, out);

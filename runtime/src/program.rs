@@ -146,61 +146,6 @@ impl Program {
         }
     }
 
-    /// Has what comes out lie in lanes, if there is one output and a product with a bias makes
-    /// it; whether it does.
-    pub(crate) fn put_in_lanes(&mut self) -> bool {
-        let Program { outputs, steps, buffers, .. } = self;
-        let (&mut [View { buffer, at: 0, dim }], Some(last)) = (&mut outputs[..], steps.last_mut())
-        else {
-            return false;
-        };
-        let Step { operation: Operation::Gemm(a, matrix, onto), out } = last else { return false };
-        let bias = match onto {
-            Onto::Nothing => vec![0.0; dim],
-            Onto::Bias(bias) if bias.len() == dim => std::mem::take(bias),
-            _ => return false,
-        };
-        if buffer != *out {
-            return false;
-        }
-        let numbers = LANES * (a.dim + TILE / LANES * Columns::padded(dim));
-        buffers[buffer] = Buffer { stride: Columns::padded(dim), values: vec![0.0; numbers] };
-        let (mut a, columns) = (*a, Columns::new(matrix, &bias));
-        let relu = match &steps[..] {
-            [Step { operation: Operation::Unary(Unary::Relu, from), out }, _]
-                if a.buffer == *out =>
-            {
-                a = *from;
-                steps.remove(0);
-                true
-            }
-            _ => false,
-        };
-        if let Some(last) = steps.last_mut() {
-            last.operation = Operation::InLanes(a, relu, columns);
-        }
-        true
-    }
-
-    /// As [`Self::run`], of a program that was put in lanes; `take` is given sixteen rows at a
-    /// time.
-    pub(crate) fn run_in_lanes(
-        &mut self,
-        rows: usize,
-        fill: impl FnMut(RowsMut<'_>),
-        mut take: impl FnMut(Lanes<'_>),
-    ) {
-        self.run(rows, &[], fill, |Outputs { first, rows, program }| {
-            let View { buffer, dim, .. } = program.outputs[0];
-            let Buffer { stride, values } = &program.buffers[buffer];
-            let values = values.as_chunks().0;
-            let blocks = values[values.len() - TILE / LANES * stride..].chunks_exact(*stride);
-            for (at, block) in (0..rows).step_by(LANES).zip(blocks) {
-                take(Lanes::new(first + at, LANES.min(rows - at), &block[..dim]));
-            }
-        });
-    }
-
     fn run_tile(&mut self, rows: usize) {
         let Program { steps, buffers, .. } = self;
         wide(
@@ -211,6 +156,71 @@ impl Program {
                 }
             },
         );
+    }
+}
+
+/// A program whose one output lies in lanes.
+#[derive(Clone, Debug)]
+pub(crate) struct ProgramInLanes(Program);
+
+impl ProgramInLanes {
+    /// Of a program of one output that a product onto a bias makes, or onto nothing, if the
+    /// budget has left what that needs; else the program as it was.
+    pub(crate) fn new(program: Program, budget: &mut usize) -> Result<ProgramInLanes, Program> {
+        let ([View { buffer, at: 0, dim }], Some(Step { operation, out })) =
+            (&program.outputs[..], program.steps.last())
+        else {
+            return Err(program);
+        };
+        let (&buffer, &dim) = (buffer, dim);
+        let Operation::Gemm(a, matrix, onto) = operation else { return Err(program) };
+        let bias = match onto {
+            Onto::Nothing => vec![0.0; dim],
+            Onto::Bias(bias) => bias.clone(),
+            Onto::Value(_) => return Err(program),
+        };
+        let (stride, mut a) = (Columns::padded(dim), *a);
+        let numbers = LANES * (a.dim + TILE / LANES * stride);
+        let left = budget.checked_sub(numbers.saturating_add(Columns::size(a.dim, dim)));
+        let (Some(left), true) = (left, buffer == *out && bias.len() == dim) else {
+            return Err(program);
+        };
+        *budget = left;
+        let columns = Columns::new(matrix, &bias);
+        let relu = match &program.steps[..] {
+            [Step { operation: Operation::Unary(Unary::Relu, from), out }, _]
+                if a.buffer == *out =>
+            {
+                a = View { at: from.at + a.at, buffer: from.buffer, ..a };
+                true
+            }
+            _ => false,
+        };
+        let mut program = program;
+        program.steps.drain(..usize::from(relu));
+        program.buffers[buffer] = Buffer { stride, values: vec![0.0; numbers] };
+        if let Some(last) = program.steps.last_mut() {
+            last.operation = Operation::InLanes(a, relu, columns);
+        }
+        Ok(ProgramInLanes(program))
+    }
+
+    /// As [`Program::run`]; `take` is given sixteen rows at a time.
+    pub(crate) fn run(
+        &mut self,
+        rows: usize,
+        fill: impl FnMut(RowsMut<'_>),
+        mut take: impl FnMut(Lanes<'_>),
+    ) {
+        self.0.run(rows, &[], fill, |Outputs { first, rows, program }| {
+            let View { buffer, dim, .. } = program.outputs[0];
+            let Buffer { stride, values } = &program.buffers[buffer];
+            let values = values.as_chunks().0;
+            let blocks = values[values.len() - TILE / LANES * stride..].chunks_exact(*stride);
+            for (at, block) in (0..rows).step_by(LANES).zip(blocks) {
+                take(Lanes::new(first + at, LANES.min(rows - at), &block[..dim]));
+            }
+        });
     }
 }
 
@@ -313,15 +323,6 @@ pub(crate) struct Lanes<'a> {
 impl<'a> Lanes<'a> {
     fn new(first: usize, rows: usize, columns: &'a [[f32; LANES]]) -> Lanes<'a> {
         Lanes { first, rows, columns }
-    }
-
-    /// The rows one after the other.
-    pub(crate) fn to_rows(self, rows: &mut Vec<f32>, take: impl FnOnce(Rows<'_>)) {
-        rows.clear();
-        for lane in 0..self.rows {
-            rows.extend(self.columns.iter().map(|column| column[lane]));
-        }
-        take(Rows { first: self.first, ..Rows::new(self.columns.len(), rows) });
     }
 }
 

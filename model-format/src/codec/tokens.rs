@@ -316,6 +316,13 @@ impl TokensCodec {
         }
     }
 
+    /// The smallest and the largest number that a token says, not rounded, at places that are
+    /// float32 below 1.
+    #[must_use]
+    pub fn ends(&self, token: u32) -> [f64; 2] {
+        [0.0, 1.0_f32.next_down()].map(|within| self.number_at(token, within.into()))
+    }
+
     /// The smallest and the largest number that tokens say; nothing is outside of the range of
     /// what are no numbers.
     #[must_use]

@@ -1,4 +1,4 @@
-//! Rows that a network would be given the same for: computed once.
+//! Rows that a network would be given the same for: computed once, where there are many.
 //!
 //! Flows of a batch start at about the same time, and what is drawn first has few values,
 //! so that of many flows the first variables of the chain have the same networks' answer.

@@ -13,18 +13,18 @@ use super::sample::Draws;
 use super::tables::Tables;
 use super::turn::{Limits, Turn, is_duration};
 use super::wish::Wish;
-use super::{Dense, Widths};
+use super::{Dense, InLanes, Widths};
 use crate::error::RuntimeError;
 use crate::kernels::{self, LANES, wide};
 use crate::program::{Lanes, RowsMut};
 use crate::stages::{Stage, timed};
 
 /// A variable and its graph.
-struct Link<G> {
+struct Link<L> {
     size: usize,
     applies: Option<Applies>,
     parents: Vec<usize>,
-    graph: Option<G>,
+    graph: Option<L>,
     /// Where in the condition its token may be given.
     forced: Option<usize>,
     /// What may tell its token, and that token by the other's.
@@ -34,8 +34,8 @@ struct Link<G> {
     limits: Limits,
 }
 
-pub(super) struct Chain<G> {
-    links: Vec<Link<G>>,
+pub(super) struct Chain<L, G> {
+    links: Vec<Link<L>>,
     context: G,
     tables: Arc<Tables>,
     widths: Widths,
@@ -88,19 +88,19 @@ fn given_pair(pairs: &[[u32; 2]], tokens: [f32; 2]) -> Option<f32> {
     given.then(|| pairs.binary_search(&pair).unwrap_or(pairs.len()) as f32)
 }
 
-impl<G: Dense> Chain<G> {
+impl<L: InLanes, G: Dense> Chain<L, G> {
     pub(super) fn new(
         model: &Autoregressive,
         span_ns: u64,
         tables: Arc<Tables>,
-        graphs: Vec<Option<G>>,
+        graphs: Vec<Option<L>>,
         context: G,
-    ) -> Chain<G> {
+    ) -> Chain<L, G> {
         let places = forced_places(model);
         let forced =
             |at: usize| places.iter().position(|&(_, _, place)| place == at).map(|place| 1 + place);
         let variables = || model.attributes.iter().enumerate();
-        let link = |((at, variable), graph): ((usize, &Variable), Option<G>)| Link {
+        let link = |((at, variable), graph): ((usize, &Variable), Option<L>)| Link {
             size: variable.size,
             applies: variable.applies,
             parents: variable.parents.clone(),
@@ -350,7 +350,7 @@ impl<G: Dense> Chain<G> {
                 },
             );
         };
-        graph.run_in_lanes(firsts.len(), fill, |lanes| {
+        graph.run(firsts.len(), fill, |lanes| {
             timed(Stage::AttributeTokens, || sample(lanes));
         })?;
         for (&(_, row), &token) in members.iter().zip(&*drawn) {
@@ -418,7 +418,7 @@ impl<G: Dense> Chain<G> {
 }
 
 #[cfg(test)]
-impl<G> Chain<G> {
+impl<L, G> Chain<L, G> {
     pub(super) fn context(&mut self) -> &mut G {
         &mut self.context
     }

@@ -6,7 +6,7 @@ use ns_model_format::autoregressive::{Autoregressive, Head, RecordSays};
 use ns_model_format::codec::TokensCodec;
 
 use super::joint::{self, Found, Joint};
-use super::sample::{self, Draws, NotWith, Rows, Rules};
+use super::sample::{self, Draws, LaneSet, NotWith, Rules};
 use super::{SAID, Widths};
 use crate::kernels::LANES;
 use crate::program::Lanes;
@@ -30,7 +30,7 @@ pub(super) struct RecordHead {
     at: usize,
     pub(super) size: usize,
     pub(super) joint: Option<Joint>,
-    /// What that allows.
+    /// What that was found to allow.
     found: RefCell<Found>,
     /// What its last tokens add to the value before.
     pub(super) steps: Vec<f32>,
@@ -47,6 +47,7 @@ impl RecordHead {
         let widths = Widths::of(model);
         let (mut given, mut places) = (widths.given(), widths.joints_from());
         let mut stepping = widths.steps_from();
+        let joints = model.heads.iter().filter(|head| joint::is_joint(head)).count();
         let head = |(at, head): (usize, &Head)| {
             let joint = joint::is_joint(head).then(|| Joint::new(model, at, given, places));
             given += if joint.is_some() { joint::GIVEN } else { 0 };
@@ -65,7 +66,7 @@ impl RecordHead {
                 at,
                 size: head.size,
                 joint,
-                found: RefCell::default(),
+                found: RefCell::new(Found::new(joints)),
                 steps,
                 kept,
                 absent: absent.collect(),
@@ -88,7 +89,7 @@ impl RecordHead {
         for (row, at) in (first..).zip(&mut uniforms[..rows]) {
             *at = uniform(row);
         }
-        draws.limit(logits, sample::first(rows), &Records { head: self, known, first });
+        draws.limit(logits, sample::first(rows), &DrawnRecords { head: self, known, first });
         draws.sum();
         for (row, &token) in (first..).zip(&draws.place(&uniforms)[..rows]) {
             known.tokens(row)[self.at].set(token);
@@ -97,21 +98,21 @@ impl RecordHead {
 }
 
 /// Records that draw a head's token at once.
-struct Records<'a> {
+struct DrawnRecords<'a> {
     head: &'a RecordHead,
     known: &'a Known<'a>,
     first: usize,
 }
 
-impl Rules for Records<'_> {
+impl Rules for DrawnRecords<'_> {
     #[inline(always)]
-    fn always(&self, rows: Rows, draws: &mut Draws) {
-        let Records { head, known, first } = *self;
+    fn always(&self, rows: LaneSet, draws: &mut Draws) {
+        let DrawnRecords { head, known, first } = *self;
         let (mut begin, mut found) = (0, head.found.borrow_mut());
-        for lane in sample::each(rows) {
+        for lane in sample::lanes(rows) {
             let (gates, progress) = (known.gates(first + lane), known.progress(first + lane));
             let index = progress[known.widths.clock()] as u32;
-            begin |= Rows::from(index == 0) << lane;
+            begin |= LaneSet::from(index == 0) << lane;
             let Some(joint) = &head.joint else { continue };
             let before = (index > 0).then(|| (progress[head.at] as usize).saturating_sub(1));
             let left = known.widths.plan(gates).0.saturating_sub(index);
@@ -128,15 +129,15 @@ impl Rules for Records<'_> {
     }
 
     #[inline(always)]
-    fn take(&self, rule: usize, rows: Rows, draws: &mut Draws) {
-        let Records { head, known, first } = *self;
+    fn take(&self, rule: usize, rows: LaneSet, draws: &mut Draws) {
+        let DrawnRecords { head, known, first } = *self;
         if let Some((before, not_with)) = head.absent.get(rule) {
             let token_of = |lane: usize| known.tokens(first + lane)[*before].get() as usize;
             return draws.take_without(not_with, rows, token_of);
         }
         // No gap ends after the span.
         let [(_, longest_us), .., (_, shortest_us)] = head.longest[..] else { return };
-        for lane in sample::each(rows) {
+        for lane in sample::lanes(rows) {
             let room_us = known.room_us(first + lane);
             if longest_us > room_us && shortest_us <= room_us {
                 let long = head.longest.iter().take_while(|(_, us)| *us > room_us);

@@ -58,13 +58,18 @@ pub(super) struct Joint {
     enough: u32,
 }
 
-/// Numbers that lists are remembered with, of keys and tokens: 1 MiB.
+/// Numbers that all heads of a worker remember lists with: 1 MiB.
 const MOST_REMEMBERED: usize = 1 << 18;
+/// Numbers that one takes beside its key and tokens: where these are, twice in the map, which
+/// may be half empty.
+const BESIDE: usize = 12;
 
-/// What a record's combination depends on, and which there were found to be: flows are few
-/// ways on their way.
-#[derive(Clone, Debug, Default)]
+/// Which combinations there were found to be, by all that a record's depend on: most flows
+/// take one of a few ways.
+#[derive(Clone, Debug)]
 pub(super) struct Found {
+    /// Numbers that may be held.
+    most: usize,
     places: HashedMap<u32>,
     keys: Vec<u32>,
     /// Where each one's tokens begin and end; of all tokens, nothing.
@@ -74,6 +79,18 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// Of one of so many heads.
+    pub(super) fn new(heads: usize) -> Found {
+        Found {
+            most: MOST_REMEMBERED / heads.max(1),
+            places: HashedMap::default(),
+            keys: Vec::new(),
+            lists: Vec::new(),
+            tokens: Vec::new(),
+            key: Vec::new(),
+        }
+    }
+
     /// The tokens for a key, found by `find` if they were not before.
     #[inline(always)]
     fn get(&mut self, find: impl FnOnce(&mut Vec<u32>) -> bool) -> Option<&[u32]> {
@@ -90,7 +107,7 @@ impl Found {
 
     #[cold]
     fn find(&mut self, hash: u64, find: impl FnOnce(&mut Vec<u32>) -> bool) -> u32 {
-        if self.keys.len() + self.tokens.len() > MOST_REMEMBERED {
+        if self.keys.len() + self.tokens.len() + BESIDE * self.lists.len() > self.most {
             self.places.clear();
             self.keys.clear();
             self.lists.clear();
@@ -254,7 +271,7 @@ impl Joint {
         list
     }
 
-    /// Finds them; whether that are some, not all.
+    /// Adds them to `tokens`; or nothing and `false`, if there are all.
     fn find(&self, state: &State<'_>, tokens: &mut Vec<u32>) -> bool {
         let &State { before, given, support, seen, more, other, over, left } = state;
         let list = match before {

@@ -12,7 +12,7 @@ use ns_model_format::schema::packet_field;
 use super::head::{Known, RecordHead, STEERED_FROM, elapsed_us, room_us};
 use super::sample::Draws;
 use super::tables::Tables;
-use super::{CLOCK, Dense, Recurrent, Widths};
+use super::{CLOCK, InLanes, Recurrent, Widths};
 use crate::error::RuntimeError;
 use crate::kernels::{sum, wide};
 use crate::program::{Lanes, Rows, RowsMut};
@@ -40,12 +40,12 @@ enum Source {
     Constant(Vec<(Option<u8>, usize)>, usize),
 }
 
-pub(super) struct Records<G, S> {
+pub(super) struct Records<L, S> {
     tables: Arc<Tables>,
     step: S,
     heads: Vec<RecordHead>,
     /// The heads'.
-    graphs: Vec<G>,
+    graphs: Vec<L>,
     widths: Widths,
     gap: TokensCodec,
     sources: Vec<Source>,
@@ -64,14 +64,14 @@ pub(super) struct Records<G, S> {
     out: Vec<f32>,
 }
 
-impl<G: Dense, S: Recurrent> Records<G, S> {
+impl<L: InLanes, S: Recurrent> Records<L, S> {
     pub(super) fn new(
         model: &Autoregressive,
         schema: &Schema,
         tables: Arc<Tables>,
         step: S,
-        graphs: Vec<G>,
-    ) -> Records<G, S> {
+        graphs: Vec<L>,
+    ) -> Records<L, S> {
         let widths = Widths::of(model);
         let gap = model.heads.iter().find_map(|head| match &head.says {
             RecordSays::Gap { tokens } => Some(tokens.clone()),
@@ -220,7 +220,7 @@ impl<G: Dense, S: Recurrent> Records<G, S> {
                 || head.draw(&known, logits, |row| noise[2 * (row * count + at)], draws),
             );
         };
-        graphs[at].run_in_lanes(self.rows, fill, |logits| {
+        graphs[at].run(self.rows, fill, |logits| {
             timed(Stage::RecordTokens, || sample(logits));
         })
     }

@@ -9,17 +9,17 @@ use ns_model_format::autoregressive::UNSEEN;
 use crate::kernels::{LANES, exp};
 
 /// Some of sixteen rows, as bits.
-pub(super) type Rows = u16;
-const _: () = assert!(Rows::BITS as usize == LANES);
+pub(super) type LaneSet = u16;
+const _: () = assert!(LaneSet::BITS as usize == LANES);
 
 /// The first so many rows.
-pub(super) fn first(rows: usize) -> Rows {
-    Rows::MAX >> (LANES - rows)
+pub(super) fn first(rows: usize) -> LaneSet {
+    LaneSet::MAX >> (LANES - rows)
 }
 
 /// The rows of some, one after the other.
 #[inline(always)]
-pub(super) fn each(mut rows: Rows) -> impl Iterator<Item = usize> {
+pub(super) fn lanes(mut rows: LaneSet) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let lane = rows.trailing_zeros() as usize;
         rows &= rows.wrapping_sub(1);
@@ -38,9 +38,9 @@ const FOUR: [[u32; 4]; 16] = {
     all
 };
 
-/// Rows as masks.
+/// LaneSet as masks.
 #[inline(always)]
-fn spread(rows: Rows) -> [u32; LANES] {
+fn masks(rows: LaneSet) -> [u32; LANES] {
     let mut all = [0; LANES];
     for (four, all) in all.as_chunks_mut().0.iter_mut().enumerate() {
         *all = FOUR[usize::from(rows >> (4 * four)) & 15];
@@ -95,20 +95,20 @@ fn larger(one: f32, other: f32) -> f32 {
 /// What rows cannot have.
 pub(super) trait Rules {
     /// Takes from rows what they can never have, but not all.
-    fn always(&self, rows: Rows, draws: &mut Draws);
+    fn always(&self, rows: LaneSet, draws: &mut Draws);
 
     /// How many rules there are that count unless they leave a row nothing.
     fn count(&self) -> usize;
 
     /// Takes from rows what a rule does.
-    fn take(&self, rule: usize, rows: Rows, draws: &mut Draws);
+    fn take(&self, rule: usize, rows: LaneSet, draws: &mut Draws);
 }
 
 /// What is drawn from, and how. One for all: it keeps the memory.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Draws {
     /// Token by token, the rows that cannot have it. Filled up to whole sixteens.
-    taken: Vec<Rows>,
+    taken: Vec<LaneSet>,
     tokens: usize,
     /// Each row's largest logit, and the sum of its weights.
     most: [f32; LANES],
@@ -120,7 +120,7 @@ pub(super) struct Draws {
 impl Draws {
     /// Begins with the logits of rows, and takes from them what rules do.
     #[inline(always)]
-    pub(super) fn limit(&mut self, logits: &[[f32; LANES]], rows: Rows, rules: &impl Rules) {
+    pub(super) fn limit(&mut self, logits: &[[f32; LANES]], rows: LaneSet, rules: &impl Rules) {
         self.begin(logits.len());
         rules.always(rows, self);
         for rule in 0..rules.count() {
@@ -128,7 +128,7 @@ impl Draws {
         }
         let none = self.look(logits) & rows;
         if none != 0 {
-            each(none).for_each(|lane| self.mend(logits, lane, rules));
+            lanes(none).for_each(|lane| self.mend(logits, lane, rules));
             self.look(logits);
         }
     }
@@ -154,7 +154,7 @@ impl Draws {
 
     /// Takes tokens from some rows.
     #[inline(always)]
-    pub(super) fn take(&mut self, tokens: impl IntoIterator<Item = usize>, rows: Rows) {
+    pub(super) fn take(&mut self, tokens: impl IntoIterator<Item = usize>, rows: LaneSet) {
         for token in tokens {
             self.taken[token] |= rows;
         }
@@ -165,14 +165,14 @@ impl Draws {
     pub(super) fn take_without(
         &mut self,
         not_with: &NotWith,
-        mut rows: Rows,
+        mut rows: LaneSet,
         token_of: impl Fn(usize) -> usize,
     ) {
-        while let Some(lane) = each(rows).next() {
+        while let Some(lane) = lanes(rows).next() {
             let token = token_of(lane);
             let mut same = 0;
-            for lane in each(rows) {
-                same |= Rows::from(token_of(lane) == token) << lane;
+            for lane in lanes(rows) {
+                same |= LaneSet::from(token_of(lane) == token) << lane;
             }
             self.take_with(not_with, token, same);
             rows &= !same;
@@ -180,7 +180,7 @@ impl Draws {
     }
 
     #[inline(always)]
-    fn take_with(&mut self, not_with: &NotWith, token: usize, rows: Rows) {
+    fn take_with(&mut self, not_with: &NotWith, token: usize, rows: LaneSet) {
         let sixteens = self.taken.as_chunks_mut::<SIXTEEN>().0;
         for &Sixteen { at, bits } in not_with.of(token) {
             let Some(taken) = sixteens.get_mut(at as usize) else { continue };
@@ -192,12 +192,12 @@ impl Draws {
 
     /// Looks at the logits of what is left; the rows of which nothing is that a flow had.
     #[inline(always)]
-    pub(super) fn look(&mut self, logits: &[[f32; LANES]]) -> Rows {
+    pub(super) fn look(&mut self, logits: &[[f32; LANES]]) -> LaneSet {
         let mut most = [f32::NEG_INFINITY; LANES];
         self.left.resize(logits.len(), most);
         for ((left, logits), &taken) in self.left.iter_mut().zip(logits).zip(&self.taken) {
             let mut these = *logits;
-            let taken = spread(taken);
+            let taken = masks(taken);
             for lane in 0..LANES {
                 let logit = these[lane].to_bits() & !taken[lane];
                 these[lane] = f32::from_bits(logit | taken[lane] & f32::NEG_INFINITY.to_bits());
@@ -208,7 +208,7 @@ impl Draws {
         self.most = most;
         let mut none = 0;
         for (lane, &most) in most.iter().enumerate() {
-            none |= Rows::from(!is_left(most)) << lane;
+            none |= LaneSet::from(!is_left(most)) << lane;
         }
         none
     }
@@ -223,7 +223,8 @@ impl Draws {
         for rule in 0..rules.count() {
             let before = self.taken.clone();
             rules.take(rule, row, self);
-            if self.look(logits) & row != 0 {
+            let mut left = logits.iter().zip(&self.taken).filter(|(_, taken)| *taken & row == 0);
+            if !left.any(|(logits, _)| is_left(logits[lane])) {
                 self.taken = before;
             }
         }
@@ -235,7 +236,7 @@ impl Draws {
     }
 
     /// Lets rows have all tokens.
-    pub(super) fn free(&mut self, rows: Rows) {
+    pub(super) fn free(&mut self, rows: LaneSet) {
         self.taken.iter_mut().for_each(|taken| *taken &= !rows);
     }
 
@@ -301,7 +302,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: Rows = Rows::MAX;
+    const ALL: LaneSet = LaneSet::MAX;
 
     /// Logits of so many tokens, another row in every lane.
     fn logits(tokens: usize) -> Vec<[f32; LANES]> {
@@ -412,7 +413,7 @@ mod tests {
     struct Lists<'a>(&'a [&'a [usize]]);
 
     impl Rules for Lists<'_> {
-        fn always(&self, rows: Rows, draws: &mut Draws) {
+        fn always(&self, rows: LaneSet, draws: &mut Draws) {
             draws.take(self.0[0].iter().copied(), rows);
         }
 
@@ -420,7 +421,7 @@ mod tests {
             self.0.len() - 1
         }
 
-        fn take(&self, rule: usize, rows: Rows, draws: &mut Draws) {
+        fn take(&self, rule: usize, rows: LaneSet, draws: &mut Draws) {
             // Of odd rows alone.
             draws.take(self.0[1 + rule].iter().copied(), rows & 0xaaaa);
         }

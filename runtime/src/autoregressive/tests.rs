@@ -15,6 +15,7 @@ use super::*;
 use crate::describe::Description;
 use crate::generate::{GenerateOptions, start};
 use crate::given::GivenFlows;
+use crate::graphs::Transposed;
 use crate::program::{Rows, RowsMut};
 use crate::render::Event;
 use crate::testing::Echo;
@@ -105,13 +106,19 @@ fn variables_apply_where_the_manifest_says() {
 #[test]
 fn a_row_depends_on_itself_alone() {
     let bundle = bundle();
-    let condition = [0.3, -1.0, -1.0, -1.0, -1.0];
-    let (noise, mut all, mut one) = (uniforms(20 * 18), Vec::new(), Vec::new());
     let mut engine = fake(&bundle);
-    engine.attributes(20, &noise, &condition.repeat(20), &mut all).unwrap();
-    for (noise, row) in noise.chunks_exact(18).zip(all.chunks_exact(18)) {
-        engine.attributes(1, noise, &condition, &mut one).unwrap();
-        assert_eq!(one, row);
+    // Few that are alike, and many.
+    for (rows, starts) in [(20, 1), (300, 1), (300, 100)] {
+        let start = |row: usize| (row % starts) as f32 / 100.0 + 0.003;
+        let condition: Vec<f32> =
+            (0..rows).flat_map(|row| [start(row), -1.0, -1.0, -1.0, -1.0]).collect();
+        let (noise, mut all, mut one) = (uniforms(rows * 18), Vec::new(), Vec::new());
+        engine.attributes(rows, &noise, &condition, &mut all).unwrap();
+        let given = noise.chunks_exact(18).zip(condition.chunks_exact(5));
+        for ((noise, condition), row) in given.zip(all.chunks_exact(18)) {
+            engine.attributes(1, noise, condition, &mut one).unwrap();
+            assert_eq!(one, row);
+        }
     }
 }
 
@@ -426,10 +433,10 @@ fn broken_graphs_end_flows_all_the_same() {
     let widths = Widths::of(model);
     let tables = Tables::read(model, bundle.file(&model.tables).unwrap()).unwrap();
     let graphs = Graphs {
-        attributes: model.attributes.iter().map(|v| Some(Broken(v.size))).collect(),
+        attributes: model.attributes.iter().map(|v| Some(Transposed(Broken(v.size)))).collect(),
         context: Broken(widths.context()),
         step: FakeLstm { hidden: 3, heads_dim: 12, states: Default::default() },
-        heads: model.heads.iter().map(|head| Broken(head.size)).collect(),
+        heads: model.heads.iter().map(|head| Transposed(Broken(head.size))).collect(),
     };
     let engine =
         AutoregressiveEngine::new(model, &manifest.schema, SPAN_NS, Arc::new(tables), graphs);

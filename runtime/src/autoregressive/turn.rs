@@ -3,7 +3,7 @@
 use ns_model_format::autoregressive::{Absent, Autoregressive, Says, Variable};
 use ns_model_format::codec::TokensCodec;
 
-use super::sample::{self, Draws, NotWith, Rows, Rules};
+use super::sample::{self, Draws, LaneSet, NotWith, Rules};
 use super::wish::Wish;
 use crate::kernels::LANES;
 
@@ -73,9 +73,7 @@ fn among(model: &Autoregressive, at: usize) -> Option<(usize, Vec<Vec<u32>>)> {
 fn records_of(variable: &Variable) -> Vec<u32> {
     let tokens = 0..variable.size as u32;
     match &variable.says {
-        Says::Count { tokens: codec } => {
-            tokens.map(|token| codec.number_at(token, 1.0_f64.next_down()) as u32).collect()
-        }
+        Says::Count { tokens: codec } => tokens.map(|token| codec.ends(token)[1] as u32).collect(),
         // The last leaves it open.
         Says::Support { sets, .. } => sets.iter().map(|set| set.len() as u32).chain([0]).collect(),
         _ => Vec::new(),
@@ -138,7 +136,7 @@ impl<'a> Turn<'a> {
         logs: &mut [f64],
         drawn: &mut Vec<f32>,
     ) {
-        let flows = Flows { turn: self, rows };
+        let flows = DrawnFlows { turn: self, rows };
         draws.limit(logits, sample::first(rows.len()), &flows);
         draws.sum();
         let is_given = |&row: &usize| self.fixed[row] >= 0.0 || self.half_given(row).is_some();
@@ -157,7 +155,7 @@ impl<'a> Turn<'a> {
     #[inline(always)]
     fn draw_as_wished(
         &self,
-        flows: &Flows<'_>,
+        flows: &DrawnFlows<'_>,
         logits: &mut [[f32; LANES]],
         draws: &mut Draws,
         logs: &mut [f64],
@@ -177,6 +175,10 @@ impl<'a> Turn<'a> {
             }
             flows.take_unwished(lane, draws);
         }
+        if rows.iter().all(|&row| self.fixed[row] >= 0.0) {
+            drawn.extend(rows.iter().map(|&row| self.fixed[row]));
+            return;
+        }
         for (logits, bias) in logits.iter_mut().zip(wish.map_or(&[][..], Wish::bias)) {
             logits.iter_mut().for_each(|logit| *logit += bias);
         }
@@ -188,7 +190,8 @@ impl<'a> Turn<'a> {
         for (lane, &row) in rows.iter().enumerate() {
             uniforms[lane] = self.uniforms(row)[0];
             of_wished[lane] = draws.log_total(lane) - all[lane];
-            if wish.is_none() && !of_wished[lane].is_finite() {
+            let is_half_given = wish.is_none() && self.half_given(row).is_some();
+            if is_half_given && !of_wished[lane].is_finite() {
                 // Given all the same, as what is given in full is.
                 draws.free(1 << lane);
                 flows.always(1 << lane, draws);
@@ -218,12 +221,12 @@ impl<'a> Turn<'a> {
 }
 
 /// Flows that draw at once.
-struct Flows<'a> {
+struct DrawnFlows<'a> {
     turn: &'a Turn<'a>,
     rows: &'a [usize],
 }
 
-impl Flows<'_> {
+impl DrawnFlows<'_> {
     /// What one has drawn of a variable before.
     #[inline(always)]
     fn token(&self, lane: usize, variable: usize) -> usize {
@@ -232,8 +235,11 @@ impl Flows<'_> {
 
     /// Takes from a row what is not wished, or not of what it is given.
     fn take_unwished(&self, lane: usize, draws: &mut Draws) {
-        let Flows { turn, rows } = *self;
+        let DrawnFlows { turn, rows } = *self;
         let (half, before) = (turn.half_given(rows[lane]), turn.before(rows[lane]));
+        if turn.wish.is_none() && half.is_none() {
+            return;
+        }
         let is_unwished = |&token: &usize| {
             let is_of_pair = |(pairs, given): (&[[u32; 2]], _)| is_of_pair(pairs.get(token), given);
             let allows = |wish: &Wish| wish.allows(token as u32, before);
@@ -250,14 +256,14 @@ fn is_of_pair(pair: Option<&[u32; 2]>, given: [f32; 2]) -> bool {
     })
 }
 
-impl Rules for Flows<'_> {
+impl Rules for DrawnFlows<'_> {
     #[inline(always)]
-    fn always(&self, rows: Rows, draws: &mut Draws) {
+    fn always(&self, rows: LaneSet, draws: &mut Draws) {
         let Limits { at_least_us, latest_us, among, .. } = self.turn.limits;
         if among.is_none() && at_least_us.is_empty() {
             return;
         }
-        for lane in sample::each(rows) {
+        for lane in sample::lanes(rows) {
             let list =
                 among.as_ref().and_then(|(before, lists)| lists.get(self.token(lane, *before)));
             let position = f64::from(self.turn.condition(self.rows[lane])[0]);
@@ -279,7 +285,7 @@ impl Rules for Flows<'_> {
     }
 
     #[inline(always)]
-    fn take(&self, rule: usize, rows: Rows, draws: &mut Draws) {
+    fn take(&self, rule: usize, rows: LaneSet, draws: &mut Draws) {
         let (before, not_with) = &self.turn.limits.absent[rule];
         draws.take_without(not_with, rows, |lane| self.token(lane, *before));
     }

@@ -90,47 +90,84 @@ fn a_row_depends_on_itself_alone() {
     }
 }
 
+/// What a program in lanes makes, row by row.
+fn run_in_lanes(program: &mut ProgramInLanes, rows: usize, values: &[f32]) -> Vec<f32> {
+    let (mut found, mut next) = (Vec::new(), 0);
+    let dim = values.len() / rows;
+    let fill = |mut to: RowsMut<'_>| {
+        let from = values.chunks_exact(dim).skip(to.first);
+        to.iter_mut().zip(from).for_each(|(to, from)| to.copy_from_slice(from));
+    };
+    program.run(rows, fill, |lanes| {
+        assert_eq!(lanes.first, next);
+        next += lanes.rows;
+        let row = |lane: usize| lanes.columns.iter().map(move |column| column[lane]);
+        (0..lanes.rows).for_each(|lane| found.extend(row(lane)));
+    });
+    assert_eq!(next, rows);
+    found
+}
+
+/// Checks that a graph's rows are the same side by side.
+fn check_in_lanes(graph: &[u8], inputs: usize, columns: usize) {
+    let (a, out) = (tensors([("a", inputs)]), tensors([("out", columns)]));
+    let mut program = read(graph, &a, &out).unwrap();
+    let mut budget = MOST_NUMBERS;
+    let mut beside = ProgramInLanes::new(program.clone(), &mut budget).unwrap();
+    assert!(budget < MOST_NUMBERS);
+    for rows in [1, LANES, 2 * TILE + LANES + 3] {
+        let values = normals(rows * inputs);
+        let [expected] = &run(&mut program, rows, &[&values])[..] else { panic!() };
+        let found = run_in_lanes(&mut beside, rows, &values);
+        assert_eq!(&found, expected, "{inputs} {columns} {rows}");
+        // Rows that are turned.
+        let (mut turned, mut next) = (vec![f32::NAN; rows * columns], 0);
+        Rows::new(columns, expected).in_lanes(|lanes| {
+            assert_eq!(lanes.first, next);
+            next += lanes.rows;
+            for (at, column) in lanes.columns.iter().enumerate() {
+                for (row, value) in (lanes.first..next).zip(column) {
+                    turned[row * columns + at] = *value;
+                }
+            }
+        });
+        assert_eq!((next, &turned), (rows, expected));
+    }
+    assert!(ProgramInLanes::new(program, &mut { 10 }).is_err(), "beyond the budget");
+}
+
 #[test]
 fn rows_side_by_side_are_the_same_rows() {
     for (inputs, columns, bias) in [(1, 1, true), (24, 9, true), (7, 132, false), (24, 79, true)] {
         let writer = Writer::new(5).bias("b", columns).node("Relu", &["a"], "r");
         let graph = writer.gemm(("r", inputs), bias.then_some("b"), ("out", columns));
-        let graph = graph.finish(&[("a", inputs)], &[("out", columns)]);
-        let mut program = read(&graph, &tensors([("a", inputs)]), &tensors([("out", columns)]));
-        let program = program.as_mut().unwrap();
-        for rows in [1, LANES, TILE + LANES + 3] {
-            let values = normals(rows * inputs);
-            let [expected] = &run(program, rows, &[&values])[..] else { panic!() };
-            let mut beside = program.clone();
-            assert!(beside.put_in_lanes());
-            let (mut found, mut memory, mut next) = (Vec::new(), Vec::new(), 0);
-            let fill = |mut to: RowsMut<'_>| {
-                let from = values.chunks_exact(inputs).skip(to.first);
-                to.iter_mut().zip(from).for_each(|(to, from)| to.copy_from_slice(from));
-            };
-            beside.run_in_lanes(rows, fill, |lanes| {
-                assert_eq!(lanes.first, next);
-                next += lanes.rows;
-                lanes.to_rows(&mut memory, |rows| {
-                    assert_eq!(rows.first, lanes.first);
-                    // And back.
-                    rows.in_lanes(|again| {
-                        assert_eq!((again.first, again.rows), (lanes.first, lanes.rows));
-                        for (again, column) in again.columns.iter().zip(lanes.columns) {
-                            assert_eq!(again[..lanes.rows], column[..lanes.rows]);
-                        }
-                    });
-                    rows.iter().for_each(|row| found.extend_from_slice(row));
-                });
-            });
-            assert_eq!((next, &found), (rows, expected), "{inputs} {columns} {rows}");
-        }
+        check_in_lanes(&graph.finish(&[("a", inputs)], &[("out", columns)]), inputs, columns);
+    }
+    // More before the product, and nothing.
+    let finish = |writer: Writer| writer.finish(&[("a", 24)], &[("out", 13)]);
+    let deep = Writer::new(1).node("Relu", &["a"], "r").gemm(("r", 24), None, ("b", 30));
+    let deep = deep.node("Relu", &["b"], "c").gemm(("c", 30), None, ("out", 13));
+    check_in_lanes(&finish(deep), 24, 13);
+    check_in_lanes(&finish(Writer::new(1).gemm(("a", 24), None, ("out", 13))), 24, 13);
+    // Of a part of what there is.
+    for (part, dim) in [("one", 5), ("other", 19)] {
+        let parts = Writer::new(2).widths("parts", &[5, 19]).node("Relu", &["a"], "r");
+        let parts = parts.cut("r", "parts", &["one", "other"]).gemm((part, dim), None, ("out", 13));
+        check_in_lanes(&finish(parts), 24, 13);
+        let parts = Writer::new(2).widths("parts", &[5, 19]).cut("a", "parts", &["one", "other"]);
+        let parts = parts.node("Relu", &[part], "r").gemm(("r", dim), None, ("out", 13));
+        check_in_lanes(&finish(parts), 24, 13);
     }
     // What ends in anything else stays as it is.
-    let ends = Writer::new(1).node("Relu", &["a"], "out").finish(&[("a", 3)], &[("out", 3)]);
-    let (a, out) = (tensors([("a", 3)]), tensors([("out", 3)]));
-    assert!(!read(&ends, &a, &out).unwrap().put_in_lanes());
-    assert!(!lstm_program(5).put_in_lanes());
+    let (a, out) = (tensors([("a", 24)]), tensors([("out", 24)]));
+    let ends = Writer::new(1).node("Relu", &["a"], "out");
+    let ends = read(&ends.finish(&[("a", 24)], &[("out", 24)]), &a, &out).unwrap();
+    let cut = Writer::new(1).widths("parts", &[5, 19]).gemm(("a", 24), None, ("b", 24));
+    let cut = cut.cut("b", "parts", &["one", "out"]).finish(&[("a", 24)], &[("out", 19)]);
+    let cut = read(&cut, &a, &tensors([("out", 19)])).unwrap();
+    for program in [ends, cut, lstm_program(5)] {
+        assert!(ProgramInLanes::new(program, &mut { MOST_NUMBERS }).is_err());
+    }
 }
 
 #[test]

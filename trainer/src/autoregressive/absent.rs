@@ -86,8 +86,7 @@ struct Order {
 
 fn counts(variable: &Variable) -> Option<Vec<[f64; 2]>> {
     let Says::Count { tokens } = &variable.says else { return None };
-    let ends = |token| [0.0, 1.0_f64.next_down()].map(|within| tokens.number_at(token, within));
-    Some((0..variable.size as u32).map(ends).collect())
+    Some((0..variable.size as u32).map(|token| tokens.ends(token)).collect())
 }
 
 /// The order of a variable's tokens, if they have one.

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::TokenOptions;
 
+/// Bins whose end is more times as large as their beginning are halved.
+const WIDE: f64 = 4.0;
 /// A bin of the largest numbers is not cut if it holds fewer.
 const FEWEST_OF_TAIL: f64 = 4.0;
 
@@ -203,10 +205,18 @@ fn skipped(sorted: &[f64], edges: &[f64], values: &[f64], options: &TokenOptions
     edges.windows(2).flat_map(of_bin).copied().collect()
 }
 
-/// About `from` to the power of 1 - `within` times `to` to that of `within`: the same at both
-/// ends and in the middle, within 0.2% of it where `to` is twice `from`. Of operations that
-/// IEEE 754 rounds exactly, unlike a power: the same number everywhere.
-fn between_logs([from, to]: [f64; 2], within: f64) -> f64 {
+/// Nearly `from` to the power of 1 - `within` times `to` to that of `within`: within 1% of it, the
+/// same at both ends and in the middle. Of operations that IEEE 754 rounds exactly, unlike a power:
+/// the same number everywhere.
+fn between_logs([mut from, mut to]: [f64; 2], mut within: f64) -> f64 {
+    // What is far from one end is not near this: the half that it is in is looked at.
+    while to > WIDE * from {
+        let middle = from.sqrt() * to.sqrt();
+        (from, to, within) = match within < 0.5 {
+            true => (from, middle, 2.0 * within),
+            false => (middle, to, 2.0 * within - 1.0),
+        };
+    }
     let left = (to / from).sqrt() * (1.0 - within);
     from + (to - from) * (within / (left + within))
 }
@@ -233,4 +243,26 @@ fn among_others(skipped: &[i64], [from, to]: [f64; 2], within: f64) -> f64 {
         }
     }
     from + place + before as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_between_are_nearly_even_in_logarithm() {
+        for [from, to] in [[1.0, 1.5], [3.0, 12.0], [0.5, 70.0], [1.0, 7e7], [1e-300, 1e300]] {
+            let mut last = 0.0;
+            for at in 0..=1000 {
+                let within = f64::from(at) / 1000.0;
+                let found = between_logs([from, to], within);
+                let exact = (from.ln() * (1.0 - within) + to.ln() * within).exp();
+                assert!((found / exact - 1.0).abs() < 0.011, "{from} {to} {within}: {found}");
+                assert!(found > last && found <= to * (1.0 + 1e-12));
+                last = found;
+            }
+            assert_eq!(between_logs([from, to], 0.0), from);
+        }
+        assert!(between_logs([5e-324, f64::MAX], 0.7).is_finite());
+    }
 }

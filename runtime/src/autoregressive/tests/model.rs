@@ -13,6 +13,7 @@ use ns_model_format::{Column, Field, FieldKind};
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::super::*;
+use crate::graphs::Transposed;
 use crate::program::{Rows, RowsMut};
 use crate::testing;
 
@@ -338,7 +339,7 @@ impl Recurrent for FakeLstm {
     }
 }
 
-pub(super) type Fake = AutoregressiveEngine<FakeDense, FakeLstm>;
+pub(super) type Fake = AutoregressiveEngine<Transposed<FakeDense>, FakeDense, FakeLstm>;
 
 pub(super) fn fake(bundle: &Bundle) -> Fake {
     fake_of(bundle, &[])
@@ -360,12 +361,16 @@ pub(super) fn fake_of(bundle: &Bundle, only: &[(usize, Range<usize>)]) -> Fake {
                 v.file.as_ref()?;
                 let only = only.iter().find(|(of, _)| *of == at).map(|(_, only)| only.clone());
                 let dense = FakeDense::new(model.units, v.size);
-                Some(FakeDense { only: only.unwrap_or(0..v.size), ..dense })
+                Some(Transposed(FakeDense { only: only.unwrap_or(0..v.size), ..dense }))
             })
             .collect(),
         context: FakeDense::new(model.context, widths.context()),
         step: FakeLstm { hidden: model.hidden, heads_dim, states: Default::default() },
-        heads: model.heads.iter().map(|head| FakeDense::new(model.head, head.size)).collect(),
+        heads: model
+            .heads
+            .iter()
+            .map(|head| Transposed(FakeDense::new(model.head, head.size)))
+            .collect(),
     };
     AutoregressiveEngine::new(model, &manifest.schema, SPAN_NS, Arc::new(tables), graphs)
 }

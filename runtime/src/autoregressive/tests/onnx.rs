@@ -173,7 +173,7 @@ fn time_flows_and_records() {
     println!("{} records in {all:?}; {chain:?} a flow, {step:?} a record", events.len());
 }
 
-fn load(bundle: &Bundle) -> AutoregressiveEngine<DenseGraph, RecurrentGraph> {
+fn load(bundle: &Bundle) -> AutoregressiveEngine<LanesGraph, DenseGraph, RecurrentGraph> {
     let model = bundle.manifest().model.autoregressive.as_ref().unwrap();
     let tables = Tables::read(model, bundle.file(&model.tables).unwrap()).unwrap();
     AutoregressiveEngine::load(bundle, model, Arc::new(tables), None, Device::Cpu).unwrap()

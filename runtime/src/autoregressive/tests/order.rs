@@ -58,11 +58,46 @@ fn allowed_of(sets: &[&[u32]], before: &[u32], left: u32) -> Vec<u32> {
 
 /// In a flow that is to begin anew so often.
 fn allowed_as_planned(again: Option<f32>, sets: &[&[u32]], before: &[u32], left: u32) -> Vec<u32> {
-    let (joint, gates) = (connection(sets, again), [0.0, 0.0, again.unwrap_or(0.0)]);
-    let mut progress = [0.0; 3];
+    ask(&connection(sets, again), again, before, left, &mut Found::new(1))
+}
+
+fn ask(
+    joint: &Joint,
+    again: Option<f32>,
+    before: &[u32],
+    left: u32,
+    found: &mut Found,
+) -> Vec<u32> {
+    let (gates, mut progress) = ([0.0, 0.0, again.unwrap_or(0.0)], [0.0; 3]);
     before.iter().for_each(|&token| joint.note(token, &gates, &mut progress));
-    let (last, mut found) = (before.last().map(|&token| token as usize), Found::default());
-    joint.allowed(&gates, last, &progress, left, &mut found).unwrap().to_vec()
+    let last = before.last().map(|&token| token as usize);
+    joint.allowed(&gates, last, &progress, left, found).unwrap().to_vec()
+}
+
+#[test]
+fn what_is_remembered_is_what_is_found() {
+    let mut stream = Stream::new(2, Purpose::Steps, 0);
+    let mut below = |most: u32| (stream.uniform() * most as f32) as u32;
+    let sets: [&[&[u32]]; 2] = [&[], &[&[BEGIN, DATA, CLOSE, RESET]]];
+    for again in [None, Some(1.0)] {
+        for sets in sets {
+            let joint = connection(sets, again);
+            // One that keeps all, and one that has room for a few lists.
+            let (mut all, mut few) = (Found::new(1), Found::new(1 << 12));
+            for _ in 0..4_000 {
+                let before: Vec<u32> = (0..below(5)).map(|_| below(5)).collect();
+                let left = 1 + below(40);
+                let fresh = ask(&joint, again, &before, left, &mut Found::new(1));
+                for found in [&mut all, &mut few] {
+                    assert_eq!(ask(&joint, again, &before, left, found), fresh);
+                }
+                // More than enough is as good as enough.
+                if left == 40 {
+                    assert_eq!(ask(&joint, again, &before, u32::MAX, &mut all), fresh);
+                }
+            }
+        }
+    }
 }
 
 #[test]

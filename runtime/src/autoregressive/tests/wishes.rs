@@ -199,6 +199,46 @@ fn what_is_not_given_is_drawn_given_the_rest() {
 }
 
 #[test]
+fn a_flow_depends_on_itself_alone_whatever_others_are_given() {
+    for bundle in [bundle(), paired_bundle()] {
+        let mut lab = Lab::new(bundle);
+        let model = lab.bundle.manifest().model.autoregressive.clone().unwrap();
+        let given = Wishes::given(&model, &[true, true]);
+        let wished = plan(&lab.bundle, &["address=256-511"]);
+        for wishes in [&given, wished.wishes().unwrap()] {
+            // So few, so many that all sixteens are full, and none of another start.
+            for (flows, starts) in [(3, 4), (200, 4), (200, 1)] {
+                let tokens = [[-1.0; 4], [1.0, -1.0, -1.0, -1.0], [-1.0, 0.0, -1.0, -1.0]];
+                let tokens = tokens.iter().cycle().step_by(2);
+                let condition: Vec<f32> = (0..flows)
+                    .zip(tokens)
+                    .flat_map(|(flow, tokens)| {
+                        let position = ((flow % starts) as f32 + 0.5) / 4.0;
+                        std::iter::once(position).chain(*tokens)
+                    })
+                    .collect();
+                let noise = uniforms(flows * lab.width);
+                let mut draw = |noise: &[f32], condition: &[f32]| {
+                    let rule = Rule::Accept;
+                    let drafts = Drafts { each: 1, noise, condition, wishes, rule };
+                    let (mut rows, mut logs) = (Vec::new(), Vec::new());
+                    lab.engine.drafts(&drafts, &mut rows, &mut logs).unwrap();
+                    (rows, logs)
+                };
+                let (rows, logs) = draw(&noise, &condition);
+                assert!(flows < 9 || logs.iter().any(|log| *log < 0.0 && log.is_finite()));
+                let all = noise.chunks_exact(lab.width).zip(condition.chunks_exact(5));
+                for ((noise, condition), (row, log)) in
+                    all.zip(rows.chunks_exact(lab.width).zip(logs))
+                {
+                    assert_eq!(draw(noise, condition), (row.to_vec(), vec![log]));
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_rare_value_is_always_met() {
     let bundle = bundle();
     let conditions = vec!["address=12345".parse().unwrap(), "kind=30".parse().unwrap()];
