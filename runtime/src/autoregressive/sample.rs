@@ -38,7 +38,7 @@ const FOUR: [[u32; 4]; 16] = {
     all
 };
 
-/// LaneSet as masks.
+/// Rows as masks.
 #[inline(always)]
 fn masks(rows: LaneSet) -> [u32; LANES] {
     let mut all = [0; LANES];
