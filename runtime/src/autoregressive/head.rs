@@ -214,3 +214,44 @@ pub(super) fn room_us((records, plan_us): (u32, f64), span_us: f64, clock: &[f32
     let after = f64::from(records.saturating_sub(index + 1));
     left_us - after * (SHARE_LEFT * usual_us).min(left_us / (after + 1.0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::autoregressive::test_bundle;
+
+    #[test]
+    fn no_gap_ends_after_the_span() {
+        let bundle = test_bundle();
+        let model = bundle.manifest().model.autoregressive.clone().unwrap();
+        let (heads, widths) = (RecordHead::all(&model), Widths::of(&model));
+        let (gap, rows) = (heads.last().unwrap(), 3);
+        // Of three records in 100 us: a first one, and second ones with so much left of the span.
+        let left_us = [20.0, 1e9, 20.0];
+        let (mut gates, mut progress) =
+            (vec![0.0; rows * widths.gates()], vec![0.0; rows * widths.progress()]);
+        for row in 0..rows {
+            let plan = row * widths.gates() + widths.context();
+            gates[plan..plan + 3].copy_from_slice(&[3.0, 100.0, left_us[row]]);
+            progress[row * widths.progress() + widths.clock()] = f32::from(row > 0);
+        }
+        let tokens = vec![Cell::new(0); rows * heads.len()];
+        let known = Known { widths, gates: &gates, progress: &progress, tokens: &tokens };
+        let mut draws = Draws::default();
+        let logits = vec![[0.0; LANES]; gap.size];
+        let records = DrawnRecords { head: gap, known: &known, first: 0 };
+        draws.limit(&logits, sample::first(rows), &records);
+        let taken = |lane: usize| {
+            let is_taken = |(token, _): &&(usize, f64)| draws.is_taken(*token, lane);
+            gap.longest.iter().filter(is_taken).map(|(_, us)| *us).collect::<Vec<f64>>()
+        };
+        assert!(taken(0).is_empty() && taken(1).is_empty());
+        // Half of what is left is for the record after it, or a quarter of the usual gap.
+        let room_us = known.room_us(2);
+        assert_eq!(room_us, 20.0 - 10.0);
+        let late: Vec<f64> =
+            gap.longest.iter().map(|(_, us)| *us).filter(|us| *us > room_us).collect();
+        assert!(!late.is_empty() && late.len() < gap.size);
+        assert_eq!(taken(2), late);
+    }
+}
