@@ -33,7 +33,7 @@ pub(crate) trait InLanes: Send + 'static {
     ) -> Result<(), RuntimeError>;
 }
 
-/// A [`Dense`] graph as a [`InLanes`] one.
+/// A [`Dense`] graph as an [`InLanes`] one.
 pub(crate) struct Transposed<G>(pub(crate) G);
 
 impl<G: Dense> InLanes for Transposed<G> {

@@ -11,7 +11,7 @@ use super::drafts::{Drafts, Rule, Weighed};
 use super::joint;
 use super::sample::Draws;
 use super::tables::Tables;
-use super::turn::{Limits, Turn, is_duration};
+use super::turn::{DrawnFlows, Limits, Turn, is_duration};
 use super::wish::Wish;
 use super::{Dense, InLanes, Widths};
 use crate::error::RuntimeError;
@@ -214,14 +214,25 @@ impl<L: InLanes, G: Dense> Chain<L, G> {
         Weighed { width, each, rows: out, logs, sources }: &mut Weighed<'_>,
     ) -> Result<bool, RuntimeError> {
         let Chain { links, tables, alike, drawn, draws, evident, logits, lists, fixed, .. } = self;
-        let (count, wide_row, span_us) = (links.len(), self.condition_dim, self.span_us);
+        let (count, width) = (links.len(), *width);
         let Drafts { noise, condition, wishes, rule, .. } = *drafts;
-        let (width, each) = (*width, *each);
         let Link { size, applies, parents, graph, forced, told, pairs, limits } = &mut links[at];
         // What a row is given counts where rows are weighed, and so does what is wished.
         let weighs = rule != Rule::All && at <= wishes.last();
         let wish = wishes.of(at).filter(|wish| weighs && wish.is_any());
-        let uniforms_of = |source: u32| &noise[source as usize * width + 2 * at..][..2];
+        let turn = Turn {
+            at,
+            limits,
+            width,
+            noise,
+            sources,
+            conditions: condition,
+            condition_dim: self.condition_dim,
+            each: *each,
+            span_us: self.span_us,
+            pairs: pairs.as_ref().filter(|_| weighs).map(|(pairs, places)| (&pairs[..], *places)),
+            wish,
+        };
         alike.clear();
         fixed.clear();
         for (index, row) in out.chunks_exact_mut(width).enumerate() {
@@ -229,7 +240,7 @@ impl<L: InLanes, G: Dense> Chain<L, G> {
             if logs[index] == f64::NEG_INFINITY {
                 continue;
             }
-            let condition = &condition[index / each * wide_row..][..wide_row];
+            let condition = turn.condition(index);
             let applies = applies.is_none_or(|applies| {
                 (row[applies.variable] as u32 == applies.token) == applies.equal
             });
@@ -257,19 +268,15 @@ impl<L: InLanes, G: Dense> Chain<L, G> {
                     if let Some(wish) = wish {
                         let token = token as u32;
                         logs[index] += f64::from(wish.share_of(token)).ln();
-                        row[count + at] = wish.within(token, uniforms_of(sources[index])[1]);
+                        row[count + at] = wish.within(token, turn.uniforms(index)[1]);
                     }
                 }
                 (None, None) => alike.add(index, parents),
             }
         }
-        let is_half_given = |condition: &[f32]| {
-            let places = pairs.as_ref().filter(|_| weighs).map(|(_, places)| places);
-            places.is_some_and(|places| places.iter().any(|&at| condition[at] >= 0.0))
-        };
         let is_weighed = wish.is_some_and(Wish::is_condition)
             || fixed.iter().any(|&token| token >= 0.0)
-            || condition.chunks_exact(wide_row).any(is_half_given);
+            || (0..fixed.len()).any(|row| turn.half_given(row).is_some());
         let Some(graph) = graph.as_mut().filter(|_| !alike.is_empty()) else {
             return Ok(is_weighed);
         };
@@ -299,21 +306,6 @@ impl<L: InLanes, G: Dense> Chain<L, G> {
             lists.extend(contexts.iter().map(|context| context.find(row)));
         }
         drawn.clear();
-        let turn = Turn {
-            at,
-            limits,
-            tokens: out,
-            width,
-            noise,
-            sources,
-            conditions: condition,
-            condition_dim: wide_row,
-            each,
-            span_us,
-            fixed,
-            pairs: pairs.as_ref().filter(|_| weighs).map(|(pairs, places)| (&pairs[..], *places)),
-            wish,
-        };
         let mut sample = |Lanes { first, rows: groups, columns }: Lanes<'_>| {
             wide(
                 #[inline(always)]
@@ -345,7 +337,9 @@ impl<L: InLanes, G: Dense> Chain<L, G> {
                         } else {
                             &mut *evident
                         };
-                        turn.draw(&rows[..of_these.len()], logits, draws, logs, drawn);
+                        let rows = &rows[..of_these.len()];
+                        let flows = DrawnFlows { turn: &turn, tokens: out, fixed, rows };
+                        flows.draw(logits, draws, logs, drawn);
                     }
                 },
             );
@@ -357,8 +351,7 @@ impl<L: InLanes, G: Dense> Chain<L, G> {
             let row = row as usize;
             out[row * width + at] = token;
             if let Some(wish) = wish {
-                let uniform = uniforms_of(sources[row])[1];
-                out[row * width + count + at] = wish.within(token as u32, uniform);
+                out[row * width + count + at] = wish.within(token as u32, turn.uniforms(row)[1]);
             }
         }
         Ok(is_weighed)

@@ -84,8 +84,6 @@ fn records_of(variable: &Variable) -> Vec<u32> {
 pub(super) struct Turn<'a> {
     pub(super) at: usize,
     pub(super) limits: &'a Limits,
-    /// `[rows, 2 N]`.
-    pub(super) tokens: &'a [f32],
     /// How long a row of tokens, or of noise, is.
     pub(super) width: usize,
     /// `[rows, 2 N]`, and whose noise each row has.
@@ -96,8 +94,6 @@ pub(super) struct Turn<'a> {
     pub(super) condition_dim: usize,
     pub(super) each: usize,
     pub(super) span_us: f64,
-    /// The token that each row is given, -1 where none is.
-    pub(super) fixed: &'a [f32],
     /// Of pairs, where that weighs: them, and where in the condition the tokens of either field
     /// may be given.
     pub(super) pairs: Option<(&'a [[u32; 2]], [usize; 2])>,
@@ -105,13 +101,8 @@ pub(super) struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    fn condition(&self, row: usize) -> &'a [f32] {
+    pub(super) fn condition(&self, row: usize) -> &'a [f32] {
         &self.conditions[row / self.each * self.condition_dim..][..self.condition_dim]
-    }
-
-    /// A row's tokens of the variables before.
-    fn before(&self, row: usize) -> &'a [f32] {
-        &self.tokens[row * self.width..][..self.at]
     }
 
     /// For the token, and for the place within it.
@@ -120,32 +111,49 @@ impl<'a> Turn<'a> {
     }
 
     /// The pairs and a row's given tokens, if one of either field is.
-    fn half_given(&self, row: usize) -> Option<(&'a [[u32; 2]], [f32; 2])> {
+    pub(super) fn half_given(&self, row: usize) -> Option<(&'a [[u32; 2]], [f32; 2])> {
         let (pairs, places) = self.pairs?;
         let given = places.map(|at| self.condition(row)[at]);
         given.iter().any(|&token| token >= 0.0).then_some((pairs, given))
     }
+}
 
-    /// Draws the tokens of some rows, at most [`LANES`], of their logits.
+/// Flows that draw at once, at most [`LANES`].
+pub(super) struct DrawnFlows<'a> {
+    pub(super) turn: &'a Turn<'a>,
+    /// All flows' tokens, `[rows, 2 N]`, and the token that each row is given, -1 where none is.
+    pub(super) tokens: &'a [f32],
+    pub(super) fixed: &'a [f32],
+    /// Which of them these are.
+    pub(super) rows: &'a [usize],
+}
+
+impl DrawnFlows<'_> {
+    /// What one has drawn of the variables before.
+    #[inline(always)]
+    fn before(&self, lane: usize) -> &[f32] {
+        &self.tokens[self.rows[lane] * self.turn.width..][..self.turn.at]
+    }
+
+    /// Draws their tokens, of their logits.
     #[inline(always)]
     pub(super) fn draw(
         &self,
-        rows: &[usize],
         logits: &mut [[f32; LANES]],
         draws: &mut Draws,
         logs: &mut [f64],
         drawn: &mut Vec<f32>,
     ) {
-        let flows = DrawnFlows { turn: self, rows };
-        draws.limit(logits, sample::first(rows.len()), &flows);
+        let DrawnFlows { turn, rows, .. } = *self;
+        draws.limit(logits, sample::first(rows.len()), self);
         draws.sum();
-        let is_given = |&row: &usize| self.fixed[row] >= 0.0 || self.half_given(row).is_some();
-        if self.wish.is_some() || rows.iter().any(is_given) {
-            return self.draw_as_wished(&flows, logits, draws, logs, drawn);
+        let is_given = |&row: &usize| self.fixed[row] >= 0.0 || turn.half_given(row).is_some();
+        if turn.wish.is_some() || rows.iter().any(is_given) {
+            return self.draw_as_wished(logits, draws, logs, drawn);
         }
         let mut uniforms = [0.0; LANES];
         for (uniform, &row) in uniforms.iter_mut().zip(rows) {
-            *uniform = self.uniforms(row)[0];
+            *uniform = turn.uniforms(row)[0];
         }
         drawn.extend(draws.place(&uniforms)[..rows.len()].iter().map(|&token| token as f32));
     }
@@ -155,13 +163,13 @@ impl<'a> Turn<'a> {
     #[inline(always)]
     fn draw_as_wished(
         &self,
-        flows: &DrawnFlows<'_>,
         logits: &mut [[f32; LANES]],
         draws: &mut Draws,
         logs: &mut [f64],
         drawn: &mut Vec<f32>,
     ) {
-        let (rows, wish) = (flows.rows, self.wish);
+        let DrawnFlows { turn, rows, .. } = *self;
+        let wish = turn.wish;
         let mut all = [0.0; LANES];
         for (lane, &row) in rows.iter().enumerate() {
             all[lane] = draws.log_total(lane);
@@ -173,7 +181,7 @@ impl<'a> Turn<'a> {
                 // Given all the same.
                 logs[row] += log.max(LEAST_LOG);
             }
-            flows.take_unwished(lane, draws);
+            self.take_unwished(lane, draws);
         }
         if rows.iter().all(|&row| self.fixed[row] >= 0.0) {
             drawn.extend(rows.iter().map(|&row| self.fixed[row]));
@@ -188,14 +196,14 @@ impl<'a> Turn<'a> {
         let mut of_wished = [0.0; LANES];
         let mut is_any_out = false;
         for (lane, &row) in rows.iter().enumerate() {
-            uniforms[lane] = self.uniforms(row)[0];
+            uniforms[lane] = turn.uniforms(row)[0];
             of_wished[lane] = draws.log_total(lane) - all[lane];
-            let is_half_given = wish.is_none() && self.half_given(row).is_some();
+            let is_half_given = wish.is_none() && turn.half_given(row).is_some();
             if is_half_given && !of_wished[lane].is_finite() {
                 // Given all the same, as what is given in full is.
                 draws.free(1 << lane);
-                flows.always(1 << lane, draws);
-                flows.take_unwished(lane, draws);
+                self.always(1 << lane, draws);
+                self.take_unwished(lane, draws);
                 (of_wished[lane], is_any_out) = (LEAST_LOG, true);
             }
         }
@@ -210,7 +218,7 @@ impl<'a> Turn<'a> {
                 continue;
             }
             let token = tokens[lane];
-            if wish.is_some() || self.half_given(row).is_some() {
+            if wish.is_some() || turn.half_given(row).is_some() {
                 let log_tilt = wish.map_or(0.0, |wish| wish.log_tilt(token as usize));
                 let log = of_wished[lane] - log_tilt;
                 logs[row] += if log.is_finite() { log } else { f64::NEG_INFINITY };
@@ -218,25 +226,11 @@ impl<'a> Turn<'a> {
             drawn.push(token as f32);
         }
     }
-}
-
-/// Flows that draw at once.
-struct DrawnFlows<'a> {
-    turn: &'a Turn<'a>,
-    rows: &'a [usize],
-}
-
-impl DrawnFlows<'_> {
-    /// What one has drawn of a variable before.
-    #[inline(always)]
-    fn token(&self, lane: usize, variable: usize) -> usize {
-        self.turn.before(self.rows[lane])[variable] as usize
-    }
 
     /// Takes from a row what is not wished, or not of what it is given.
     fn take_unwished(&self, lane: usize, draws: &mut Draws) {
-        let DrawnFlows { turn, rows } = *self;
-        let (half, before) = (turn.half_given(rows[lane]), turn.before(rows[lane]));
+        let DrawnFlows { turn, rows, .. } = *self;
+        let (half, before) = (turn.half_given(rows[lane]), self.before(lane));
         if turn.wish.is_none() && half.is_none() {
             return;
         }
@@ -264,8 +258,9 @@ impl Rules for DrawnFlows<'_> {
             return;
         }
         for lane in sample::lanes(rows) {
-            let list =
-                among.as_ref().and_then(|(before, lists)| lists.get(self.token(lane, *before)));
+            let list = among
+                .as_ref()
+                .and_then(|(before, lists)| lists.get(self.before(lane)[*before] as usize));
             let position = f64::from(self.turn.condition(self.rows[lane])[0]);
             let left_us = (1.0 - position).max(0.0) * self.turn.span_us;
             match list.map(Vec::as_slice) {
@@ -287,6 +282,6 @@ impl Rules for DrawnFlows<'_> {
     #[inline(always)]
     fn take(&self, rule: usize, rows: LaneSet, draws: &mut Draws) {
         let (before, not_with) = &self.turn.limits.absent[rule];
-        draws.take_without(not_with, rows, |lane| self.token(lane, *before));
+        draws.take_without(not_with, rows, |lane| self.before(lane)[*before] as usize);
     }
 }
